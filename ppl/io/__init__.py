@@ -1,0 +1,3 @@
+"""To be filled by its owner."""
+
+__all__: list[str] = []
