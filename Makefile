@@ -1,0 +1,46 @@
+# Everything runs in a virtual environment of its own: needs Python >= 3.10 and make, nothing else.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test lint types build clean help
+
+help:           ## this list
+	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 10
+
+demo: $(VENV)/.ready      ## the whole job on the built-in sample set, in a few minutes on two CPU cores
+	$(BIN)/ppl demo
+
+test: $(VENV)/.test       ## every test
+	$(BIN)/python -m pytest -q -n 2
+
+lint: $(VENV)/.dev        ## ruff: style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev       ## mypy, strict on ppl/
+	$(BIN)/mypy
+
+build: $(VENV)/.dev       ## wheel and sdist in dist/
+	$(BIN)/python -m build
+
+clean:          ## everything that was made here
+	rm -rf $(VENV) build dist runs *.egg-info .pytest_cache .mypy_cache .ruff_cache
+
+$(VENV)/.ready: setup.cfg pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "ppl needs Python 3.10 or newer: make PYTHON=python3.11 ...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing ppl into $(VENV) (torch is large: minutes on a slow line)"
+	$(PIP) --editable .
+	@touch $@
+
+# pydensecrf is compiled from source: where there is no compiler its tests are skipped, everything else runs.
+$(VENV)/.test: $(VENV)/.ready
+	$(PIP) --editable ".[test]"
+	$(PIP) --editable ".[crf]" || echo "pydensecrf could not be built here: the tests against it will be skipped"
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.ready
+	$(PIP) --editable ".[dev]"
+	@touch $@
