@@ -1,3 +1,19 @@
-"""To be filled by its owner."""
+"""The bottom floor: images, masks and whole-or-not-at-all files, in and out."""
 
-__all__: list[str] = []
+from __future__ import annotations
+
+from ppl.io.files import FileWriteError, atomic_folder, atomic_write
+from ppl.io.images import BadImageError, image_size, read_image
+from ppl.io.masks import palette, read_mask, write_mask
+
+__all__ = [
+    "BadImageError",
+    "FileWriteError",
+    "atomic_folder",
+    "atomic_write",
+    "image_size",
+    "palette",
+    "read_image",
+    "read_mask",
+    "write_mask",
+]

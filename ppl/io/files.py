@@ -1,0 +1,147 @@
+"""Files and folders that appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from ppl.errors import PPLError, PPLValueError
+
+__all__ = ["FileWriteError", "atomic_folder", "atomic_write"]
+
+# What a disk says while data go out; any other OSError inside a `with` block is the caller's own.
+_DISK_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EROFS}
+
+
+class FileWriteError(PPLError, OSError):
+    """A file could not be written: full disk, no permission, a folder in its place."""
+
+    def __str__(self) -> str:
+        """The message alone: `OSError` would print its errno tuple."""
+        return str(self.args[0]) if self.args else ""
+
+
+@contextmanager
+def atomic_write(path: str | os.PathLike[str], mode: Literal["wb", "w"] = "wb") -> Iterator[IO[Any]]:
+    """Open a file that replaces `path` only when the block ends without an error.
+
+    The data go to a hidden temporary file in the same folder, are flushed to the disk and then renamed, so a
+    reader sees the old file or the whole new one, also after a kill or a power cut.
+
+    Args:
+        path: the file; missing parent folders are made.
+        mode: "wb" for bytes, "w" for UTF-8 text.
+
+    Yields:
+        The open handle.
+
+    Raises:
+        FileWriteError: if the disk is full or the place cannot be written to. An error of the block itself
+            passes through, and `path` is left as it was.
+
+    Example:
+        >>> import tempfile
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> path = Path(folder.name) / "notes" / "a.txt"
+        >>> with atomic_write(path, "w") as handle:
+        ...     _ = handle.write("whole or not at all")
+        >>> path.read_text()
+        'whole or not at all'
+        >>> folder.cleanup()
+    """
+    if mode not in ("wb", "w"):
+        raise PPLValueError(f'mode {mode!r} is not understood; use "wb" for bytes or "w" for text')
+    path = Path(path)
+    with _told(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _beside(path)
+        # O_EXCL + 0o666: a new file with the permissions that the user's umask asks for (mkstemp gives 0600)
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    try:
+        encoding = None if mode == "wb" else "utf-8"
+        with _told(path, _DISK_ERRNOS), os.fdopen(descriptor, mode, encoding=encoding) as handle:
+            yield handle
+            handle.flush()
+            os.fsync(handle.fileno())
+        with _told(path):
+            os.replace(temporary, path)
+            _sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Fill a folder that appears at `path` only when the block ends without an error.
+
+    Args:
+        path: the folder to make; it must not exist yet, or be empty.
+
+    Yields:
+        A temporary folder beside it, to be filled.
+
+    Raises:
+        FileWriteError: if `path` holds something, the disk is full or the place cannot be written to.
+
+    Example:
+        >>> import tempfile
+        >>> parent = tempfile.TemporaryDirectory()
+        >>> with atomic_folder(Path(parent.name) / "set") as folder:
+        ...     _ = (folder / "classes.txt").write_text("cat")
+        >>> [p.name for p in Path(parent.name).rglob("*")]
+        ['set', 'classes.txt']
+        >>> parent.cleanup()
+    """
+    path = Path(path)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise FileWriteError(f"{path} already holds something; choose another folder or empty it")
+    with _told(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _beside(path)
+        temporary.mkdir()
+    try:
+        with _told(path, _DISK_ERRNOS):
+            yield temporary
+        with _told(path):
+            if path.exists():
+                path.rmdir()
+            os.replace(temporary, path)
+            _sync_folder(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex[:8]}.tmp")
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename last through a power cut, where the system allows a folder to be synced."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:  # some network file systems refuse; the rename itself is done
+        pass
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _told(path: Path, errnos: set[int] | None = None) -> Iterator[None]:
+    """Turn an `OSError` (only of `errnos`, if given) into one line that names the file."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, PPLError) or (errnos is not None and error.errno not in errnos):
+            raise
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        hint = "free some space" if full else "check the path and its permissions"
+        raise FileWriteError(f"cannot write {path}: {error.strerror or error}; {hint}") from error

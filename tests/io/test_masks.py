@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ppl.io import BadImageError, palette, read_mask, write_mask
+
+
+def test_the_palette_is_vocs():
+    # the first colours as the VOC development kit prints them
+    known = "000000 800000 008000 808000 000080 800080 008080 808080 400000"
+    assert " ".join(bytes(c).hex() for c in palette(9)) == known
+    assert palette()[255].tolist() == [224, 224, 192]
+    assert len({tuple(c) for c in palette().tolist()}) == 256
+    with pytest.raises(ValueError, match="257"):
+        palette(257)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int64, bool, torch.int64])
+def test_round_trip(tmp_path, kind):
+    values = np.array([[0, 1], [1, 0]]) if kind is bool else np.array([[0, 1], [7, 255]])
+    mask = torch.from_numpy(values) if isinstance(kind, torch.dtype) else values.astype(kind)
+    write_mask(tmp_path / "m.png", mask)
+    assert read_mask(tmp_path / "m.png").dtype == np.uint8
+    assert np.array_equal(read_mask(tmp_path / "m.png"), values)
+    with Image.open(tmp_path / "m.png") as image:
+        assert image.mode == "P"
+        assert image.convert("RGB").getpixel((1, 0)) == (128, 0, 0)
+
+
+def test_few_indices_do_not_shrink_the_palette(tmp_path):
+    write_mask(tmp_path / "m.png", np.full((3, 5), 255, np.uint8))
+    assert (read_mask(tmp_path / "m.png") == 255).all()
+
+
+def test_grey_and_bilevel_and_16_bit_masks_are_read(tmp_path):
+    values = np.array([[0, 3], [255, 20]], np.uint8)
+    Image.fromarray(values).save(tmp_path / "l.png")
+    Image.fromarray(values.astype(np.uint16)).save(tmp_path / "i.png")
+    Image.fromarray(values > 100).save(tmp_path / "1.png")
+    assert np.array_equal(read_mask(tmp_path / "l.png"), values)
+    assert np.array_equal(read_mask(tmp_path / "i.png"), values)
+    assert np.array_equal(read_mask(tmp_path / "1.png"), values > 100)
+
+
+def test_bad_masks_are_named(tmp_path):
+    Image.new("RGB", (2, 2)).save(tmp_path / "rgb.png")
+    Image.fromarray(np.full((2, 2), 300, np.uint16)).save(tmp_path / "big.png")
+    (tmp_path / "text.png").write_text("no")
+    for name, words in {"rgb.png": "RGB picture", "big.png": r"\[300, 300\]", "text.png": "cannot be read"}.items():
+        with pytest.raises(BadImageError, match=f"{name}.*{words}"):
+            read_mask(tmp_path / name)
+    with pytest.raises(FileNotFoundError, match=r"none\.png"):
+        read_mask(tmp_path / "none.png")
+
+
+@pytest.mark.parametrize(
+    ("mask", "words"),
+    [
+        (np.zeros((1, 2, 2), np.uint8), r"\(1, 2, 2\)"),
+        (np.zeros((0, 3), np.uint8), r"\(0, 3\)"),
+        (np.zeros((2, 2)), "float64"),
+        (np.full((2, 2), 256), r"\[256, 256\]"),
+        (np.full((2, 2), -1), r"\[-1, -1\]"),
+    ],
+)
+def test_what_is_not_a_mask_is_refused(tmp_path, mask, words):
+    with pytest.raises(ValueError, match=words):
+        write_mask(tmp_path / "m.png", mask)
+    assert not list(tmp_path.iterdir())
