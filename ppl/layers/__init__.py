@@ -1,3 +1,17 @@
-"""To be filled by its owner."""
+"""The operations of patch learning on plain tensors: cut, merge, run a tail patch by patch, fuse the branches."""
 
-__all__: list[str] = []
+from __future__ import annotations
+
+from ppl.layers.granularity_fusion import GranularityFusion
+from ppl.layers.patch_destruct import PatchDestruct, patch_destruct
+from ppl.layers.patch_learner import PatchLearner
+from ppl.layers.patch_merge import PatchMerge, patch_merge
+
+__all__ = [
+    "GranularityFusion",
+    "PatchDestruct",
+    "PatchLearner",
+    "PatchMerge",
+    "patch_destruct",
+    "patch_merge",
+]

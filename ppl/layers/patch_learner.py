@@ -1,0 +1,115 @@
+"""Run any layers patch by patch: cut, tail, merge."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from ppl.errors import PPLValueError
+from ppl.layers.grid import Grid, as_grid, check_grid_fits, check_map
+from ppl.layers.patch_destruct import patch_destruct
+from ppl.layers.patch_merge import patch_merge
+
+__all__ = ["PatchLearner"]
+
+# The stride is read off how much the output grows when the input grows by this much: a multiple of all usual strides.
+_SPAN = 192
+
+
+class PatchLearner(nn.Module):
+    """Cut a map into patches, send each on its own through `tail`, and stitch the results together.
+
+    The output has exactly the size that `tail(x)` has, and lies over the same pixels: patches are padded (with zeros,
+    at the bottom and on the right of the map) to a multiple of the stride left in the tail. That size is found
+    once per input size on tensors without data, so neither BatchNorm statistics nor random numbers are touched.
+
+    Args:
+        tail: layers that turn a map (B,C,H,W) into a map (B,D,H',W').
+        grid: rows and columns of patches, an integer or a pair.
+
+    Source:
+        One patch branch (P, blocks i+1..N, M) of Progressive Patch Learning (Li et al., IEEE TMM 2022), figure 2.
+
+    Example:
+        >>> import torch
+        >>> tail = torch.nn.Conv2d(3, 8, 3, stride=2, padding=1)
+        >>> learner, x = PatchLearner(tail, grid=(4, 2)), torch.randn(1, 3, 15, 23)
+        >>> learner(x).shape == tail(x).shape
+        True
+    """
+
+    def __init__(self, tail: nn.Module, grid: Grid) -> None:
+        super().__init__()
+        self.tail = tail
+        self.grid = as_grid(grid)
+        self._plans: dict[tuple[int, int, int], tuple[tuple[int, int], tuple[int, int]]] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B,C,H,W) to (B,D,H',W'), the shape of `tail(x)`.
+
+        Raises:
+            PPLValueError: if `x` is not 4-dimensional, the grid is larger than the map, or the tail's output is no map.
+        """
+        check_map(x)
+        check_grid_fits(self.grid, x.shape[-2], x.shape[-1])
+        # operator.index: under torch.compile with dynamic shapes it turns a symbol into the number that is needed here.
+        size, stride = self._plan(*map(operator.index, x.shape[1:]))
+        patches = patch_destruct(x, self.grid, multiple=stride)
+        return patch_merge(self.tail(patches), self.grid, size)
+
+    def extra_repr(self) -> str:
+        """Show the grid."""
+        return f"grid={self.grid}"
+
+    @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+    def _plan(self, channels: int, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Size of `tail(x)` and stride of the tail for an input (B,channels,height,width)."""
+        key = (channels, height, width)
+        if key not in self._plans:
+            size = _output_size(self.tail, channels, height, width)
+            grown = _output_size(self.tail, channels, height + _SPAN, width + _SPAN)
+            if grown[0] <= size[0] or grown[1] <= size[1]:
+                raise PPLValueError(
+                    f"tail gives {size[0]}x{size[1]} for a {height}x{width} map and {grown[0]}x{grown[1]} for a "
+                    f"{height + _SPAN}x{width + _SPAN} one, so its output is no map: leave pooling and head out of it"
+                )
+            # A tail that enlarges has no stride left to align with.
+            self._plans[key] = size, (max(1, _SPAN // (grown[0] - size[0])), max(1, _SPAN // (grown[1] - size[1])))
+        return self._plans[key]
+
+
+def _output_size(tail: nn.Module, channels: int, height: int, width: int) -> tuple[int, int]:
+    """Height and width of what `tail` makes of a (1,channels,height,width) input."""
+    state = {**dict(tail.named_parameters()), **dict(tail.named_buffers())}
+    example = next((tensor for tensor in state.values() if tensor.is_floating_point()), torch.empty(0))
+    shape = (1, channels, height, width)
+    with _untouched(tail, example.device):
+        try:
+            meta = {name: tensor.detach().to("meta") for name, tensor in state.items()}
+            output = torch.func.functional_call(tail, meta, (torch.empty(shape, dtype=example.dtype, device="meta"),))
+        # Whatever a layer may raise when it needs real numbers: then it gets zeros.
+        except Exception:
+            output = tail(torch.zeros(shape, dtype=example.dtype, device=example.device))
+    if not isinstance(output, Tensor) or output.ndim != 4:
+        found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise PPLValueError(f"tail must return a map (B,C,H,W), got {found} for an input of shape {shape}")
+    return output.shape[2], output.shape[3]
+
+
+@contextmanager
+def _untouched(module: nn.Module, device: torch.device) -> Iterator[None]:
+    """Run `module` without leaving a trace: no gradients, BatchNorm and Dropout in eval mode, random state restored."""
+    modes = [(part, part.training) for part in module.modules()]
+    devices = [device] if device.type == "cuda" else []
+    try:
+        for part, _ in modes:
+            part.training = False
+        with torch.no_grad(), torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        for part, mode in modes:
+            part.training = mode

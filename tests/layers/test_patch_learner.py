@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from ppl.errors import PPLValueError
+from ppl.layers import PatchLearner, patch_destruct
+
+
+def conv_tail(stride=1):
+    return nn.Sequential(
+        nn.Conv2d(4, 6, 3, stride=stride, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 5, 3, padding=1)
+    )
+
+
+@pytest.mark.parametrize("grid", [1, 2, (4, 2), (3, 5)])
+@pytest.mark.parametrize("size", [(8, 8), (15, 23)])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_pointwise_tail_is_unaffected_by_patching(grid, size, stride):
+    """Identity 2: with 1x1 operations only, merged == un-patched, whatever stride is left in the tail."""
+    tail = nn.Sequential(nn.Conv2d(4, 6, 1, stride=stride), nn.ReLU(), nn.Conv2d(6, 5, 1))
+    x = torch.randn(2, 4, *size)
+    torch.testing.assert_close(PatchLearner(tail, grid)(x), tail(x))
+
+
+def test_patches_are_independent():
+    """Identity 3: a patch processed alone == that patch of the batch."""
+    tail = conv_tail().eval()
+    x = torch.randn(2, 4, 15, 23)
+    merged = PatchLearner(tail, (4, 2))(x)
+    patches = patch_destruct(x, (4, 2))
+    for image, row, column in [(0, 0, 0), (0, 3, 1), (1, 2, 0)]:
+        number = image * 8 + row * 2 + column
+        alone = tail(patches[number : number + 1])[0]
+        cell = merged[image, :, row * 4 : (row + 1) * 4, column * 12 : (column + 1) * 12]
+        torch.testing.assert_close(cell, alone[:, : cell.shape[1], : cell.shape[2]])
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        conv_tail(2),
+        conv_tail(4),
+        nn.Conv2d(4, 5, 7, stride=2, padding=3),
+        nn.MaxPool2d(2),
+        nn.MaxPool2d(3, stride=2, padding=1),
+        nn.MaxPool2d(2, ceil_mode=True),
+        nn.Conv2d(4, 5, 3, stride=(2, 1), padding=1),
+        nn.Upsample(scale_factor=2),
+        nn.Identity(),
+    ],
+    ids=lambda tail: type(tail).__name__,
+)
+@pytest.mark.parametrize("size", [(16, 16), (15, 23), (9, 10)])
+def test_output_has_the_size_of_the_unpatched_map(tail, size):
+    x = torch.randn(2, 4, *size)
+    assert PatchLearner(tail, (4, 2))(x).shape == tail(x).shape
+
+
+def test_inside_of_a_patch_lies_where_the_unpatched_map_has_it():
+    """Away from the seams, a strided 3x3 tail gives the very numbers of the un-patched map."""
+    tail = nn.Conv2d(4, 5, 3, stride=2, padding=1)
+    x = torch.randn(1, 4, 30, 46)
+    merged, whole = PatchLearner(tail, 2)(x), tail(x)
+    assert merged.shape == whole.shape == (1, 5, 15, 23)
+    seam_free = torch.ones(15, 23, dtype=torch.bool)
+    seam_free[8, :] = seam_free[:, 12] = False  # first row and column of the second patches: 16/2 and 24/2
+    torch.testing.assert_close(merged[..., seam_free], whole[..., seam_free])
+    assert not torch.allclose(merged[..., 8, :], whole[..., 8, :])
+
+
+def test_tail_runs_once_per_call():
+    tail = conv_tail()
+    learner, x = PatchLearner(tail, 2), torch.randn(1, 4, 8, 8)
+    learner(x)
+    calls = []
+    tail[0].register_forward_hook(lambda *_: calls.append(1))
+    learner(x)
+    assert len(calls) == 1
+
+
+def test_finding_the_size_leaves_no_trace():
+    tail = nn.Sequential(conv_tail(2), nn.Dropout(0.5)).train()
+    tail[0][1].eval()
+    before = copy.deepcopy(tail.state_dict())
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    PatchLearner(tail, 2)._plan(4, 15, 23)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert tail.training
+    assert tail[1].training
+    assert not tail[0][1].training
+    assert all(torch.equal(value, before[name]) for name, value in tail.state_dict().items())
+
+
+class NeedsNumbers(nn.Module):
+    """A tail that cannot run without data: it asks for a value."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        return self.norm(x)[..., ::2, ::2] * (1 if x.sum().item() > 0 else 2) + 0 * torch.rand(1)
+
+
+def test_tail_that_needs_numbers_is_measured_on_zeros():
+    tail = NeedsNumbers().train()
+    before, state = copy.deepcopy(tail.state_dict()), torch.get_rng_state()
+    learner = PatchLearner(tail, 2)
+    assert learner._plan(4, 15, 23) == ((8, 12), (2, 2))
+    assert tail.training
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(value, before[name]) for name, value in tail.state_dict().items())
+
+
+def test_mode_is_restored_when_the_tail_raises():
+    tail = nn.Sequential(nn.Conv2d(3, 3, 1)).train()
+    with pytest.raises(RuntimeError):
+        PatchLearner(tail, 2)(torch.randn(1, 4, 8, 8))
+    assert tail.training
+
+
+def test_gradient():
+    tail = nn.Sequential(nn.Conv2d(2, 3, 3, stride=2, padding=1), nn.Tanh()).double()
+    x = torch.randn(1, 2, 7, 9, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(PatchLearner(tail, 2), x)
+
+
+def test_compiles_in_one_graph():
+    learner = PatchLearner(conv_tail(2).eval(), (4, 2))
+    compiled = torch.compile(learner, fullgraph=True, backend="eager")
+    for size in [(15, 23), (16, 16), (21, 40)]:
+        x = torch.randn(2, 4, *size)
+        torch.testing.assert_close(compiled(x), learner(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision(dtype):
+    learner = PatchLearner(conv_tail(2).eval().to(dtype), 2)
+    out = learner(torch.randn(1, 4, 15, 23, dtype=dtype))
+    assert out.shape == (1, 5, 8, 12)
+    assert out.dtype == dtype
+
+
+def test_autocast():
+    learner = PatchLearner(conv_tail(2).eval(), 2)
+    x = torch.randn(1, 4, 15, 23)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = learner(x)
+    assert out.dtype == torch.bfloat16
+    torch.testing.assert_close(out.float(), learner(x), rtol=0.1, atol=0.1)
+
+
+def test_copies_and_pickles():
+    learner, x = PatchLearner(conv_tail(2).eval(), 2), torch.randn(1, 4, 15, 23)
+    expected = learner(x)
+    assert torch.equal(copy.deepcopy(learner)(x), expected)
+    assert torch.equal(pickle.loads(pickle.dumps(learner))(x), expected)
+    assert all(key.startswith("tail.") for key in learner.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("tail", "message"),
+    [
+        (nn.AdaptiveAvgPool2d(1), "leave pooling and head out"),
+        (nn.Flatten(), r"must return a map \(B,C,H,W\), got \(1, 256\)"),
+        (nn.Conv2d(4, 4, 3), "lost pixels"),
+    ],
+)
+def test_tail_that_gives_no_map_is_an_error(tail, message):
+    with pytest.raises(PPLValueError, match=message):
+        PatchLearner(tail, 2)(torch.randn(1, 4, 8, 8))
+
+
+def test_grid_larger_than_the_map_names_both():
+    with pytest.raises(PPLValueError, match=r"grid 9x9 is larger than the 8x8 map"):
+        PatchLearner(conv_tail(), 9)(torch.randn(1, 4, 8, 8))
