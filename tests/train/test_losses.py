@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ppl.errors import PPLValueError
+from ppl.train.losses import LOSSES, asymmetric, bce, build_loss, multilabel_soft_margin
+
+
+@pytest.fixture
+def batch():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(5, 7, generator=generator) * 4
+    return logits, (torch.rand(5, 7, generator=generator) > 0.6).float()
+
+
+def test_soft_margin_is_the_mean_cross_entropy_of_the_sigmoids(batch):
+    logits, targets = batch
+    p = 1 / (1 + torch.exp(-logits))
+    expected = -(targets * p.log() + (1 - targets) * (1 - p).log()).mean()
+    torch.testing.assert_close(multilabel_soft_margin(logits, targets), expected)
+
+
+def test_smoothing_draws_the_targets_towards_one_half(batch):
+    logits, targets = batch
+    p = 1 / (1 + torch.exp(-logits))
+    soft = torch.where(targets == 1, 0.85, 0.15)
+    torch.testing.assert_close(
+        bce(logits, targets, label_smoothing=0.3), -(soft * p.log() + (1 - soft) * (1 - p).log()).mean()
+    )
+    torch.testing.assert_close(bce(logits, targets, label_smoothing=0.0), multilabel_soft_margin(logits, targets))
+
+
+def test_asymmetric_is_the_papers_equation(batch):
+    logits, targets = batch
+    total = 0.0
+    for z, y in zip(logits.flatten().tolist(), targets.flatten().tolist(), strict=True):
+        p = torch.sigmoid(torch.tensor(z, dtype=torch.float64))
+        shifted = max(p - 0.1, torch.tensor(0.0, dtype=torch.float64))
+        total += -(1 - p) * p.log() if y else -(shifted**3) * (1 - shifted).log()
+    value = asymmetric(logits, targets, gamma_pos=1.0, gamma_neg=3.0, clip=0.1)
+    torch.testing.assert_close(value.double(), total / logits.numel(), rtol=1e-5, atol=1e-6)
+
+
+def test_asymmetric_without_focus_and_clip_is_soft_margin(batch):
+    torch.testing.assert_close(
+        asymmetric(*batch, gamma_pos=0.0, gamma_neg=0.0, clip=0.0), multilabel_soft_margin(*batch)
+    )
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_gradients_are_those_of_finite_differences(name):
+    logits = torch.randn(3, 4, dtype=torch.float64, requires_grad=True, generator=torch.Generator().manual_seed(1))
+    targets = torch.eye(3, 4, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda z: build_loss(name)(z, targets), (logits,))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("scale", [0.0, 200.0])
+def test_extreme_logits_keep_loss_and_gradient_finite(name, scale):
+    logits = torch.tensor([[scale, -scale]], requires_grad=True)
+    loss = build_loss(name)(logits, torch.tensor([[0.0, 1.0]]))
+    loss.backward()
+    assert loss.isfinite()
+    assert loss > 0
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+
+
+def test_unknown_names_and_options_are_refused_with_those_that_exist():
+    with pytest.raises(PPLValueError, match="choose one of multilabel_soft_margin"):
+        build_loss("softmax")
+    with pytest.raises(PPLValueError, match="it knows label_smoothing"):
+        build_loss("bce", {"smoothing": 0.1})
