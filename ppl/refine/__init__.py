@@ -1,3 +1,9 @@
-"""To be filled by its owner."""
+"""Refinement: maps in, sharper maps out."""
 
-__all__: list[str] = []
+from __future__ import annotations
+
+from ppl.refine.random_walk import random_walk
+
+__all__ = [
+    "random_walk",
+]

@@ -1,0 +1,100 @@
+"""One check of parameters for callers and recipes: the type hints of a refiner, with their ranges, are the rule."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from ppl.errors import PPLTypeError, PPLValueError
+
+__all__ = ["check_parameters", "known_parameters", "nearest"]
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """What the writer of an unknown name probably meant, ready to end an error message with.
+
+    Args:
+        name: as it was written.
+        known: the names that exist.
+
+    Returns:
+        `"did you mean 'x'?"` and the list of what exists.
+
+    Example:
+        >>> nearest("gided", ["crf", "guided"])
+        "did you mean 'guided'? (known: crf, guided)"
+    """
+    names = sorted(known)
+    close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.4)
+    guess = f"did you mean {close[0]!r}? " if close else ""
+    return f"{guess}(known: {', '.join(names)})"
+
+
+@lru_cache(maxsize=64)
+def _adapters(function: Callable[..., Any]) -> dict[str, TypeAdapter[Any]]:
+    hints = get_type_hints(function, include_extras=True)
+    keywords = [
+        name for name, p in inspect.signature(function).parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY
+    ]
+    return {name: TypeAdapter(hints[name], config={"arbitrary_types_allowed": True}) for name in keywords}
+
+
+def known_parameters(function: Callable[..., Any]) -> Mapping[str, Any]:
+    """The keyword-only parameters of a refiner and their defaults.
+
+    Args:
+        function: the refiner.
+
+    Returns:
+        Name to default, in the order of the signature.
+
+    Example:
+        >>> def blur(image, maps, *, radius: int = 3): ...
+        >>> dict(known_parameters(blur))
+        {'radius': 3}
+    """
+    return {
+        name: p.default
+        for name, p in inspect.signature(function).parameters.items()
+        if p.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+
+
+def check_parameters(function: Callable[..., Any], **given: Any) -> dict[str, Any]:
+    """Check values against the type hints of a function's keyword-only parameters.
+
+    Args:
+        function: the refiner.
+        **given: values by parameter name.
+
+    Returns:
+        The values, converted where that loses nothing (a list to a tuple, 3 to 3.0).
+
+    Raises:
+        PPLTypeError: if the function has no such parameter; names the nearest one.
+        PPLValueError: if a value is of the wrong type or out of range.
+
+    Example:
+        >>> def blur(image, maps, *, radius: int = 3): ...
+        >>> check_parameters(blur, radius=5)
+        {'radius': 5}
+        >>> check_parameters(blur, radios=5)
+        Traceback (most recent call last):
+        ppl.errors.PPLTypeError: blur has no parameter 'radios': did you mean 'radius'? (known: radius)
+    """
+    adapters = _adapters(function)
+    checked = {}
+    for name, value in given.items():
+        if name not in adapters:
+            raise PPLTypeError(f"{function.__name__} has no parameter {name!r}: {nearest(name, adapters)}")
+        try:
+            checked[name] = adapters[name].validate_python(value)
+        except ValidationError as error:
+            problem = error.errors()[0]["msg"]
+            raise PPLValueError(f"{function.__name__}: {name}={value!r} does not work: {problem}") from None
+    return checked

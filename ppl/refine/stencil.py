@@ -1,0 +1,134 @@
+"""The neighbourhood that affinities live on: which cells look at each other, and how alike they are.
+
+A map of `n` cells has `n * n` pairs, but only the pairs closer than `radius` matter, and those are the same few
+offsets for every cell. So affinities are kept as one map per offset, never as an `n x n` matrix. Offsets come from
+half of the plane only: the affinity of a pair has no direction.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+
+from ppl.errors import PPLValueError
+
+__all__ = ["edge_affinity", "feature_affinity", "half_plane_offsets", "paths"]
+
+
+@lru_cache(maxsize=32)
+def half_plane_offsets(radius: int) -> tuple[tuple[int, int], ...]:
+    """Offsets `(dy, dx)` from a cell to its neighbours nearer than `radius`, one of each opposite pair.
+
+    Args:
+        radius: offsets have `dy**2 + dx**2 < radius**2`, as in PSA and IRN.
+
+    Returns:
+        A tuple of `(dy, dx)` with `dy >= 0`, 34 of them for the usual radius of 5.
+
+    Raises:
+        PPLValueError: if `radius` is below 2, where a cell has no neighbours.
+
+    Example:
+        >>> half_plane_offsets(2)
+        ((0, 1), (1, -1), (1, 0), (1, 1))
+        >>> len(half_plane_offsets(5))
+        34
+    """
+    if radius < 2:
+        raise PPLValueError(f"radius must be at least 2 for a cell to have neighbours, got {radius}")
+    reach = range(-radius + 1, radius)
+    return tuple(
+        (dy, dx) for dy in range(radius) for dx in reach if dy * dy + dx * dx < radius * radius and (dy > 0 or dx > 0)
+    )
+
+
+@lru_cache(maxsize=32)
+def paths(radius: int) -> tuple[tuple[tuple[int, int], ...], ...]:
+    """The cells between a cell and each of its neighbours, both ends included.
+
+    A cell of the rectangle that two cells span lies on their path if its distance to the straight line through
+    them is below one cell (IRN, section 3.2 of Ahn et al., CVPR 2019).
+
+    Args:
+        radius: as in `half_plane_offsets`.
+
+    Returns:
+        For each offset of `half_plane_offsets(radius)`, in that order, the `(y, x)` of its path's cells.
+
+    Example:
+        >>> paths(3)[half_plane_offsets(3).index((0, 2))]
+        ((0, 0), (0, 1), (0, 2))
+    """
+    result = []
+    for dy, dx in half_plane_offsets(radius):
+        length_squared = dy * dy + dx * dx
+        columns = range(min(0, dx), max(0, dx) + 1)
+        result.append(tuple((y, x) for y in range(dy + 1) for x in columns if (dy * x - dx * y) ** 2 < length_squared))
+    return tuple(result)
+
+
+def _shifted(padded: torch.Tensor, dy: int, dx: int, reach: int, size: tuple[int, int]) -> torch.Tensor:
+    """The view of a map padded by `reach` on every side in which cell (y, x) shows (y + dy, x + dx)."""
+    h, w = size
+    return padded[..., reach + dy : reach + dy + h, reach + dx : reach + dx + w]
+
+
+def edge_affinity(edges: torch.Tensor, radius: int = 5) -> torch.Tensor:
+    """Affinity of neighbours from a class boundary map: 1 minus the strongest edge on the path between them.
+
+    Source: IRN (Ahn et al., CVPR 2019), equation 2.
+
+    Args:
+        edges: `(..., h, w)`, 0 where there is no boundary, 1 on one. Gradients flow through it.
+        radius: neighbours are nearer than this, in cells.
+
+    Returns:
+        `(..., D, h, w)`, `D` as in `half_plane_offsets`: affinity of cell `(y, x)` and `(y + dy, x + dx)`, 0 where
+        the neighbour is outside the map.
+
+    Example:
+        >>> edges = torch.tensor([[0.0, 0.9, 0.0]])
+        >>> edge_affinity(edges, radius=3)[half_plane_offsets(3).index((0, 2))]
+        tensor([[0.1000, 0.0000, 0.0000]])
+    """
+    h, w = edges.shape[-2:]
+    reach = radius - 1
+    # Outside counts as an edge of 1, so that no affinity leads out of the map.
+    padded = F.pad(edges, (reach, reach, reach, reach), value=1.0)
+    strongest = []
+    for path in paths(radius):
+        highest = _shifted(padded, *path[0], reach, (h, w))
+        for dy, dx in path[1:]:
+            highest = torch.maximum(highest, _shifted(padded, dy, dx, reach, (h, w)))
+        strongest.append(highest)
+    return 1.0 - torch.stack(strongest, dim=-3)
+
+
+def feature_affinity(features: torch.Tensor, radius: int = 5) -> torch.Tensor:
+    """Affinity of neighbours from a feature map: `exp(-mean |f_i - f_j|)` over the channels.
+
+    Source: PSA (Ahn and Kwak, CVPR 2018), equation 3.
+
+    Args:
+        features: `(..., C, h, w)`. Gradients flow through it.
+        radius: neighbours are nearer than this, in cells.
+
+    Returns:
+        `(..., D, h, w)`, laid out as `edge_affinity`'s.
+
+    Example:
+        >>> features = torch.tensor([[[0.0, 0.0, 2.0]]])
+        >>> feature_affinity(features, radius=2)[0]
+        tensor([[1.0000, 0.1353, 0.0000]])
+    """
+    h, w = features.shape[-2:]
+    reach = radius - 1
+    padded = F.pad(features, (reach, reach, reach, reach))
+    inside = F.pad(torch.ones(h, w, dtype=features.dtype, device=features.device), (reach, reach, reach, reach))
+    affinities = []
+    for dy, dx in half_plane_offsets(radius):
+        difference = (features - _shifted(padded, dy, dx, reach, (h, w))).abs().mean(dim=-3)
+        affinities.append(torch.exp(-difference) * _shifted(inside, dy, dx, reach, (h, w)))
+    return torch.stack(affinities, dim=-3)
