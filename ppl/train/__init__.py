@@ -1,3 +1,7 @@
-"""To be filled by its owner."""
+"""Schedules, losses and the trainer."""
 
-__all__: list[str] = []
+from __future__ import annotations
+
+from ppl.train.config import TrainConfig
+
+__all__ = ["TrainConfig"]

@@ -1,0 +1,186 @@
+"""Losses on the class maps themselves, added to the classification loss with a weight each.
+
+Each entry of `AUXILIARY` is a function `(views, classify, *, options) -> scalar` that picks what it needs from `Views`
+and hands it to a pure function of tensors; another loss is another function and one line. Weights and the ways that
+they are combined here are ours.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+from ppl.errors import PPLValueError
+from ppl.layers import patch_destruct
+from ppl.train.losses import Loss
+
+__all__ = ["AUXILIARY", "Views", "consistency", "equivariance", "patch_logits", "transform_view"]
+
+
+@dataclass(frozen=True)
+class Views:
+    """What the model made of a batch.
+
+    Attributes:
+        images: (B, 3, H, W).
+        targets: (B, K), 1 where the image has the tag.
+        branches: class maps (B, K, h, w) of each branch, the un-patched one last.
+        grids: grid of each patched branch, in the same order.
+        maps_of: from images to their class maps, for losses that look at another view of the images.
+        pool: from class maps (B, K, h, w) to logits (B, K).
+    """
+
+    images: Tensor
+    targets: Tensor
+    branches: Sequence[Tensor]
+    grids: Sequence[tuple[int, int]]
+    maps_of: Callable[[Tensor], Tensor]
+    pool: Callable[[Tensor], Tensor]
+
+    @property
+    def maps(self) -> Tensor:
+        """Class maps (B, K, h, w) of all branches together."""
+        return torch.stack(list(self.branches)).sum(0)
+
+
+def consistency(patched: Tensor, whole: Tensor, targets: Tensor) -> Tensor:
+    """Mean absolute difference of two class maps where the image has the class: Puzzle-CAM's, on features.
+
+    Args:
+        patched: (B, K, h, w) class maps of a patched branch.
+        whole: (B, K, h, w) class maps of the un-patched branch.
+        targets: (B, K), 1 where the image has the tag.
+
+    Returns:
+        Scalar; 0 for a batch without tags.
+
+    Example:
+        >>> consistency(torch.zeros(1, 2, 3, 3), torch.full((1, 2, 3, 3), 2.0), torch.tensor([[1.0, 0.0]])).item()
+        2.0
+    """
+    return _mean_of_present((patched - whole).abs(), targets)
+
+
+def patch_logits(
+    maps: Tensor, grid: tuple[int, int], *, pool: Literal["max", "lse"] = "lse", sharpness: float = 4.0
+) -> Tensor:
+    """Score every patch by its mean, then let the best patch (or a soft maximum) speak for the image.
+
+    Average pooling hides what a single patch says: a class in one patch of four has a quarter of its say.
+
+    Args:
+        maps: (B, K, h, w) merged class maps.
+        grid: rows and columns of patches.
+        pool: "max" of the patches, or "lse": `log(mean(exp(sharpness * score))) / sharpness`.
+        sharpness: from 0 (the mean) to infinity (the maximum).
+
+    Returns:
+        (B, K) logits.
+
+    Example:
+        >>> maps = torch.tensor([[[[4.0, 0.0], [0.0, 0.0]]]])
+        >>> patch_logits(maps, (2, 2), pool="max").item()
+        4.0
+    """
+    images = maps.shape[0]
+    # patches at the lower and right border are zero-padded: divide by the cells that are there
+    cells = patch_destruct(torch.ones_like(maps[:1, :1]), grid).sum(dim=(2, 3))
+    sums = patch_destruct(maps, grid).sum(dim=(2, 3))
+    scores = rearrange(sums, "(b p) k -> b p k", b=images) / cells.clamp(min=1)
+    # a patch that is all padding has nothing to say
+    scores = scores.masked_fill(cells == 0, -math.inf)
+    if pool == "max":
+        return scores.amax(dim=1)
+    if pool == "lse":
+        patches = (cells > 0).sum()
+        return (torch.logsumexp(sharpness * scores, dim=1) - patches.log()) / sharpness
+    raise PPLValueError(f'pool must be "max" or "lse", got {pool!r}')
+
+
+def transform_view(images: Tensor, *, scale: float, flip: bool) -> Tensor:
+    """Rescale and mirror images or maps (bilinear, align_corners=False).
+
+    Example:
+        >>> transform_view(torch.zeros(1, 3, 8, 12), scale=0.5, flip=True).shape
+        torch.Size([1, 3, 4, 6])
+    """
+    height, width = images.shape[-2:]
+    size = (max(1, round(height * scale)), max(1, round(width * scale)))
+    if size != (height, width):
+        images = F.interpolate(images, size, mode="bilinear", align_corners=False)
+    return images.flip(-1) if flip else images
+
+
+def equivariance(maps: Tensor, maps_of_view: Tensor, targets: Tensor, *, flip: bool) -> Tensor:
+    """Mean absolute difference between the maps of a view and the view of the maps, as SEAM's first loss.
+
+    Both are cut at zero and divided by their spatial maximum first, so that it is their shape that counts.
+
+    Args:
+        maps: (B, K, h, w) class maps of the images.
+        maps_of_view: (B, K, h', w') class maps of the transformed images.
+        targets: (B, K), 1 where the image has the tag.
+        flip: whether the view is mirrored.
+
+    Returns:
+        Scalar; 0 for a batch without tags.
+
+    Example:
+        >>> maps = torch.rand(1, 2, 4, 4)
+        >>> equivariance(maps, maps.flip(-1), torch.ones(1, 2), flip=True).item()
+        0.0
+    """
+    expected = _shape_of(F.interpolate(maps, maps_of_view.shape[-2:], mode="bilinear", align_corners=False))
+    expected = expected.flip(-1) if flip else expected
+    return _mean_of_present((expected - _shape_of(maps_of_view)).abs(), targets)
+
+
+def _mean_of_present(error: Tensor, targets: Tensor) -> Tensor:
+    """Mean of (B, K, h, w) over the maps whose class the image has."""
+    return (error.mean(dim=(2, 3)) * targets).sum() / targets.sum().clamp(min=1)
+
+
+def _shape_of(maps: Tensor) -> Tensor:
+    positive = maps.relu()
+    return positive / (positive.amax(dim=(2, 3), keepdim=True) + 1e-5)
+
+
+def _branches(views: Views, classify: Loss) -> Tensor:
+    """Every branch classifies the image on its own."""
+    return torch.stack([classify(views.pool(maps), views.targets) for maps in views.branches]).mean()
+
+
+def _consistency(views: Views, classify: Loss) -> Tensor:
+    """Every other branch agrees with the un-patched one."""
+    *patched, whole = views.branches
+    return torch.stack([consistency(maps, whole, views.targets) for maps in patched]).mean()
+
+
+def _patches(views: Views, classify: Loss, *, pool: Literal["max", "lse"] = "lse", sharpness: float = 4.0) -> Tensor:
+    """Every patch is scored on its own."""
+    logits = [
+        patch_logits(maps, grid, pool=pool, sharpness=sharpness)
+        for maps, grid in zip(views.branches, views.grids, strict=False)  # the un-patched branch has no grid
+    ]
+    return torch.stack([classify(scores, views.targets) for scores in logits]).mean()
+
+
+def _equivariance(views: Views, classify: Loss, *, scale: float = 0.5, flip: bool = True) -> Tensor:
+    """The maps of a smaller, mirrored image are the smaller, mirrored maps."""
+    maps_of_view = views.maps_of(transform_view(views.images, scale=scale, flip=flip))
+    return equivariance(views.maps, maps_of_view, views.targets, flip=flip)
+
+
+AUXILIARY: Mapping[str, Callable[..., Tensor]] = {
+    "branches": _branches,
+    "consistency": _consistency,
+    "patches": _patches,
+    "equivariance": _equivariance,
+}
