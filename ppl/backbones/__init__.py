@@ -1,3 +1,17 @@
-"""To be filled by its owner."""
+"""Backbones: the stages of any timm or custom model, cutting it after one of them, resuming it from there."""
 
-__all__: list[str] = []
+from __future__ import annotations
+
+from ppl.backbones.cut import CutBackbone, refuse_data_parallel
+from ppl.backbones.data_config import data_config
+from ppl.backbones.stages import Stage, default_cuts
+from ppl.backbones.trace import resolve_stages
+
+__all__ = [
+    "CutBackbone",
+    "Stage",
+    "data_config",
+    "default_cuts",
+    "refuse_data_parallel",
+    "resolve_stages",
+]

@@ -1,0 +1,233 @@
+"""Cut a backbone after any of its stages and resume it from there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any
+
+from torch import Tensor, nn
+
+from ppl.backbones.padding import TailPadding, check_padding
+from ppl.backbones.patches import cut_features, merge_maps, to_map
+from ppl.backbones.plan import Plan, StageHook
+from ppl.backbones.stages import find_stage
+from ppl.backbones.state import eval_mode, make_dummy
+from ppl.backbones.trace import call_backbone, has_forward_features, trace_model
+from ppl.errors import PPLTypeError, PPLValueError
+from ppl.layers.grid import Grid, as_grid
+
+__all__ = ["CutBackbone", "refuse_data_parallel"]
+
+
+class CutBackbone:
+    """A backbone that can be stopped after some of its stages and resumed from there, with other features.
+
+    A forward hook on a stage's last block replaces what the block returns, while the model's own forward runs on a
+    tiny dummy image: all before the hook costs next to nothing, all after it is the model's own code and weights.
+    Nothing is added to the model but the hooks, so the keys of its `state_dict` stay as they are.
+
+    Not a Module: it holds no parameters. It can be copied (together with its model) and pickled.
+
+    Args:
+        model: a timm model or any module that takes images (B,3,H,W).
+        cuts: stages after which to cut, by name or by index into the stages.
+        stages: dotted names of the stages of a model that does not name them itself.
+        padding: what the layers after the cut see beyond the edge of a patch: "zeros", as the figure draws it,
+            "replicate" or "reflect" (the paper says nothing; the default is ours).
+        halo: cells of real context that each patch keeps on every side through the layers after the cut; they are
+            cropped from the result. A multiple of the stride that is left after the cut.
+
+    Attributes:
+        model: the backbone itself.
+        stages: all its stages.
+        cuts: the stages after which it is cut, in the order given.
+        num_features: channels of the final map.
+        stride: input pixels per cell of the final map.
+
+    Raises:
+        PPLValueError: unknown or last stage as a cut, unknown padding, a halo that is no multiple of the stride left.
+        PPLTypeError: `model` is no module, or a parallel or compiled wrapper of one.
+        PPLError: the model does not run, or a stage of it does not run exactly once.
+
+    Source:
+        The cut of Progressive Patch Learning (Li et al., IEEE TMM 2022), figures 2 and 5.
+
+    Example:
+        >>> import timm, torch
+        >>> cutter = CutBackbone(timm.create_model("test_resnet").eval(), cuts=["layer2"])
+        >>> final, features = cutter.forward_features(torch.zeros(2, 3, 96, 96), taps=[0])
+        >>> torch.equal(cutter.resume(0, features[0]), final)
+        True
+        >>> cutter.patched(0, features[0], grid=2, size=final.shape[-2:]).shape == final.shape
+        True
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        cuts: Sequence[str | int] = (),
+        *,
+        stages: Sequence[str] | None = None,
+        padding: str = "zeros",
+        halo: int = 0,
+    ) -> None:
+        _check_module(model)
+        if isinstance(cuts, (str, int)):
+            raise PPLTypeError(f"cuts must be a list, got {cuts!r}: write [{cuts!r}]")
+        trace = trace_model(model, stages)
+        indices = [find_stage(trace.stages, cut) for cut in cuts]
+        if len(set(indices)) < len(indices):
+            raise PPLValueError(f"cuts name a stage twice: {list(cuts)!r}")
+        self.model = model
+        self.stages = trace.stages
+        self.cuts = tuple(trace.stages[index] for index in indices)
+        self.num_features = trace.final.channels
+        self.stride = trace.final.reduction
+        self.padding = check_padding(padding)
+        self.halo = int(halo)
+        self._final = trace.final
+        self._dummy_size = trace.dummy
+        self._prefixes = tuple(tuple(model.get_submodule(name) for name in trace.prefixes[i]) for i in indices)
+        self._names = dict(enumerate(stage.name for stage in self.cuts))
+        for index in range(len(self.cuts)):
+            self._check_halo(index)
+
+        self._plan = Plan()
+        hooked = dict(enumerate(self.cuts))
+        self._has_map = has_forward_features(model)
+        if not self._has_map:
+            hooked[-1] = self.stages[-1]
+        for index, stage in hooked.items():
+            model.get_submodule(stage.module).register_forward_hook(
+                StageHook(self._plan, index, overwritten=stage.name in trace.overwritten)
+            )
+
+    def __repr__(self) -> str:
+        return f"CutBackbone({type(self.model).__name__}, cuts={[stage.name for stage in self.cuts]})"
+
+    def tail_stride(self, cut_index: int) -> int:
+        """The stride that is left after a cut: cells of the cut's map per cell of the final map."""
+        return max(1, self.stride // self.cuts[cut_index].reduction)
+
+    def forward_features(self, x: Tensor, taps: Sequence[int] = ()) -> tuple[Tensor, dict[int, Any]]:
+        """One ordinary pass of the whole model.
+
+        Args:
+            x: images (B,3,H,W).
+            taps: indices into `cuts` whose features are wanted.
+
+        Returns:
+            The final map (B,C,h,w), and per tap the features as the stage returned them (in its own layout).
+
+        Raises:
+            PPLError: if a tapped stage does not run exactly once.
+        """
+        for index in taps:
+            self._check_cut(index)
+        output, features = self._run(x, taps=tuple(taps))
+        return to_map(output, self._final, None), features
+
+    def resume(self, cut_index: int, features: Any, size: tuple[int, int] | None = None) -> Tensor:
+        """Run only what comes after a cut.
+
+        Args:
+            cut_index: index into `cuts`.
+            features: what the stage would return, in its own layout, of any batch.
+            size: (h,w) of the final map, for models of tokens whose map is not square.
+
+        Returns:
+            The final map (B',C,h',w') of those features.
+
+        Raises:
+            PPLError: if the cut's stage does not run exactly once.
+        """
+        self._check_cut(cut_index)
+        return to_map(self._resume(cut_index, features), self._final, size)
+
+    def patched(self, cut_index: int, features: Any, grid: Grid, size: tuple[int, int]) -> Tensor:
+        """Cut the features into patches, run each on its own through what comes after the cut, stitch the results.
+
+        The height and width of a patch are multiples of the stride that is left (features are zero-padded at the
+        bottom and on the right), so that the stitched map lies cell on cell over the un-patched one.
+
+        Args:
+            cut_index: index into `cuts`.
+            features: features of that cut, from `forward_features`; detach them for a branch without gradient.
+            grid: rows and columns of patches.
+            size: (h,w) of the un-patched final map.
+
+        Returns:
+            The stitched final map (B,C,h,w).
+
+        Raises:
+            PPLValueError: if the grid is larger than the map, or "reflect" padding larger than a patch.
+        """
+        self._check_cut(cut_index)
+        stage, stride = self.cuts[cut_index], self.tail_stride(cut_index)
+        rows, columns = as_grid(grid)
+        patches, cells = cut_features(features, stage, (rows, columns), stride, self.halo, self.padding)
+        output = to_map(self._resume(cut_index, patches), self._final, None)
+        return merge_maps(output, (rows, columns), cells, stride, self.halo, size)
+
+    def _resume(self, cut_index: int, features: Any) -> Any:
+        border = nullcontext() if self.padding == "zeros" else TailPadding(self.padding, self._plan)
+        with eval_mode(self._prefixes[cut_index]), border:
+            output, _ = self._run(make_dummy(self.model, self._dummy_size), resume_at=cut_index, replacement=features)
+        return output
+
+    def _run(self, x: Tensor, **plan: Any) -> tuple[Any, dict[int, Any]]:
+        if not self._has_map:
+            plan["taps"] = (*plan.get("taps", ()), -1)
+        self._plan.begin(**plan)
+        try:
+            output = call_backbone(self.model, x)
+            self._plan.check_visits({**self._names, -1: self.stages[-1].name})
+            features = self._plan.features
+        finally:
+            self._plan.end()
+        if not self._has_map:
+            output = features.pop(-1)
+        return output, features
+
+    def _check_cut(self, index: int) -> None:
+        if not 0 <= index < len(self.cuts):
+            raise PPLValueError(f"there is no cut of index {index}: the backbone is cut {len(self.cuts)} times")
+
+    def _check_halo(self, index: int) -> None:
+        stride = self.tail_stride(index)
+        if self.halo < 0 or self.halo % stride:
+            raise PPLValueError(
+                f"halo must be a multiple of the stride {stride} after {self.cuts[index].name!r}, got {self.halo}: "
+                f"use {-(-max(self.halo, 1) // stride) * stride}"
+            )
+
+
+def refuse_data_parallel(module: nn.Module) -> None:
+    """Raise PPLTypeError if `module` is a replica that `nn.DataParallel` made.
+
+    Replicas share the hooks of the one original and would overwrite each other's features.
+
+    Args:
+        module: the module whose forward uses a `CutBackbone`.
+
+    Example:
+        >>> import torch
+        >>> refuse_data_parallel(torch.nn.Identity())
+    """
+    if getattr(module, "_is_replica", False):
+        raise PPLTypeError(
+            f"{type(module).__name__} cannot run under nn.DataParallel, whose threads share one set of hooks: "
+            "use torch.nn.parallel.DistributedDataParallel"
+        )
+
+
+def _check_module(model: Any) -> None:
+    if not isinstance(model, nn.Module):
+        raise PPLTypeError(f"the backbone must be a torch.nn.Module, got {type(model).__name__}: create it first")
+    if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        raise PPLTypeError(
+            f"the backbone is wrapped in {type(model).__name__}: give the module inside and wrap the result"
+        )
+    if hasattr(model, "_orig_mod"):
+        raise PPLTypeError("the backbone is compiled already: give the plain module and compile the result")

@@ -1,0 +1,45 @@
+"""Run a model on a stand-in image without leaving a trace in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["eval_mode", "make_dummy", "untouched"]
+
+
+@contextmanager
+def eval_mode(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Put exactly these modules (not their children) in eval mode; afterwards those that trained train again."""
+    training = [module for module in modules if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@contextmanager
+def untouched(model: nn.Module) -> Iterator[None]:
+    """A dry run: eval mode, no gradients; mode, random state and BatchNorm statistics stay as they were."""
+    devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
+    # tensors of inference mode have no version counter, which tells of writes in place
+    with (
+        torch.random.fork_rng(devices=devices),
+        eval_mode(model.modules()),
+        torch.inference_mode(False),
+        torch.no_grad(),
+    ):
+        yield
+
+
+def make_dummy(model: nn.Module, size: tuple[int, int], batch: int = 1) -> Tensor:
+    """A black image (batch,channels,H,W) with the dtype and device that the model computes with."""
+    parameter = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
+    channels = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), 3)
+    return torch.zeros(batch, channels, *size, dtype=parameter.dtype, device=parameter.device)

@@ -1,0 +1,226 @@
+"""A dry run over a stand-in image: which stages there are, what comes out of them, what has run by then."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ppl.backbones.data_config import data_config
+from ppl.backbones.stages import Layout, Stage, last_leaf, stage_names
+from ppl.backbones.state import make_dummy, untouched
+from ppl.errors import PPLError, PPLValueError
+
+__all__ = ["Trace", "call_backbone", "has_forward_features", "resolve_stages", "trace_model"]
+
+# Oblong, so that height and width can be told apart; small, so that it costs little.
+_PROBES = ((64, 96), (128, 192))
+_DUMMIES = ((32, 32), (64, 64), (96, 96), (128, 128))
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a dry run tells of a model.
+
+    Attributes:
+        stages: its stages, in the order in which they run.
+        prefixes: per stage, dotted names of the modules that have done their work when the stage ends.
+        overwritten: names of the stages whose output a later layer writes into.
+        final: the map that comes out at the end, as a stage.
+        dummy: size of the smallest image that the model accepts.
+    """
+
+    stages: tuple[Stage, ...]
+    prefixes: tuple[tuple[str, ...], ...]
+    overwritten: frozenset[str]
+    final: Stage
+    dummy: tuple[int, int]
+
+
+def has_forward_features(model: nn.Module) -> bool:
+    """Whether the model can compute its final map without a head, as timm's models do."""
+    return callable(getattr(model, "forward_features", None))
+
+
+def call_backbone(model: nn.Module, x: Tensor) -> Any:
+    """The model's own pass up to its final map, or the whole of it where it has no `forward_features`."""
+    if has_forward_features(model):
+        return model.forward_features(x)  # type: ignore[operator]
+    return model(x)
+
+
+def resolve_stages(
+    model: nn.Module, stages: Sequence[str] | None = None, input_size: tuple[int, int] | None = None
+) -> tuple[Stage, ...]:
+    """Find the stages of a backbone by a dry run.
+
+    The model's mode, the random state and BatchNorm statistics are left as they were.
+
+    Args:
+        model: a timm model or any module that takes images (B,3,H,W).
+        stages: dotted module names, shallow to deep; None reads the model's own `feature_info`.
+        input_size: (H,W) for a model that takes no other size; by default small ones are tried, then the model's own.
+
+    Returns:
+        The stages in the order in which they run, the last one included.
+
+    Raises:
+        PPLValueError: if a name is no module, no stages are known, or a stage's output is no map.
+        PPLError: if the model fails at every size tried, or a stage does not run exactly once.
+
+    Example:
+        >>> import timm
+        >>> [stage.name for stage in resolve_stages(timm.create_model("test_resnet"))]
+        ['act1', 'layer1', 'layer2', 'layer3', 'layer4']
+    """
+    return trace_model(model, stages, input_size).stages
+
+
+def trace_model(
+    model: nn.Module, stages: Sequence[str] | None = None, input_size: tuple[int, int] | None = None
+) -> Trace:
+    """`resolve_stages`, and all else that the dry run tells."""
+    names = stage_names(model, stages)
+    leaves = {last_leaf(model, name): name for name in names}
+    native = tuple(input_size or data_config(model)["input_size"][1:])
+    probes = [native] if input_size else [*_PROBES, native]
+    with untouched(model):
+        size, record = _first_that_runs(model, probes, list(leaves))
+        dummy, _ = _first_that_runs(model, [*_DUMMIES, size], [])
+
+    order = []
+    for leaf, name in leaves.items():
+        outputs = record.outputs[leaf]
+        if len(outputs) == 1:
+            order.append((record.ends[leaf], leaf, name))
+        elif stages is not None:
+            raise PPLError(
+                f"stage {name!r} runs {len(outputs)} times in one pass: name a module that runs exactly once"
+            )
+    order.sort()
+    if not order:
+        raise PPLError(f"none of the stages of {type(model).__name__} ({', '.join(names)}) runs exactly once in a pass")
+
+    declared = {entry["module"]: entry for entry in getattr(model, "feature_info", None) or []}
+    found = []
+    for _, leaf, name in order:
+        found.append(_describe(model, name, leaf, record.outputs[leaf][0], size, declared.get(name, {})))
+    final = found[-1]
+    if has_forward_features(model):
+        channels = {"num_chs": getattr(model, "num_features", None), "reduction": final.reduction}
+        final = _describe(model, "forward_features", "", record.result, size, channels)
+    return Trace(
+        stages=tuple(found),
+        prefixes=tuple(tuple(m for m, end in record.ends.items() if end <= when and m) for when, _, _ in order),
+        overwritten=frozenset(name for _, leaf, name in order if record.overwritten(leaf)),
+        final=final,
+        dummy=dummy,
+    )
+
+
+class _Record:
+    """Who ended when, and what the stages returned."""
+
+    def __init__(self, model: nn.Module, leaves: Sequence[str]) -> None:
+        self.ends: dict[str, int] = {}
+        self.outputs: dict[str, list[Any]] = {leaf: [] for leaf in leaves}
+        self.versions: dict[str, list[int]] = {}
+        self.result: Any = None
+        self.clock = 0
+        # the end of a module shared by several places is the end of its last call
+        self.handles = [module.register_forward_hook(self._hook(name)) for name, module in model.named_modules()]
+
+    def _hook(self, name: str) -> Any:
+        def keep(module: nn.Module, args: Any, output: Any) -> None:
+            self.clock += 1
+            self.ends[name] = self.clock
+            if name in self.outputs:
+                self.outputs[name].append(output)
+                self.versions[name] = [tensor._version for tensor in tensors_of(output)]
+
+        return keep
+
+    def overwritten(self, leaf: str) -> bool:
+        now = [tensor._version for tensor in tensors_of(self.outputs[leaf][0])]
+        return now != self.versions[leaf]
+
+    def close(self) -> None:
+        for handle in self.handles:
+            handle.remove()
+
+
+def tensors_of(output: Any) -> list[Tensor]:
+    """The tensors of a stage's output, whether one or a (nested) sequence of them."""
+    if isinstance(output, Tensor):
+        return [output]
+    if isinstance(output, (list, tuple)):
+        return [tensor for member in output for tensor in tensors_of(member)]
+    return []
+
+
+def _first_that_runs(
+    model: nn.Module, sizes: Sequence[tuple[int, int]], leaves: Sequence[str]
+) -> tuple[tuple[int, int], _Record]:
+    reason: Exception | None = None
+    for size in sizes:
+        record = _Record(model, leaves)
+        try:
+            record.result = call_backbone(model, make_dummy(model, size))
+        except Exception as error:  # any: models say "not this size" in many ways
+            reason = error
+        else:
+            return size, record
+        finally:
+            record.close()
+    tried = ", ".join(f"{height}x{width}" for height, width in sizes)
+    text = str(reason).strip().splitlines()
+    raise PPLError(
+        f"{type(model).__name__} fails on images of {tried}: {type(reason).__name__}: {text[0] if text else ''}; "
+        "give the size that it takes as input_size=(H,W)"
+    ) from reason
+
+
+def _describe(
+    model: nn.Module, name: str, leaf: str, output: Any, size: tuple[int, int], declared: dict[str, Any]
+) -> Stage:
+    """Read layout, channels and reduction off one output."""
+    channels = declared.get("num_chs")
+    height = size[0]
+    if isinstance(output, (list, tuple)) and output and all(isinstance(m, Tensor) and m.ndim == 4 for m in output):
+        finest = max(output, key=lambda member: int(member.shape[-1]))
+        reduction = _reduction(height, finest.shape[-2], declared.get("reduction"))
+        return Stage(name, leaf, "list", int(channels or finest.shape[1]), reduction)
+    if isinstance(output, Tensor) and output.ndim == 4:
+        layout = _map_layout(model, output.shape, size, channels)
+        cells = output.shape[2] if layout == "NCHW" else output.shape[1]
+        found = output.shape[1] if layout == "NCHW" else output.shape[3]
+        return Stage(name, leaf, layout, int(found), _reduction(height, cells, declared.get("reduction")))
+    shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+    raise PPLValueError(f"stage {name!r} of {type(model).__name__} returns no map but {shape}: choose another stage")
+
+
+def _map_layout(model: nn.Module, shape: torch.Size, size: tuple[int, int], channels: int | None) -> Layout:
+    """Tell channels first from channels last: by the declared channels, the shape of the image, the model's word."""
+    first = {"NCHW": (shape[1], shape[2], shape[3]), "NHWC": (shape[3], shape[1], shape[2])}
+    possible: list[Layout] = ["NCHW", "NHWC"]
+    by_channels = [layout for layout in possible if first[layout][0] == channels]
+    if len(by_channels) == 1:
+        return by_channels[0]
+    # cells are about as oblong as the image
+    errors = {
+        layout: abs(first[layout][1] / first[layout][2] - size[0] / size[1]) for layout in (by_channels or possible)
+    }
+    if size[0] != size[1] and len(set(errors.values())) > 1:
+        return min(errors, key=lambda layout: errors[layout])
+    return "NHWC" if getattr(model, "output_fmt", "NCHW") == "NHWC" else "NCHW"
+
+
+def _reduction(pixels: int, cells: int, declared: int | None) -> int:
+    """Pixels per cell: the declared number where it is near the measured one (valid convolutions lose a few cells)."""
+    measured = pixels / cells
+    if declared and abs(declared - measured) <= 0.35 * measured:
+        return int(declared)
+    return max(1, round(measured))

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ppl.backbones import CutBackbone
+from ppl.errors import PPLValueError
+
+
+def two_convs(tail: nn.Module) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), tail)
+
+
+def same_conv() -> nn.Module:
+    from timm.layers import Conv2dSame
+
+    return Conv2dSame(4, 5, 3)  # type: ignore[no-any-return]
+
+
+def std_conv() -> nn.Module:
+    from timm.layers import ScaledStdConv2d
+
+    return ScaledStdConv2d(4, 5, 3, padding=1)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("mode", ["replicate", "reflect"])
+@pytest.mark.parametrize(
+    "tail", [lambda: nn.Conv2d(4, 5, 3, padding=1), lambda: nn.Conv2d(4, 5, 3, padding="same"), same_conv, std_conv]
+)
+def test_convolutions_of_the_tail_pad_with_the_patchs_own_border(tail: Callable[[], nn.Module], mode: str) -> None:
+    model = two_convs(tail())
+    cutter = CutBackbone(model, ["0"], stages=["0", "1"], padding=mode)
+    with torch.no_grad():
+        final, features = cutter.forward_features(torch.randn(1, 3, 8, 12), [0])
+        merged = cutter.patched(0, features[0], 2, final.shape[-2:])
+        corner = F.pad(features[0][..., 4:, 6:], (1, 1, 1, 1), mode=mode)
+        # the interior of a padded patch, under zero padding, is what the border mode gives
+        expected = model[1](corner)[..., 1:-1, 1:-1]
+    torch.testing.assert_close(merged[..., 4:, 6:], expected)
+
+
+def test_average_pools_leave_their_padding_out() -> None:
+    model = two_convs(nn.AvgPool2d(3, stride=1, padding=1))
+    cutter = CutBackbone(model, ["0"], stages=["0", "1"], padding="replicate")
+    ones = torch.ones(1, 4, 8, 8)
+    assert torch.equal(cutter.patched(0, ones, 2, (8, 8)), ones)
+    assert not torch.equal(model[1](ones), ones)  # outside the pass the pool is what it was
+
+
+def test_maximum_pools_never_see_a_border() -> None:
+    pool = nn.MaxPool2d(3, stride=1, padding=1)
+    cutter = CutBackbone(two_convs(pool), ["0"], stages=["0", "1"], padding="replicate")
+    x = -torch.rand(1, 4, 8, 8) - 1
+    expected = torch.cat([torch.cat([pool(c) for c in r.chunk(2, -1)], -1) for r in x.chunk(2, -2)], -2)
+    assert torch.equal(cutter.patched(0, x, 2, (8, 8)), expected)
+
+
+def test_the_unpatched_pass_and_the_model_keep_their_zeros() -> None:
+    model = timm.create_model("test_resnet", pretrained=False, num_classes=0).eval()
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        before = model.forward_features(x)
+        cutter = CutBackbone(model, ["layer2"], padding="replicate")
+        final, features = cutter.forward_features(x, [0])
+        cutter.patched(0, features[0], 2, final.shape[-2:])
+        with pytest.raises(RuntimeError):
+            cutter.patched(0, features[0][:, :5], 2, final.shape[-2:])
+        assert torch.equal(model.forward_features(x), before) and torch.equal(final, before)
+
+
+def test_a_constant_map_stays_constant_under_replicate() -> None:
+    cutter = CutBackbone(timm.create_model("resnet18", pretrained=False).eval(), ["layer2"], padding="replicate")
+    with torch.no_grad():
+        flat = torch.rand(1, 128, 1, 1).expand(1, 128, 16, 16)
+        merged = cutter.patched(0, flat, 2, (4, 4))
+    torch.testing.assert_close(merged, merged[..., :1, :1].expand_as(merged))
+
+
+def test_a_patch_too_small_to_reflect_is_an_error_that_names_the_fix() -> None:
+    model = two_convs(nn.Conv2d(4, 5, 7, padding=3))
+    cutter = CutBackbone(model, ["0"], stages=["0", "1"], padding="reflect")
+    with pytest.raises(PPLValueError, match="cannot reflect 3 cells of a 2x2 patch: use padding='replicate'"):
+        cutter.patched(0, torch.randn(1, 4, 4, 4), 2, (4, 4))
+
+
+@pytest.mark.parametrize("size", [(16, 24), (15, 23)])
+@pytest.mark.parametrize("grid", [2, (4, 2)])
+def test_a_halo_wider_than_the_receptive_field_gives_the_unpatched_map(size: tuple[int, int], grid: object) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.Sequential(nn.Conv2d(4, 5, 3, padding=1), nn.Conv2d(5, 6, 3, 2, padding=1))
+    )
+    plain = CutBackbone(model, ["0"], stages=["0", "1"])
+    cutter = CutBackbone(model, ["0"], stages=["0", "1"], halo=4)
+    with torch.no_grad():
+        final, features = cutter.forward_features(torch.randn(2, 3, *size), [0])
+        merged = cutter.patched(0, features[0], grid, final.shape[-2:])  # type: ignore[arg-type]
+        bare = plain.patched(0, features[0], grid, final.shape[-2:])  # type: ignore[arg-type]
+    # the outermost cells differ: beyond the image the first convolution makes its bias out of zeros
+    torch.testing.assert_close(merged[..., 1:-1, 1:-1], final[..., 1:-1, 1:-1])
+    assert (bare - final)[..., 1:-1, 1:-1].abs().max() > 1e-3
+
+
+def test_a_halo_keeps_the_channels_last_layout_of_features() -> None:
+    cutter = CutBackbone(timm.create_model("test_mambaout", pretrained=False).eval(), [1], halo=4)
+    with torch.no_grad():
+        final, features = cutter.forward_features(torch.randn(1, 3, 96, 96), [0])
+        assert cutter.patched(0, features[0], 2, final.shape[-2:]).shape == final.shape
