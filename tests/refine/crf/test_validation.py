@@ -1,0 +1,123 @@
+"""What `crf` and `crf_from_labels` refuse, with which words, and what they accept."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from ppl.errors import PPLTypeError, PPLValueError
+from ppl.refine.crf import crf, crf_from_labels
+
+IMAGE = np.zeros((4, 5, 3), np.uint8)
+PROBS = np.full((2, 4, 5), 0.5, np.float32)
+LABELS = np.zeros((4, 5), np.int64)
+
+
+def with_value(value: float, at: tuple[int, int, int] = (1, 2, 3)) -> np.ndarray:
+    probs = PROBS.copy()
+    probs[at] = value
+    return probs
+
+
+@pytest.mark.parametrize(
+    ("image", "probs", "error", "message"),
+    [
+        ("picture.jpg", PROBS, PPLTypeError, "image must be a numpy array or a torch tensor, got str"),
+        (IMAGE, [[0.5]], PPLTypeError, "probs must be a numpy array or a torch tensor, got list"),
+        (IMAGE.astype(np.float32), PROBS, PPLTypeError, "image must be uint8 .* got float32"),
+        (IMAGE[..., 0], PROBS, PPLValueError, r"image must have shape \(H, W, 3\), got \(4, 5\)"),
+        (IMAGE.transpose(2, 0, 1), PROBS, PPLValueError, "move the channels last"),
+        (IMAGE[:0], PROBS[:, :0], PPLValueError, "image is empty"),
+        (IMAGE, PROBS[0], PPLValueError, r"probs must have shape \(L, H, W\), got \(4, 5\)"),
+        (IMAGE, PROBS[:0], PPLValueError, "probs holds no label"),
+        (IMAGE, PROBS[:, :3], PPLValueError, "probs is 3x5 but the image is 4x5"),
+        (IMAGE, PROBS.astype(np.int64), PPLTypeError, "floating point, got int64; for label maps use crf_from_labels"),
+        (IMAGE, PROBS.astype(np.complex64), PPLTypeError, "floating point, got complex64"),
+        (IMAGE, with_value(np.nan), PPLValueError, r"1 values that are NaN or infinite, the first at \(1, 2, 3\)"),
+        (IMAGE, with_value(np.inf), PPLValueError, "1 values that are NaN or infinite"),
+        (IMAGE, with_value(0.9), PPLValueError, r"must sum to 1 over the labels, but sum to 1.4 at pixel \(2, 3\)"),
+        (IMAGE, with_value(-0.5), PPLValueError, r"negative values, down to -0.5 at \(1, 2, 3\)"),
+        (IMAGE, np.zeros_like(PROBS), PPLValueError, "must sum to 1"),
+    ],
+)
+def test_bad_arrays_are_refused_in_one_line(image, probs, error, message):
+    with pytest.raises(error, match=message) as caught:
+        crf(image, probs)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"iterations": -1}, PPLValueError, "iterations must be 0 or more, got -1"),
+        ({"iterations": 2.5}, PPLTypeError, "iterations must be an int, got 2.5"),
+        ({"iterations": True}, PPLTypeError, "iterations must be an int"),
+        ({"gaussian_sxy": 0}, PPLValueError, "gaussian_sxy must be finite and positive, got 0"),
+        ({"bilateral_sxy": -3}, PPLValueError, "bilateral_sxy must be finite and positive"),
+        ({"bilateral_srgb": float("nan")}, PPLValueError, "bilateral_srgb must be finite"),
+        ({"bilateral_srgb": float("inf")}, PPLValueError, "bilateral_srgb must be finite"),
+        ({"bilateral_srgb": "13"}, PPLTypeError, "bilateral_srgb must be a number, got '13'"),
+        ({"bilateral_compat": -1}, PPLValueError, "bilateral_compat must be finite and 0 or more"),
+        ({"bilateral_sxy": 1e12}, PPLValueError, "at most 1e6"),
+        ({"bilateral_srgb": 1e-6}, PPLValueError, "bilateral_srgb=1e-06 is too small for an image of 4x5; 0.143 is"),
+        ({"bilateral_sxy": 1e-6}, PPLValueError, "bilateral_sxy=1e-06 is too small"),
+        ({"gaussian_sxy": 1e-6}, PPLValueError, "gaussian_sxy=1e-06 is too small"),
+        ({"backend": "cuda"}, PPLValueError, "no CRF backend named 'cuda'; use one of: auto, "),
+    ],
+)
+def test_bad_settings_are_refused_by_name(arguments, error, message):
+    with pytest.raises(error, match=message):
+        crf(IMAGE, PROBS, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("labels", "num_labels", "gt_prob", "error", "message"),
+    [
+        (LABELS + 2, 2, 0.7, PPLValueError, r"labels must lie in 0..1, found 2"),
+        (LABELS + 255, 21, 0.7, PPLValueError, "replace ignored pixels"),
+        (LABELS - 1, 2, 0.7, PPLValueError, "found -1"),
+        (LABELS.astype(float), 2, 0.7, PPLTypeError, "labels must be integers, got float64"),
+        (LABELS[None], 2, 0.7, PPLValueError, r"labels must have shape \(H, W\)"),
+        (LABELS[:2], 2, 0.7, PPLValueError, "labels is 2x5 but the image is 4x5"),
+        (LABELS, 0, 0.7, PPLValueError, "num_labels must be at least 1"),
+        (LABELS, 2.0, 0.7, PPLTypeError, "num_labels must be an int"),
+        (LABELS, 2, 1.0, PPLValueError, "gt_prob must lie between 0 and 1"),
+        (LABELS, 2, 0, PPLValueError, "gt_prob must lie between 0 and 1"),
+        (LABELS, 2, None, PPLTypeError, "gt_prob must be a number"),
+    ],
+)
+def test_bad_labels_are_refused(labels, num_labels, gt_prob, error, message):
+    with pytest.raises(error, match=message):
+        crf_from_labels(IMAGE, labels, num_labels, gt_prob=gt_prob)
+
+
+def test_the_suggested_deviation_is_accepted():
+    with pytest.raises(PPLValueError, match="too small") as caught:
+        crf(IMAGE, PROBS, bilateral_srgb=1e-6)
+    least = float(str(caught.value).split("; ")[1].split()[0])
+    assert crf(IMAGE, PROBS, bilateral_srgb=least).shape == PROBS.shape
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, ">f4"])
+def test_any_float_any_layout_read_only_or_not(dtype):
+    random = np.random.default_rng(0)
+    image = random.integers(0, 256, (5, 4, 3), dtype=np.uint8).transpose(1, 0, 2)
+    probs = random.dirichlet((1, 1), (5, 4)).astype(dtype).transpose(2, 1, 0)
+    expected = crf(np.ascontiguousarray(image), np.ascontiguousarray(probs))
+    image.setflags(write=False)
+    probs.setflags(write=False)
+    before = image.copy(), probs.copy()
+    np.testing.assert_array_equal(crf(image, probs), expected)
+    np.testing.assert_array_equal(image, before[0])
+    np.testing.assert_array_equal(probs, before[1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_torch_in_torch_out(dtype):
+    probs = torch.tensor(PROBS, dtype=dtype, requires_grad=True)
+    refined = crf(torch.tensor(IMAGE), probs)
+    assert isinstance(refined, torch.Tensor)
+    assert (refined.dtype, refined.device, refined.requires_grad) == (torch.float32, probs.device, False)
+    labels = crf_from_labels(torch.tensor(IMAGE), torch.tensor(LABELS), 2)
+    assert isinstance(labels, torch.Tensor)
