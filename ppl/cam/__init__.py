@@ -1,3 +1,8 @@
-"""To be filled by its owner."""
+"""Class activation maps: many images, scales and flips in; maps, masks and files out."""
 
-__all__: list[str] = []
+from __future__ import annotations
+
+from ppl.cam.background import PowerBackground
+from ppl.cam.result import CamResult
+
+__all__ = ["CamResult", "PowerBackground"]

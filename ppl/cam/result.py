@@ -1,0 +1,151 @@
+"""The class activation maps of one image, and the file that keeps them."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ppl.cam.background import Background, background_score
+from ppl.errors import PPLFileNotFoundError, PPLValueError
+from ppl.io.files import atomic_write
+
+__all__ = ["CamResult"]
+
+_IGNORE = 255
+
+
+@dataclass(frozen=True, eq=False)
+class CamResult:
+    """Maps of the classes of one image.
+
+    Args:
+        maps: (k,h,w) float32; in [0,1] unless they were made with `normalize="none"`.
+        classes: (k,) int64, the class of each map, ascending, from 0.
+        scores: (k,) float32, the model's probability (sigmoid of the logit) of each class.
+        size: (H,W) of the image that the maps belong to.
+
+    Raises:
+        PPLValueError: if the shapes do not fit together.
+
+    Example:
+        >>> import torch
+        >>> maps = torch.tensor([[[1.0, 0.2]], [[0.0, 0.3]]])
+        >>> result = CamResult(maps, torch.tensor([3, 7]), torch.tensor([0.9, 0.6]), (1, 2))
+        >>> result.to_mask(background=0.25)
+        tensor([[4, 8]], dtype=torch.uint8)
+    """
+
+    maps: Tensor
+    classes: Tensor
+    scores: Tensor
+    size: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        count = self.maps.shape[0] if self.maps.ndim == 3 else -1
+        if tuple(self.classes.shape) != (count,) or tuple(self.scores.shape) != (count,):
+            raise PPLValueError(
+                "maps, classes and scores must have shapes (k,h,w), (k,) and (k,), got "
+                f"{tuple(self.maps.shape)}, {tuple(self.classes.shape)} and {tuple(self.scores.shape)}"
+            )
+
+    def to_mask(self, background: Background = 0.2) -> Tensor:
+        """Give every pixel its best class, or the background where that is as strong.
+
+        The background wins a tie with a class, as in IRN; of two equal classes the lower one wins.
+
+        Args:
+            background: a threshold in [0,1]; "auto", which looks at this image's maps alone; or a rule such as
+                `PowerBackground(alpha=4)`. The default of 0.2 is ours; published methods use 0.15 to 0.26.
+
+        Returns:
+            (h,w): 0 is the background, class c is c+1; uint8, or int64 if a label is not below 255 ("ignore").
+
+        Raises:
+            PPLValueError: if `background` is none of these.
+        """
+        height, width = self.maps.shape[1:]
+        if len(self.classes) == 0:
+            return torch.zeros(height, width, dtype=torch.uint8, device=self.maps.device)
+        best, index = self.maps.max(dim=0)
+        labels = torch.where(best > background_score(best, background), self.classes[index] + 1, 0)
+        return labels if int(self.classes.max()) + 1 >= _IGNORE else labels.to(torch.uint8)
+
+    def to_probs(self, background: Background = 0.2) -> Tensor:
+        """Stack the background's score and the maps, and scale every pixel to sum to 1: what refinement starts from.
+
+        Args:
+            background: as in :meth:`to_mask`; both agree on which channel is the largest.
+
+        Returns:
+            (1+k,h,w) float32: channel 0 is the background, channel i+1 belongs to `classes[i]`.
+
+        Raises:
+            PPLValueError: if `background` is none of these.
+        """
+        if len(self.classes) == 0:
+            return self.maps.new_ones(1, *self.maps.shape[1:])
+        best = self.maps.amax(dim=0)
+        stack = torch.cat((background_score(best, background)[None], self.maps))
+        total = stack.sum(dim=0)
+        # Nothing at all at a pixel (threshold 0 and no class) is background.
+        stack[0] = torch.where(total > 0, stack[0], 1)
+        return stack / torch.where(total > 0, total, 1)
+
+    def to(self, device: torch.device | str) -> CamResult:
+        """The same result with its tensors on `device`."""
+        return CamResult(self.maps.to(device), self.classes.to(device), self.scores.to(device), self.size)
+
+    def save(self, path: str | os.PathLike[str], *, half: bool = False) -> None:
+        """Write a compressed `.npz` with the arrays maps, classes, scores and size, whole or not at all.
+
+        Args:
+            path: the file.
+            half: keep the maps as float16, in half the space, exact to 3 decimals.
+
+        Raises:
+            FileWriteError: if the disk is full or the place cannot be written to.
+        """
+        maps = self.maps.detach().cpu().numpy()
+        with atomic_write(path) as handle:
+            np.savez_compressed(
+                handle,
+                maps=maps.astype(np.float16) if half else maps,
+                classes=self.classes.cpu().numpy(),
+                scores=self.scores.detach().cpu().numpy(),
+                size=np.asarray(self.size, dtype=np.int64),
+            )
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> CamResult:
+        """Read what :meth:`save` wrote. Nothing is ever unpickled.
+
+        Args:
+            path: the file.
+
+        Returns:
+            The result, on the CPU, maps in float32.
+
+        Raises:
+            PPLFileNotFoundError: if there is no such file.
+            PPLValueError: if it is not a file that :meth:`save` wrote, or it is broken.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                height, width = file["size"].tolist()
+                return cls(
+                    torch.from_numpy(file["maps"].astype(np.float32)),
+                    torch.from_numpy(file["classes"].astype(np.int64)),
+                    torch.from_numpy(file["scores"].astype(np.float32)),
+                    (height, width),
+                )
+        except FileNotFoundError as error:
+            raise PPLFileNotFoundError(f"no CAM file at {os.fspath(path)}") from error
+        except (KeyError, ValueError, TypeError, AttributeError, EOFError, OSError, zipfile.BadZipFile) as error:
+            raise PPLValueError(
+                f"{os.fspath(path)} is not a whole CAM file ({error}): write it again with CamResult.save"
+            ) from error
