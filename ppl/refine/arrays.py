@@ -10,7 +10,7 @@ import torch
 
 from ppl.errors import PPLTypeError, PPLValueError
 
-__all__ = ["as_image", "as_tensor", "check_finite", "like"]
+__all__ = ["as_image", "as_tensor", "check_batch", "check_finite", "like"]
 
 Array = TypeVar("Array", npt.NDArray[np.generic], torch.Tensor)
 
@@ -81,6 +81,25 @@ def as_image(image: Any, size: tuple[int, int], name: str = "image") -> torch.Te
     if not image.is_floating_point():
         raise PPLTypeError(f"{name} must be uint8 or floating point, got {image.dtype}")
     return image if image.dtype == torch.float64 else image.float()
+
+
+def check_batch(image: torch.Tensor, maps: torch.Tensor) -> None:
+    """Refuse images and maps of which one is a batch and the other is not, or of different lengths.
+
+    Args:
+        image: `(H, W, 3)` or `(B, H, W, 3)`.
+        maps: `(k, H, W)` or `(B, k, H, W)`.
+
+    Raises:
+        PPLValueError: with both shapes.
+
+    Example:
+        >>> check_batch(torch.zeros(2, 4, 5, 3), torch.zeros(2, 7, 4, 5))
+    """
+    if image.ndim != maps.ndim or (image.ndim == 4 and image.shape[0] != maps.shape[0]):
+        raise PPLValueError(
+            f"image {tuple(image.shape)} and maps {tuple(maps.shape)} must both be single or batches of equal length"
+        )
 
 
 def check_finite(name: str, values: torch.Tensor) -> None:
