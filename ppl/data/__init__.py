@@ -1,3 +1,33 @@
-"""To be filled by its owner."""
+"""Tagged images: readers of three layouts, screening, transforms, loaders and a sample set made from seeds."""
 
-__all__: list[str] = []
+from __future__ import annotations
+
+from ppl.data.coco import InstanceMask, read_coco
+from ppl.data.dataset import MaskSource, Sample, TaggedImages
+from ppl.data.folder import read_folder
+from ppl.data.layouts import Layout, open_dataset
+from ppl.data.loader import Batch, TrainLoader, eval_loader, train_loader
+from ppl.data.screening import BadFile, screen
+from ppl.data.transforms import eval_transform, train_transform
+from ppl.data.voc import VOC_CLASSES, read_voc
+
+__all__ = [
+    "VOC_CLASSES",
+    "BadFile",
+    "Batch",
+    "InstanceMask",
+    "Layout",
+    "MaskSource",
+    "Sample",
+    "TaggedImages",
+    "TrainLoader",
+    "eval_loader",
+    "eval_transform",
+    "open_dataset",
+    "read_coco",
+    "read_folder",
+    "read_voc",
+    "screen",
+    "train_loader",
+    "train_transform",
+]

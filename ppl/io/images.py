@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Any
 
@@ -20,7 +21,7 @@ class BadImageError(PPLValueError):
     """A file that is there but cannot be used as the picture or mask that it should be."""
 
 
-def read_image(path: str | os.PathLike[str], *, at_least: tuple[int, int] | None = None) -> Image.Image:
+def read_image(path: str | os.PathLike[str], *, at_least: int | tuple[int, int] | None = None) -> Image.Image:
     """Read a picture as upright 8-bit RGB, whatever it is stored as.
 
     EXIF rotation is applied; grey, palette and CMYK pictures become RGB; transparent pixels are laid over white;
@@ -29,9 +30,9 @@ def read_image(path: str | os.PathLike[str], *, at_least: tuple[int, int] | None
 
     Args:
         path: the file.
-        at_least: (height, width) below which the picture is not needed. A JPEG is then decoded at 1/2, 1/4 or 1/8
-            of its size as long as both sides stay at least that large: several times faster, with pixels slightly
-            different from those of a full decode. Other formats ignore it.
+        at_least: the size below which the picture is not needed, as the longer side or as (height, width). A JPEG is
+            then decoded at 1/2, 1/4 or 1/8 of its size as long as it stays at least that large: several times faster,
+            with pixels slightly different from those of a full decode. Other formats ignore it.
 
     Returns:
         A loaded RGB image, not tied to the file any more.
@@ -53,8 +54,7 @@ def read_image(path: str | os.PathLike[str], *, at_least: tuple[int, int] | None
     try:
         with _open(path) as image:
             if at_least is not None:
-                height, width = at_least[::-1] if _orientation(image) in _TURNED else at_least
-                image.draft(None, (width, height))
+                image.draft(None, _draft_size(image, at_least))
             image.load()
             return _to_rgb(_upright(image))
     except (PPLFileNotFoundError, BadImageError):
@@ -91,6 +91,13 @@ def _open(path: str | os.PathLike[str]) -> Image.Image:
         raise PPLFileNotFoundError(f"{path} does not exist; check the name and its extension") from error
     except Exception as error:
         raise BadImageError(f"{path} is not an image that can be read; replace it or take it out") from error
+
+
+def _draft_size(image: Image.Image, at_least: int | tuple[int, int]) -> tuple[int, int]:
+    if isinstance(at_least, int):
+        ratio = at_least / max(image.size)
+        return math.ceil(image.width * ratio), math.ceil(image.height * ratio)
+    return at_least if _orientation(image) in _TURNED else at_least[::-1]
 
 
 def _orientation(image: Image.Image) -> int:

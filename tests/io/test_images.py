@@ -128,5 +128,7 @@ def test_draft_decoding_keeps_the_size_asked_for(tmp_path):
     full, small = read_image(tmp_path / "a.jpg"), read_image(tmp_path / "a.jpg", at_least=(256, 100))
     assert full.size == (400, 512)
     assert small.size == (200, 256)
+    assert read_image(tmp_path / "a.jpg", at_least=200).size == (200, 256)
+    assert read_image(tmp_path / "a.jpg", at_least=300).size == (400, 512)
     reference = np.asarray(full.resize(small.size, Image.Resampling.BOX)).astype(int)
     assert np.abs(reference - np.asarray(small)).mean() < 3

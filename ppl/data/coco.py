@@ -1,0 +1,156 @@
+"""COCO's own layout: instances as JSON, masks drawn from them when asked for."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ppl.data.dataset import Sample, TaggedImages, warn_absent_classes
+from ppl.errors import PPLFileNotFoundError, PPLValueError
+
+__all__ = ["InstanceMask", "read_coco"]
+
+
+@dataclass(frozen=True)
+class InstanceMask:
+    """A class mask drawn from an image's COCO instances.
+
+    Larger instances are drawn first, so that small ones stay visible where they overlap; crowds count as their class.
+
+    Attributes:
+        size: (height, width).
+        instances: (class index 0..K-1, area, COCO segmentation: polygons or a run-length code).
+
+    Example:
+        >>> InstanceMask((3, 4), ((1, 4.0, [[1, 0, 3, 0, 3, 2, 1, 2]]),)).read().tolist()
+        [[0, 2, 2, 0], [0, 2, 2, 0], [0, 0, 0, 0]]
+    """
+
+    size: tuple[int, int]
+    instances: tuple[tuple[int, float, Any], ...]
+
+    def read(self) -> npt.NDArray[np.uint8]:
+        """(H, W) uint8 class indices, 0 background."""
+        mask = np.zeros(self.size, np.uint8)
+        for label, _, segmentation in sorted(self.instances, key=lambda instance: -instance[1]):
+            if isinstance(segmentation, dict):
+                mask[_decode_runs(segmentation["counts"], self.size)] = label + 1
+                continue
+            for polygon in segmentation:
+                _fill(mask, polygon, label + 1)
+        return mask
+
+
+def read_coco(
+    root: str | os.PathLike[str], split: str | None = None, *, missing: Literal["error", "keep"] = "error"
+) -> TaggedImages:
+    """Read COCO, or other data in its layout.
+
+    ::
+
+        annotations/instances_<split>.json
+        <split>/, images/<split>/ or images/      the files
+
+    Args:
+        root: the folder that holds `annotations`.
+        split: e.g. "val2017"; None takes the only instances file there is.
+        missing: whether an image that is not there is an error or is kept for `screen` to report.
+
+    Returns:
+        The data set: classes by rising category id, tags from the instances, images without an instance included
+        (`labels` is empty), masks drawn on demand (`InstanceMask`).
+
+    Raises:
+        PPLFileNotFoundError: if the layout, the split or an image is missing.
+        PPLValueError: if the file is not COCO instances JSON, or there are several splits and none is named.
+    """
+    root = Path(root)
+    found = {path.stem.removeprefix("instances_"): path for path in sorted(root.glob("annotations/instances_*.json"))}
+    if not found:
+        raise PPLFileNotFoundError(f"{root} holds no annotations/instances_*.json; check the path")
+    if split is None:
+        if len(found) > 1:
+            raise PPLValueError(f"{root} has the splits {', '.join(found)}; name one of them")
+        split = next(iter(found))
+    if split not in found:
+        raise PPLFileNotFoundError(f"{root} has no split {split!r}; there are: {', '.join(found)}")
+    try:
+        content = json.loads(found[split].read_bytes())
+        categories = sorted(content["categories"], key=lambda category: category["id"])
+        index = {category["id"]: i for i, category in enumerate(categories)}
+        instances = defaultdict(list)
+        for note in content["annotations"]:
+            entry = (index[note["category_id"]], float(note.get("area", 0.0)), note["segmentation"])
+            instances[note["image_id"]].append(entry)
+        samples = []
+        folder = _image_folder(root, split)
+        for image in content["images"]:
+            own = tuple(instances.get(image["id"], ()))
+            path = folder / image["file_name"]
+            if missing == "error" and not path.is_file():
+                raise PPLFileNotFoundError(f"{path} is missing but listed in {found[split].name}; download it again")
+            samples.append(
+                Sample(
+                    stem=Path(image["file_name"]).with_suffix("").as_posix(),
+                    image=path,
+                    labels=tuple(sorted({label for label, _, _ in own})),
+                    mask=InstanceMask((image["height"], image["width"]), own),
+                )
+            )
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise PPLValueError(f"{found[split]} is not a whole COCO instances file ({what}); download it again") from error
+    if not samples:
+        raise PPLValueError(f"{found[split]} lists no images; choose another split")
+    classes = tuple(category["name"] for category in categories)
+    return warn_absent_classes(TaggedImages(classes, tuple(samples), f"{root.name}/{split}"))
+
+
+def _image_folder(root: Path, split: str) -> Path:
+    folders = (root / split, root / "images" / split, root / "images")
+    for folder in folders:
+        if folder.is_dir():
+            return folder
+    raise PPLFileNotFoundError(f"{root} has neither {split}/ nor images/; put the image files there")
+
+
+def _fill(mask: npt.NDArray[np.uint8], polygon: list[float], value: int) -> None:
+    from skimage.draw import polygon as draw
+
+    corners = np.asarray(polygon, np.float64).reshape(-1, 2)
+    # COCO counts from the corner of the top-left pixel, scikit-image from its centre
+    rows, columns = draw(corners[:, 1] - 0.5, corners[:, 0] - 0.5, shape=mask.shape)
+    mask[rows, columns] = value
+
+
+def _decode_runs(counts: str | list[int], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """A run-length code as a boolean mask: runs of 0 and 1 in turn, column by column."""
+    runs = _unpack_runs(counts) if isinstance(counts, str) else counts
+    flat = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
+    if flat.size != size[0] * size[1]:
+        raise PPLValueError(f"a run-length code covers {flat.size} pixels of an image of {size}; the file is damaged")
+    return flat.reshape(size, order="F")
+
+
+def _unpack_runs(text: str) -> list[int]:
+    """COCO's compressed code: 5 bits a character, low bits first; from the fourth run on, the change to two before."""
+    runs: list[int] = []
+    value = shift = 0
+    for byte in text.encode("ascii"):
+        bits = byte - 48
+        value |= (bits & 0x1F) << shift
+        shift += 5
+        if bits & 0x20:  # more to come
+            continue
+        if bits & 0x10:  # sign
+            value -= 1 << shift
+        runs.append(value + runs[-2] if len(runs) > 2 else value)
+        value = shift = 0
+    return runs

@@ -1,0 +1,166 @@
+"""Images with their tags: what every reader returns and everything else takes."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Protocol, overload, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ppl.errors import PPLValueError
+from ppl.io import read_image, read_mask
+
+__all__ = ["MaskSource", "Sample", "TaggedImages", "nearest", "warn_absent_classes"]
+
+
+@runtime_checkable
+class MaskSource(Protocol):
+    """A mask that is not a file of its own but is drawn when asked for."""
+
+    def read(self) -> npt.NDArray[np.uint8]:
+        """(H, W) uint8 class indices, 0 background, 255 ignore."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image and what is known about it.
+
+    Attributes:
+        stem: its name without extension, unique in its data set; "/" where images lie in sub-folders.
+        image: the file.
+        labels: class indices 0..K-1, rising; empty when none of the classes is in the image.
+        mask: file or source of the mask, None where there is none. Class *c* is *c*+1 in it, 0 is background.
+    """
+
+    stem: str
+    image: Path
+    labels: tuple[int, ...]
+    mask: Path | MaskSource | None = None
+
+    def read_image(self) -> Image.Image:
+        """The picture as upright RGB; see `ppl.io.read_image`."""
+        return read_image(self.image)
+
+    def read_mask(self) -> npt.NDArray[np.uint8]:
+        """The mask as (H, W) uint8 class indices, 0 background, 255 ignore.
+
+        Raises:
+            PPLValueError: if the image has no mask.
+        """
+        if self.mask is None:
+            raise PPLValueError(f"image {self.stem!r} has no mask; use a split with masks")
+        return self.mask.read() if isinstance(self.mask, MaskSource) else read_mask(self.mask)
+
+
+@dataclass(frozen=True)
+class TaggedImages(Sequence[Sample]):
+    """A data set: classes and samples, in a fixed order.
+
+    Attributes:
+        classes: names of the K classes, background not among them.
+        samples: the images.
+        name: for messages and manifests, e.g. "clothing/train".
+
+    Example:
+        >>> tags = {"a": (1,), "b": (0, 1), "c": ()}
+        >>> samples = tuple(Sample(stem, Path(f"{stem}.jpg"), labels) for stem, labels in tags.items())
+        >>> pets = TaggedImages(("cat", "dog"), samples, "pets")
+        >>> pets.targets().tolist()
+        [[0.0, 1.0], [1.0, 1.0], [0.0, 0.0]]
+        >>> pets.without(["b"]).stems
+        ('a', 'c')
+    """
+
+    classes: tuple[str, ...]
+    samples: tuple[Sample, ...]
+    name: str = "images"
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.classes) <= 254:
+            raise PPLValueError(f"{self.name} has {len(self.classes)} classes; masks leave room for 1 to 254")
+        for sample in self.samples:
+            if sample.labels and not 0 <= min(sample.labels) <= max(sample.labels) < len(self.classes):
+                what = f"image {sample.stem!r} has labels {sample.labels}"
+                raise PPLValueError(f"{self.name}: {what}, outside 0..{len(self.classes) - 1}")
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> TaggedImages: ...
+    def __getitem__(self, index: int | slice) -> Sample | TaggedImages:
+        if isinstance(index, slice):
+            return replace(self, samples=self.samples[index])
+        return self.samples[index]
+
+    @property
+    def stems(self) -> tuple[str, ...]:
+        """The samples' names, in order."""
+        return tuple(sample.stem for sample in self.samples)
+
+    def targets(self) -> Tensor:
+        """The tags as (N, K) float32 of zeros and ones."""
+        targets = torch.zeros(len(self.samples), len(self.classes))
+        for row, sample in enumerate(self.samples):
+            targets[row, list(sample.labels)] = 1.0
+        return targets
+
+    def subset(self, stems: Iterable[str]) -> TaggedImages:
+        """The samples of these names, in the order given.
+
+        Raises:
+            PPLValueError: if a name is unknown; the message holds the nearest ones.
+        """
+        by_stem = {sample.stem: sample for sample in self.samples}
+        chosen = []
+        for stem in stems:
+            if stem not in by_stem:
+                raise PPLValueError(f"{self.name} has no image {stem!r}{nearest(stem, by_stem)}")
+            chosen.append(by_stem[stem])
+        return replace(self, samples=tuple(chosen))
+
+    def without(self, stems: Iterable[str]) -> TaggedImages:
+        """All samples but those of these names; names that are not there are no error."""
+        left_out = set(stems)
+        return replace(self, samples=tuple(sample for sample in self.samples if sample.stem not in left_out))
+
+
+def nearest(word: str, words: Iterable[str], count: int = 3) -> str:
+    """The end of an error message: "; did you mean ...?", or the words there are, or nothing.
+
+    Example:
+        >>> nearest("dgo", ["dog", "cat"])
+        "; did you mean 'dog'?"
+        >>> nearest("zebra", ["dog", "cat"])
+        '; there are: dog, cat'
+    """
+    words = list(words)
+    by_lower = {other.lower(): other for other in words}
+    close = [by_lower[match] for match in get_close_matches(word.lower(), by_lower, n=count)]
+    if close:
+        return "; did you mean " + " or ".join(map(repr, close)) + "?"
+    if not words:
+        return ""
+    return "; there are: " + ", ".join(words[:20]) + (", ..." if len(words) > 20 else "")
+
+
+def warn_absent_classes(dataset: TaggedImages) -> TaggedImages:
+    """Warn about classes that no image of the data set carries; returns the data set."""
+    present = {label for sample in dataset.samples for label in sample.labels}
+    absent = [name for index, name in enumerate(dataset.classes) if index not in present]
+    if absent:
+        warnings.warn(
+            f"{dataset.name}: no image is tagged {', '.join(map(repr, absent))}; nothing can be learnt or scored there",
+            stacklevel=3,
+        )
+    return dataset

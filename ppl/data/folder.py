@@ -1,0 +1,215 @@
+"""The library's own layout: a folder of images and a CSV of tags."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from ppl.data.dataset import Sample, TaggedImages, nearest, warn_absent_classes
+from ppl.errors import PPLFileNotFoundError, PPLValueError
+
+__all__ = ["IMAGE_SUFFIXES", "list_images", "read_classes", "read_folder", "read_list"]
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".jp2")
+
+
+def read_folder(
+    root: str | os.PathLike[str], split: str | None = None, *, missing: Literal["error", "keep"] = "error"
+) -> TaggedImages:
+    """Read a data set in the layout below.
+
+    ::
+
+        images/       any names, sizes and formats, also in sub-folders
+        labels.csv    header image,labels; one row per image, ";" between names, empty for "none of the classes"
+        classes.txt   one class per line, background not among them
+        train.txt     a split: one image name per line, any number of such lists
+        masks/        <name>.png where masks exist: 0 background, line i of classes.txt is i, 255 ignore
+
+    Images may be named with or without their extension, in the CSV and in the lists.
+
+    Args:
+        root: the folder.
+        split: name of a list without ".txt"; None reads every row of the CSV, in its order.
+        missing: "error" refuses a list with an image that is not there, "keep" leaves it in, so that `screen`
+            can report it and the rest of the images can be used.
+
+    Returns:
+        The data set, named "<folder>/<split>".
+
+    Raises:
+        PPLFileNotFoundError: if the folder, one of its files, the split or an image is missing.
+        PPLValueError: if a tag is not in classes.txt, a row or name comes twice, the CSV is empty or a listed image is
+            not in it. The message names file and line.
+
+    A class that no image carries is a warning.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> root = Path(folder.name)
+        >>> (root / "images").mkdir()
+        >>> Image.new("RGB", (4, 3)).save(root / "images" / "garden.jpg")
+        >>> _ = (root / "classes.txt").write_text("cat\\ndog\\n")
+        >>> _ = (root / "labels.csv").write_text("image,labels\\ngarden.jpg,dog;cat\\n")
+        >>> read_folder(root)[0].labels
+        (0, 1)
+        >>> folder.cleanup()
+    """
+    if missing not in ("error", "keep"):
+        raise PPLValueError(f'missing={missing!r} is not understood; use "error" or "keep"')
+    root = Path(root)
+    if not root.is_dir():
+        raise PPLFileNotFoundError(f"{root} is not a folder; check the path")
+    classes = read_classes(root / "classes.txt")
+    rows = _read_labels(root / "labels.csv", classes)
+    images = list_images(root / "images")
+    stems = _read_split(root, split, rows) if split is not None else {stem: row.line for stem, row in rows.items()}
+    samples = []
+    for stem, line in stems.items():
+        if stem not in images and missing == "error":
+            where = root / ("labels.csv" if split is None else f"{split}.txt")
+            raise PPLFileNotFoundError(f"{where} line {line}: images/ has no file for {stem!r}{nearest(stem, images)}")
+        mask = root / "masks" / f"{stem}.png"
+        image = images.get(stem, root / "images" / stem)
+        samples.append(Sample(stem, image, rows[stem].labels, mask if mask.is_file() else None))
+    return warn_absent_classes(TaggedImages(classes, tuple(samples), f"{root.name}/{split}" if split else root.name))
+
+
+def read_classes(path: Path) -> tuple[str, ...]:
+    """The class names of a classes.txt; see `read_folder`."""
+    lines = list(_lines(path, "a file with one class name per line"))
+    seen: dict[str, int] = {}
+    for number, name in lines:
+        if ";" in name:
+            raise PPLValueError(
+                f'{path} line {number}: {name!r} holds a ";", which separates tags in labels.csv; rename it'
+            )
+        if name in seen:
+            raise PPLValueError(f"{path} line {number}: {name!r} is already on line {seen[name]}; remove one of them")
+        seen[name] = number
+    if not seen:
+        raise PPLValueError(f"{path} is empty; write one class name per line")
+    return tuple(seen)
+
+
+def read_list(path: Path) -> dict[str, int]:
+    """The names in a split list, without extension, with their line numbers; see `read_folder`."""
+    stems: dict[str, int] = {}
+    for number, name in _lines(path, "a list of image names, one per line"):
+        stem = _without_suffix(name)
+        if stem in stems:
+            raise PPLValueError(f"{path} line {number}: {name!r} is already on line {stems[stem]}; remove one of them")
+        stems[stem] = number
+    if not stems:
+        raise PPLValueError(f"{path} is empty; write one image name per line")
+    return stems
+
+
+def list_images(folder: Path) -> dict[str, Path]:
+    """The images in a folder and its sub-folders, by name without extension ("/" between folders).
+
+    Raises:
+        PPLFileNotFoundError: if the folder is not there.
+        PPLValueError: if two files differ in their extension alone.
+    """
+    if not folder.is_dir():
+        raise PPLFileNotFoundError(f"{folder} is not there; it should hold the images")
+    images: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith("."):
+            continue
+        stem = path.relative_to(folder).with_suffix("").as_posix()
+        if stem in images:
+            raise PPLValueError(
+                f"{path} and {images[stem].name} differ in extension alone; rename or remove one of them"
+            )
+        images[stem] = path
+    return images
+
+
+class _Row(NamedTuple):
+    line: int
+    labels: tuple[int, ...]
+
+
+def _read_labels(path: Path, classes: tuple[str, ...]) -> dict[str, _Row]:
+    """The rows of a labels.csv by image name without extension."""
+    indices = {name: index for index, name in enumerate(classes)}
+    rows: dict[str, _Row] = {}
+    for line, name, tags in _cells(path):
+        stem = _without_suffix(name)
+        if stem in rows:
+            raise PPLValueError(
+                f"{path} line {line}: {name!r} is already on line {rows[stem].line}; merge the two rows"
+            )
+        unknown = next((tag for tag in tags if tag not in indices), None)
+        if unknown is not None:
+            close = nearest(unknown, classes)
+            raise PPLValueError(f"{path} line {line}: tag {unknown!r} of image {name!r} is not in classes.txt{close}")
+        rows[stem] = _Row(line, tuple(sorted({indices[tag] for tag in tags})))
+    if not rows:
+        raise PPLValueError(f"{path} holds a header and no rows; write one row per image")
+    return rows
+
+
+def _cells(path: Path) -> Iterator[tuple[int, str, list[str]]]:
+    """Line number, image name and tags of every row."""
+    rows = csv.reader(_text(path, "a CSV with a header image,labels and one row per image").splitlines())
+    header = [cell.strip().lower() for cell in next(rows, [])]
+    if not header:
+        raise PPLValueError(f"{path} is empty; write a header image,labels and one row per image")
+    if "image" not in header or "labels" not in header:
+        raise PPLValueError(f"{path} line 1: the header is {','.join(header)!r}; it must hold image,labels")
+    for cells in rows:
+        line = rows.line_num
+        if not any(cell.strip() for cell in cells):
+            continue
+        if len(cells) != len(header):
+            fix = 'put ";" between tags, not ","'
+            raise PPLValueError(f"{path} line {line}: {len(cells)} cells instead of {len(header)}; {fix}")
+        name = cells[header.index("image")].strip()
+        if not name:
+            raise PPLValueError(f"{path} line {line}: the image has no name; fill it in or remove the row")
+        tags = (tag.strip() for tag in cells[header.index("labels")].split(";"))
+        yield line, name, [tag for tag in tags if tag]
+
+
+def _read_split(root: Path, split: str, rows: dict[str, _Row]) -> dict[str, int]:
+    path = root / f"{split}.txt"
+    if not path.is_file():
+        others = sorted(file.stem for file in root.glob("*.txt") if file.name != "classes.txt")
+        there = f"there are: {', '.join(others)}" if others else "there are no lists at all: leave the split out"
+        raise PPLFileNotFoundError(f"{path} is missing, so there is no split {split!r}; {there}")
+    stems = read_list(path)
+    for stem, line in stems.items():
+        if stem not in rows:
+            raise PPLValueError(f"{path} line {line}: image {stem!r} has no row in labels.csv{nearest(stem, rows)}")
+    return stems
+
+
+def _lines(path: Path, what: str) -> Iterator[tuple[int, str]]:
+    """The lines that hold something, stripped, with their numbers from 1."""
+    for number, line in enumerate(_text(path, what).splitlines(), start=1):
+        if line.strip():
+            yield number, line.strip()
+
+
+def _text(path: Path, what: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")  # Windows editors put a byte-order mark in front
+    except FileNotFoundError as error:
+        raise PPLFileNotFoundError(f"{path} is missing; it should be {what}") from error
+    except UnicodeDecodeError as error:
+        raise PPLValueError(
+            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
+        ) from error
+
+
+def _without_suffix(name: str) -> str:
+    """The name without a picture's extension; other dots belong to it."""
+    return name[: name.rindex(".")] if name.lower().endswith(IMAGE_SUFFIXES) else name

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ppl.data import InstanceMask, open_dataset, read_coco
+
+
+def runs(mask):
+    """The uncompressed run-length code of a mask, the slow way."""
+    flat, counts, value = mask.ravel(order="F"), [], 0
+    position = 0
+    while position < flat.size:
+        end = position
+        while end < flat.size and flat[end] == value:
+            end += 1
+        counts.append(end - position)
+        position, value = end, 1 - value
+    return counts
+
+
+def packed(counts):
+    """COCO's compressed code, written from its description: signed 5-bit groups, low bits first, offset 48."""
+    text = ""
+    for i, count in enumerate(counts):
+        value = count - counts[i - 2] if i > 2 else count
+        while True:
+            bits, value = value & 31, value >> 5
+            done = (value == 0 and not bits & 16) or (value == -1 and bits & 16)
+            text += chr(48 + bits + (0 if done else 32))
+            if done:
+                break
+    return text
+
+
+@pytest.fixture
+def coco(tmp_path):
+    root = tmp_path / "coco"
+    (root / "annotations").mkdir(parents=True)
+    (root / "val2017").mkdir()
+    for name in ("000000000009.jpg", "000000000025.jpg"):
+        Image.new("RGB", (8, 6)).save(root / "val2017" / name)
+    blob = np.zeros((6, 8), int)
+    blob[2:4, 3:6] = 1
+    content = {
+        "images": [
+            {"id": 9, "file_name": "000000000009.jpg", "height": 6, "width": 8},
+            {"id": 25, "file_name": "000000000025.jpg", "height": 6, "width": 8},
+        ],
+        "categories": [{"id": 90, "name": "toothbrush"}, {"id": 1, "name": "person"}],
+        "annotations": [
+            {
+                "image_id": 9,
+                "category_id": 1,
+                "area": 6,
+                "iscrowd": 1,
+                "segmentation": {"counts": runs(blob), "size": [6, 8]},
+            },
+            {"image_id": 9, "category_id": 90, "area": 40, "iscrowd": 0, "segmentation": [[0, 0, 8, 0, 8, 5, 0, 5]]},
+        ],
+    }
+    (root / "annotations" / "instances_val2017.json").write_text(json.dumps(content))
+    return root
+
+
+def test_it_is_read_as_it_unpacks(coco):
+    dataset = open_dataset(coco, "val2017")
+    assert dataset.classes == ("person", "toothbrush")
+    assert dataset.stems == ("000000000009", "000000000025")
+    assert [sample.labels for sample in dataset] == [(0, 1), ()]
+    expected = np.zeros((6, 8))
+    expected[:5] = 2
+    expected[2:4, 3:6] = 1  # the smaller one stays on top
+    assert np.array_equal(dataset[0].read_mask(), expected)
+    assert not dataset[1].read_mask().any()
+    assert read_coco(coco) == dataset
+
+
+def test_compressed_and_plain_run_lengths_agree():
+    rng = np.random.default_rng(0)
+    for shape in ((1, 1), (7, 5), (60, 90)):
+        mask = (rng.random(shape) < 0.05).astype(int)
+        mask[: shape[0] // 2] = 1
+        for counts in (runs(mask), packed(runs(mask))):
+            got = InstanceMask(shape, ((0, 1.0, {"counts": counts, "size": list(shape)}),)).read()
+            assert np.array_equal(got, mask)
+
+
+def test_a_damaged_run_length_is_named():
+    with pytest.raises(ValueError, match=r"covers 3 pixels of an image of \(2, 2\)"):
+        InstanceMask((2, 2), ((0, 1.0, {"counts": [3], "size": [2, 2]}),)).read()
+
+
+def test_polygons_cover_the_area_they_span():
+    angle = np.linspace(0, 2 * np.pi, 200, endpoint=False)
+    circle = np.stack([50 + 30 * np.cos(angle), 40 + 30 * np.sin(angle)], 1).ravel().tolist()
+    mask = InstanceMask((90, 100), ((3, 1.0, [circle]),)).read()
+    assert set(np.unique(mask)) == {0, 4}
+    assert (mask > 0).sum() == pytest.approx(np.pi * 30**2, rel=0.01)
+    rows, columns = np.nonzero(mask)
+    assert (rows.mean() + 0.5, columns.mean() + 0.5) == pytest.approx((40, 50), abs=0.1)
+
+
+def test_broken_pieces_are_named(coco):
+    with pytest.raises(FileNotFoundError, match="no split 'train2017'; there are: val2017"):
+        read_coco(coco, "train2017")
+    with pytest.raises(FileNotFoundError, match="no annotations"):
+        read_coco(coco / "val2017")
+    (coco / "val2017" / "000000000025.jpg").unlink()
+    with pytest.raises(FileNotFoundError, match=r"000000000025\.jpg is missing"):
+        read_coco(coco)
+    assert len(read_coco(coco, missing="keep")) == 2
+    path = coco / "annotations" / "instances_val2017.json"
+    path.write_text(path.read_text()[:100])
+    with pytest.raises(ValueError, match="not a whole COCO instances file"):
+        read_coco(coco)
+    (coco / "annotations" / "instances_b.json").write_text("{}")
+    with pytest.raises(ValueError, match="splits b, val2017; name one"):
+        read_coco(coco)
+    with pytest.raises(ValueError, match="KeyError"):
+        read_coco(coco, "b")

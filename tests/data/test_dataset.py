@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from ppl.data import MaskSource, Sample, TaggedImages
+
+
+def make(count=4):
+    return TaggedImages(("x", "y"), tuple(Sample(f"s{i}", Path(f"s{i}.png"), (i % 2,)) for i in range(count)), "set")
+
+
+def test_it_is_a_sequence():
+    dataset = make()
+    assert len(dataset) == 4
+    assert dataset[1].stem == "s1"
+    assert [sample.stem for sample in dataset] == list(dataset.stems)
+    assert dataset[1:3].stems == ("s1", "s2")
+    assert dataset[-1] in dataset
+    assert pickle.loads(pickle.dumps(dataset)) == dataset
+
+
+def test_targets():
+    assert torch.equal(make(3).targets(), torch.tensor([[1.0, 0], [0, 1], [1, 0]]))
+    assert TaggedImages(("x",), ()).targets().shape == (0, 1)
+    assert make().targets().dtype == torch.float32
+
+
+def test_subsets_keep_the_order_asked_for():
+    assert make().subset(["s3", "s0"]).stems == ("s3", "s0")
+    assert make().without(["s3", "other"]).stems == ("s0", "s1", "s2")
+    with pytest.raises(ValueError, match=r"set has no image 'S3'; did you mean 's3'"):
+        make().subset(["S3"])
+
+
+def test_labels_outside_the_classes_are_refused():
+    with pytest.raises(ValueError, match=r"'a' has labels \(2,\), outside 0..1"):
+        TaggedImages(("x", "y"), (Sample("a", Path("a.png"), (2,)),))
+    with pytest.raises(ValueError, match="255 classes"):
+        TaggedImages(tuple(map(str, range(255))), ())
+
+
+def test_masks_from_a_source_and_none_at_all():
+    class Drawn:
+        def read(self):
+            return torch.ones(2, 2).byte().numpy()
+
+    assert isinstance(Drawn(), MaskSource)
+    assert Sample("a", Path("a.png"), (), Drawn()).read_mask().sum() == 4
+    with pytest.raises(ValueError, match="'a' has no mask"):
+        Sample("a", Path("a.png"), ()).read_mask()

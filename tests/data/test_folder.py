@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import warnings
+
+import pytest
+from PIL import Image
+
+from ppl.data import open_dataset, read_folder
+from ppl.errors import PPLError, PPLFileNotFoundError, PPLValueError
+
+
+def test_everything_is_read(root):
+    dataset = read_folder(root)
+    assert dataset.classes == ("cat", "dog")
+    assert dataset.stems == ("a", "b.c", "sub/d")
+    assert [sample.labels for sample in dataset] == [(1,), (0, 1), ()]
+    assert [sample.image.name for sample in dataset] == ["a.jpg", "b.c.png", "d.JPG"]
+    assert [sample.mask and sample.mask.name for sample in dataset] == ["a.png", None, "d.png"]
+    assert dataset.name == "pets"
+    assert dataset[0].read_image().size == (40, 30)
+    assert dataset[0].read_mask().shape == (30, 40)
+
+
+def test_splits(root):
+    with pytest.warns(UserWarning, match=r"pets/train: no image is tagged 'cat'"):
+        assert read_folder(root, "train").stems == ("a", "sub/d")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_folder(root, "val").name == "pets/val"
+    assert open_dataset(root, "val") == read_folder(root, "val")
+
+
+def test_files_from_a_spreadsheet_on_windows(root):
+    text = (root / "labels.csv").read_text().replace("\n", "\r\n")
+    (root / "labels.csv").write_bytes(b"\xef\xbb\xbf" + text.encode() + b"\r\n,\r\n")
+    (root / "classes.txt").write_bytes(b"\xef\xbb\xbfcat\r\ndog\r\n\r\n")
+    assert [sample.labels for sample in read_folder(root)] == [(1,), (0, 1), ()]
+
+
+def test_columns_in_another_order_and_quotes(root):
+    (root / "labels.csv").write_text('labels,who,Image\n"dog;cat;dog",me,"a"\n')
+    dataset = read_folder(root)
+    assert dataset[0].labels == (0, 1)
+
+
+BROKEN = {
+    "unknown tag": ("labels.csv", "image,labels\na,dog\nb.c,dgo\n", r"labels\.csv line 3: tag 'dgo' .*mean 'dog'\?"),
+    "case of a tag": ("labels.csv", "image,labels\na,Dog\n", r"tag 'Dog' .*mean 'dog'"),
+    "nothing near": ("labels.csv", "image,labels\na,zebra\n", r"tag 'zebra' .*there are: cat, dog"),
+    "duplicate row": (
+        "labels.csv",
+        "image,labels\na,dog\na.jpg,cat\n",
+        r"line 3: 'a\.jpg' is already on line 2; merge",
+    ),
+    "empty file": ("labels.csv", "", r"labels\.csv is empty"),
+    "header only": ("labels.csv", "image,labels\n\n", "holds a header and no rows"),
+    "no header": ("labels.csv", "a,dog\n", r"line 1: the header is 'a,dog'; it must hold image,labels"),
+    "commas": ("labels.csv", "image,labels\na,dog,cat\n", r"line 2: 3 cells instead of 2; put \";\""),
+    "nameless": ("labels.csv", "image,labels\n,dog\n", "line 2: the image has no name"),
+    "missing image": (
+        "labels.csv",
+        "image,labels\na,dog\nb_c,cat\n",
+        r"labels\.csv line 3: .*'b_c'; did you mean 'b\.c'",
+    ),
+    "no classes": ("classes.txt", "\n", "classes.txt is empty"),
+    "class twice": ("classes.txt", "cat\ndog\ncat\n", "line 3: 'cat' is already on line 1"),
+    "semicolon": ("classes.txt", "cat\ndog;s\n", 'line 2: .* holds a ";"'),
+    "not in csv": ("train.txt", "a\nzz\n", r"train\.txt line 2: image 'zz' has no row in labels\.csv"),
+    "twice in list": ("train.txt", "a\na.jpg\n", r"train\.txt line 2: 'a\.jpg' is already on line 1"),
+    "empty list": ("train.txt", "\n", r"train\.txt is empty"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_files_are_one_clear_line(root, name):
+    file, content, words = BROKEN[name]
+    (root / file).write_text(content)
+    with pytest.raises(PPLError, match=words) as caught:
+        read_folder(root, "train" if file == "train.txt" else None)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_pieces(root):
+    with pytest.raises(PPLFileNotFoundError, match="no split 'tset'; there are: train, val"):
+        read_folder(root, "tset")
+    with pytest.raises(PPLFileNotFoundError, match="is not a folder"):
+        read_folder(root / "nowhere")
+    for file in ("labels.csv", "classes.txt"):
+        content = (root / file).read_bytes()
+        (root / file).unlink()
+        with pytest.raises(PPLFileNotFoundError, match=f"{file} is missing"):
+            read_folder(root)
+        (root / file).write_bytes(content)
+    (root / "classes.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(PPLValueError, match="not UTF-8"):
+        read_folder(root)
+
+
+def test_missing_images_can_be_left_to_screening(root):
+    (root / "images" / "a.jpg").unlink()
+    with pytest.raises(PPLFileNotFoundError, match=r"labels\.csv line 2: images/ has no file for 'a'"):
+        read_folder(root)
+    assert read_folder(root, missing="keep").stems == ("a", "b.c", "sub/d")
+    with pytest.raises(PPLValueError, match="'drop'"):
+        read_folder(root, missing="drop")
+
+
+def test_two_files_of_one_name(root):
+    Image.new("RGB", (2, 2)).save(root / "images" / "a.png")
+    with pytest.raises(PPLValueError, match=r"a\.png and a\.jpg differ in extension"):
+        read_folder(root)
+
+
+def test_clutter_is_passed_over(root):
+    (root / "images" / "._a.jpg").write_bytes(b"")
+    (root / "images" / "notes.md").write_text("")
+    assert len(read_folder(root)) == 3

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ppl.data import VOC_CLASSES, open_dataset, read_voc
+from ppl.io import write_mask
+
+XML = "<annotation><filename>x</filename>{}</annotation>"
+OBJECT = "<object><name>{}</name><part><name>head</name></part><difficult>1</difficult></object>"
+
+
+@pytest.fixture
+def voc(tmp_path):
+    base = tmp_path / "VOCdevkit" / "VOC2012"
+    for folder in ("JPEGImages", "Annotations", "SegmentationClass", "ImageSets/Segmentation", "ImageSets/Main"):
+        (base / folder).mkdir(parents=True)
+    for stem, names in {"2007_000032": ["person", "aeroplane", "person"], "2007_000039": ["tvmonitor"]}.items():
+        Image.new("RGB", (8, 6)).save(base / "JPEGImages" / f"{stem}.jpg")
+        (base / "Annotations" / f"{stem}.xml").write_text(XML.format("".join(map(OBJECT.format, names))))
+    write_mask(base / "SegmentationClass" / "2007_000032.png", np.zeros((6, 8), np.uint8))
+    (base / "ImageSets" / "Segmentation" / "train.txt").write_text("2007_000032\n")
+    (base / "ImageSets" / "Main" / "train.txt").write_text("2007_000032\n2007_000039\n")
+    (base / "ImageSets" / "Main" / "dog_train.txt").write_text("2007_000032 -1\n")
+    return base
+
+
+@pytest.mark.filterwarnings("ignore:.*no image is tagged")
+def test_it_is_read_as_it_unpacks(voc):
+    for root in (voc, voc.parent, voc.parent.parent):
+        dataset = open_dataset(root, "train")
+        assert dataset.classes == VOC_CLASSES
+        assert dataset.stems == ("2007_000032",)
+        assert [dataset.classes[label] for label in dataset[0].labels] == ["aeroplane", "person"]
+        assert dataset[0].read_mask().shape == (6, 8)
+        assert dataset.name == "VOC2012/train"
+    assert len(read_voc(voc, "Main/train")) == len(read_voc(voc)) == 2
+    assert read_voc(voc)[1].mask is None
+
+
+def test_classes_are_vocs_in_its_order():
+    assert len(VOC_CLASSES) == 20
+    assert list(VOC_CLASSES) == sorted(VOC_CLASSES)
+
+
+@pytest.mark.filterwarnings("ignore:.*no image is tagged")
+def test_own_classes_in_vocs_layout(voc):
+    (voc / "Annotations" / "2007_000039.xml").write_text(XML.format(OBJECT.format("scratch")))
+    with pytest.raises(ValueError, match=r"2007_000039\.xml: object 'scratch' is not among the 20"):
+        read_voc(voc)
+    (voc / "classes.txt").write_text("scratch\nperson\naeroplane\n")
+    assert read_voc(voc)[1].labels == (0,)
+
+
+@pytest.mark.filterwarnings("ignore:.*no image is tagged")
+def test_broken_pieces_are_named(voc):
+    with pytest.raises(FileNotFoundError, match="no split 'vla'; there are: Main/train, Segmentation/train"):
+        read_voc(voc, "vla")
+    with pytest.raises(FileNotFoundError, match="no folder JPEGImages"):
+        read_voc(voc / "Annotations")
+    (voc / "Annotations" / "2007_000032.xml").write_text("<annotation>")
+    with pytest.raises(ValueError, match=r"2007_000032\.xml is not whole XML"):
+        read_voc(voc, "train")
+    (voc / "Annotations" / "2007_000032.xml").unlink()
+    with pytest.raises(FileNotFoundError, match=r"2007_000032\.xml is missing"):
+        read_voc(voc, "train")
+    (voc / "JPEGImages" / "2007_000039.jpg").unlink()
+    with pytest.raises(FileNotFoundError, match="no file for '2007_000039'"):
+        read_voc(voc)
+    assert read_voc(voc, missing="keep").stems == ("2007_000039",)
+
+
+def test_several_years_need_a_choice(voc):
+    (voc.parent / "VOC2007" / "JPEGImages").mkdir(parents=True)
+    with pytest.raises(ValueError, match="VOC2007, VOC2012; name one"):
+        read_voc(voc.parent)
