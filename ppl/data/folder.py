@@ -19,7 +19,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".g
 def read_folder(
     root: str | os.PathLike[str], split: str | None = None, *, missing: Literal["error", "keep"] = "error"
 ) -> TaggedImages:
-    """Read a data set in the layout below.
+    r"""Read a data set in the layout below.
 
     ::
 
@@ -54,8 +54,8 @@ def read_folder(
         >>> root = Path(folder.name)
         >>> (root / "images").mkdir()
         >>> Image.new("RGB", (4, 3)).save(root / "images" / "garden.jpg")
-        >>> _ = (root / "classes.txt").write_text("cat\\ndog\\n")
-        >>> _ = (root / "labels.csv").write_text("image,labels\\ngarden.jpg,dog;cat\\n")
+        >>> _ = (root / "classes.txt").write_text("cat\ndog\n")
+        >>> _ = (root / "labels.csv").write_text("image,labels\ngarden.jpg,dog;cat\n")
         >>> read_folder(root)[0].labels
         (0, 1)
         >>> folder.cleanup()

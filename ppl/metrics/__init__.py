@@ -1,3 +1,19 @@
-"""To be filled by its owner."""
+"""Scores over a whole data set: IoU, mean average precision, threshold sweeps, coverage of parts."""
 
-__all__: list[str] = []
+from __future__ import annotations
+
+from ppl.metrics.average_precision import average_precision, mean_average_precision
+from ppl.metrics.confusion import ConfusionMatrix, Scores, scores_of
+from ppl.metrics.coverage import PartCoverage, coverage
+from ppl.metrics.sweep import ThresholdSweep
+
+__all__ = [
+    "ConfusionMatrix",
+    "PartCoverage",
+    "Scores",
+    "ThresholdSweep",
+    "average_precision",
+    "coverage",
+    "mean_average_precision",
+    "scores_of",
+]

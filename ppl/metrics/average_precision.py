@@ -1,0 +1,68 @@
+"""Average precision of image tags."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ppl.errors import PPLValueError
+
+__all__ = ["average_precision", "mean_average_precision"]
+
+
+def average_precision(scores: Any, targets: Any) -> Tensor:
+    """Average precision per class: the area under the precision-recall steps, as scikit-learn defines it.
+
+    Only the order of the scores matters, so logits and probabilities give the same.
+
+    Args:
+        scores: (N, K) real numbers, NumPy array or torch tensor.
+        targets: (N, K) zeros and ones.
+
+    Returns:
+        (K,) float64 on the CPU; NaN for a class without a positive image.
+
+    Raises:
+        PPLValueError: if the shapes differ, a score is NaN or a target is neither 0 nor 1.
+
+    Example:
+        >>> average_precision([[0.9, 1.0], [0.8, 0.0], [0.1, 3.0]], [[1, 0], [0, 0], [1, 0]])
+        tensor([0.8333,    nan], dtype=torch.float64)
+    """
+    from torchmetrics.functional.classification import binary_average_precision
+
+    values, truth = torch.as_tensor(scores).detach().cpu(), torch.as_tensor(targets).detach().cpu()
+    if values.ndim != 2 or values.shape != truth.shape:
+        raise PPLValueError(f"scores {tuple(values.shape)} and targets {tuple(truth.shape)} must both be (N, K)")
+    if values.isnan().any():
+        row, column = values.isnan().nonzero()[0].tolist()
+        raise PPLValueError(
+            f"the score of class {column} in row {row} is NaN; the model has diverged or its input is broken"
+        )
+    if not ((truth == 0) | (truth == 1)).all():
+        raise PPLValueError("targets must be zeros and ones; threshold soft labels first")
+    result = torch.full((values.shape[1],), torch.nan, dtype=torch.float64)
+    # ranks in 0..1: torchmetrics would squash logits with a sigmoid, in which large ones become equal
+    ranks = torch.unique(values, return_inverse=True)[1].double() / max(1, values.numel())
+    for column in truth.any(0).nonzero().flatten().tolist():
+        result[column] = binary_average_precision(ranks[:, column], truth[:, column].long())
+    return result
+
+
+def mean_average_precision(scores: Any, targets: Any) -> float:
+    """Mean of `average_precision` over the classes that have a positive image; NaN if none has.
+
+    Args:
+        scores: (N, K) real numbers, NumPy array or torch tensor.
+        targets: (N, K) zeros and ones.
+
+    Raises:
+        PPLValueError: as `average_precision`.
+
+    Example:
+        >>> mean_average_precision([[0.9, 1.0], [0.8, 0.0]], [[1, 0], [0, 0]])
+        1.0
+    """
+    return average_precision(scores, targets).nanmean().item()

@@ -1,0 +1,145 @@
+"""The confusion matrix of a data set, and the scores read off it."""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+import torch
+from torch import Tensor
+
+from ppl.errors import PPLValueError
+from ppl.metrics.inputs import class_indices, same_shape
+
+__all__ = ["ConfusionMatrix", "Scores", "scores_of"]
+
+
+class Scores(TypedDict):
+    """Scores in 0..1, float64; NaN marks a class for which a score has no meaning, and means leave it out.
+
+    Attributes:
+        miou: mean of `iou` over the classes that are in the target or in the prediction.
+        iou: (C,) intersection over union.
+        precision: (C,), NaN where a class is never predicted.
+        recall: (C,), NaN where a class is not in the target.
+        dice: (C,) 2 TP / (2 TP + FP + FN).
+        mean_precision: mean of `precision`.
+        mean_recall: mean of `recall`, also called mean accuracy.
+        accuracy: share of pixels that are right.
+    """
+
+    miou: float
+    iou: Tensor
+    precision: Tensor
+    recall: Tensor
+    dice: Tensor
+    mean_precision: float
+    mean_recall: float
+    accuracy: float
+
+
+class ConfusionMatrix:
+    """Pixel counts of a whole data set, the field's way to score masks (Pascal VOC's mIoU).
+
+    Counts are summed over all images in int64 before anything is divided. Pixels whose target is `ignore_index` do not
+    count. A pixel *predicted* as `ignore_index` is a miss of its target's class and nobody's false alarm: leaving such
+    pixels out, as some evaluations do, would reward a method for keeping silent.
+
+    Args:
+        num_classes: number of classes C, the background counted.
+        ignore_index: target value that is not scored.
+
+    Raises:
+        PPLValueError: if `num_classes` is below 1 or `ignore_index` is a class.
+
+    Example:
+        >>> confusion = ConfusionMatrix(3)
+        >>> confusion.update([[0, 0, 1], [1, 255, 0]], [[0, 1, 1], [1, 0, 0]])
+        >>> confusion.compute()["iou"].tolist()
+        [0.6666666666666666, 0.6666666666666666, nan]
+    """
+
+    def __init__(self, num_classes: int, ignore_index: int = 255) -> None:
+        if num_classes < 1:
+            raise PPLValueError(f"num_classes is {num_classes}; it counts the background and is at least 1")
+        if 0 <= ignore_index < num_classes:
+            raise PPLValueError(f"ignore_index {ignore_index} is one of the {num_classes} classes; choose one outside")
+        self.num_classes, self.ignore_index = num_classes, ignore_index
+        self.counts = torch.zeros(num_classes, num_classes + 1, dtype=torch.int64)
+        """(C, C+1) int64: rows target, columns prediction, the last one for `ignore_index`. Sum it over processes."""
+
+    def update(self, target: Any, prediction: Any) -> None:
+        """Count the pixels of one image or batch.
+
+        Args:
+            target: integers of any shape, NumPy array or torch tensor.
+            prediction: integers of the same shape.
+
+        Raises:
+            PPLValueError: if the shapes differ or a value is no class.
+            PPLTypeError: if the values are not integers.
+        """
+        truth = class_indices(target, "target", self.num_classes, self.ignore_index)
+        guess = class_indices(prediction, "prediction", self.num_classes, self.ignore_index).to(truth.device)
+        same_shape(truth, guess, "prediction")
+        scored = truth != self.ignore_index
+        truth, guess = truth[scored], guess[scored]
+        columns = self.num_classes + 1
+        guess = torch.where(guess == self.ignore_index, self.num_classes, guess)
+        counts = torch.bincount(truth * columns + guess, minlength=self.counts.numel()).view_as(self.counts)
+        self.counts = self.counts.to(counts.device) + counts
+
+    def merge(self, other: ConfusionMatrix) -> None:
+        """Add the counts of another matrix, e.g. from another process.
+
+        Raises:
+            PPLValueError: if its classes or its ignore index differ.
+        """
+        if (self.num_classes, self.ignore_index) != (other.num_classes, other.ignore_index):
+            mine, theirs = (self.num_classes, self.ignore_index), (other.num_classes, other.ignore_index)
+            raise PPLValueError(f"cannot merge (num_classes, ignore_index) {theirs} into {mine}; they must be the same")
+        self.counts = self.counts + other.counts.to(self.counts.device)
+
+    def reset(self) -> None:
+        """Forget all counts."""
+        self.counts = torch.zeros_like(self.counts)
+
+    def compute(self) -> Scores:
+        """The scores of all pixels counted so far, on the CPU; NaN without any."""
+        return scores_of(self.counts.cpu())
+
+
+def scores_of(counts: Tensor) -> Scores:
+    """The scores of a matrix of counts.
+
+    Args:
+        counts: (C, C) or (C, C+1) integers, rows target, columns prediction; a further column holds pixels for which
+            no class was predicted.
+
+    Returns:
+        The scores.
+
+    Raises:
+        PPLValueError: if the shape is another.
+
+    Example:
+        >>> scores_of(torch.tensor([[3, 1], [0, 4]]))["miou"]
+        0.775
+    """
+    if counts.ndim != 2 or counts.shape[1] - counts.shape[0] not in (0, 1):
+        raise PPLValueError(f"counts have shape {tuple(counts.shape)}; expected (C, C) or (C, C+1)")
+    counts = counts.double()
+    hits = counts.diagonal()
+    in_target = counts.sum(1)
+    predicted = counts.sum(0)[: len(hits)]
+    iou = hits / (in_target + predicted - hits)  # 0 / 0 is NaN: the class is in neither
+    precision, recall = hits / predicted, hits / in_target
+    return {
+        "miou": iou.nanmean().item(),
+        "iou": iou,
+        "precision": precision,
+        "recall": recall,
+        "dice": 2 * hits / (in_target + predicted),
+        "mean_precision": precision.nanmean().item(),
+        "mean_recall": recall.nanmean().item(),
+        "accuracy": (hits.sum() / counts.sum()).item(),
+    }

@@ -1,0 +1,41 @@
+"""What the metrics take: NumPy arrays, torch tensors, nested lists."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ppl.errors import PPLTypeError, PPLValueError
+
+__all__ = ["class_indices", "same_shape"]
+
+
+def class_indices(values: Any, what: str, num_classes: int, ignore_index: int) -> Tensor:
+    """Values as an int64 tensor of class indices, each checked to be one, or `ignore_index`.
+
+    Raises:
+        PPLTypeError: if they are not integers.
+        PPLValueError: if one is no class; the message holds it.
+    """
+    tensor = torch.as_tensor(values)
+    if tensor.is_floating_point() or tensor.is_complex():
+        raise PPLTypeError(f"{what} holds {tensor.dtype}; class indices are integers: take the argmax or a threshold")
+    tensor = tensor.to(torch.int64)
+    wrong = (tensor != ignore_index) & ((tensor < 0) | (tensor >= num_classes))
+    if bool(wrong.any()):
+        value = int(tensor[wrong][0])
+        raise PPLValueError(f"{what} holds {value}; indices are 0..{num_classes - 1}, or {ignore_index} for ignore")
+    return tensor
+
+
+def same_shape(target: Tensor, other: Tensor, what: str) -> None:
+    """Check two shapes.
+
+    Raises:
+        PPLValueError: if they differ; the message holds both.
+    """
+    if target.shape != other.shape:
+        shapes = f"{tuple(target.shape)} and {tuple(other.shape)}"
+        raise PPLValueError(f"target and {what} have shapes {shapes}; resize the {what} to the target's")

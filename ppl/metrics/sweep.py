@@ -1,0 +1,130 @@
+"""All background thresholds in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ppl.errors import PPLValueError
+from ppl.metrics.confusion import Scores, scores_of
+from ppl.metrics.inputs import class_indices
+
+__all__ = ["ThresholdSweep"]
+
+
+class ThresholdSweep:
+    """Score class maps at every background threshold while looking at each pixel once.
+
+    At threshold *t* a pixel is the class with the largest value there if that value is above *t*, else background.
+    Which class is largest does not depend on *t*, so a histogram over (target, largest class, value) holds the
+    confusion matrices of all thresholds.
+
+    A threshold that was chosen with masks is itself supervised: report which images it was chosen on.
+
+    Args:
+        num_classes: number of classes C, the background counted.
+        thresholds: rising numbers; None is 0.00, 0.01, ..., 0.99.
+        ignore_index: target value that is not scored.
+
+    Raises:
+        PPLValueError: if the thresholds do not rise or `num_classes` is below 2.
+
+    Example:
+        >>> sweep = ThresholdSweep(3, [0.1, 0.5])
+        >>> sweep.update([[0, 1, 2]], [[[0.3, 0.9, 0.2]], [[0.1, 0.4, 0.8]]], [0, 1])
+        >>> sweep.miou().tolist()
+        [0.5, 1.0]
+        >>> sweep.best()
+        0.5
+    """
+
+    def __init__(self, num_classes: int, thresholds: Sequence[float] | None = None, ignore_index: int = 255) -> None:
+        if num_classes < 2:
+            raise PPLValueError(f"num_classes is {num_classes}; it counts the background and is at least 2")
+        values = [i / 100 for i in range(100)] if thresholds is None else [float(t) for t in thresholds]
+        self.thresholds = torch.tensor(values, dtype=torch.float32)
+        if not values or not bool((self.thresholds.diff() > 0).all()):
+            raise PPLValueError(f"thresholds {values[:5]}... must be one or more rising numbers")
+        self.num_classes, self.ignore_index = num_classes, ignore_index
+        self.counts = torch.zeros(num_classes, num_classes - 1, len(values) + 1, dtype=torch.int64)
+        """(C, C-1, T+1) int64 pixels by target, largest class and number of thresholds below its value."""
+
+    def update(self, target: Any, maps: Any, classes: Any) -> None:
+        """Count the pixels of one image.
+
+        Args:
+            target: (H, W) class indices, 0 background.
+            maps: (k, H, W) values of the classes looked for in this image.
+            classes: (k,) their indices 0..K-1; class *c* is *c*+1 in the target.
+
+        Raises:
+            PPLValueError: if shapes or values do not fit, or a value is NaN.
+        """
+        truth = class_indices(target, "target", self.num_classes, self.ignore_index)
+        values = torch.as_tensor(maps, device=truth.device).float()
+        names = class_indices(classes, "classes", self.num_classes - 1, -1).to(truth.device).reshape(-1)
+        if values.shape != (len(names), *truth.shape):
+            shapes = f"maps {tuple(values.shape)}, classes {tuple(names.shape)}, target {tuple(truth.shape)}"
+            raise PPLValueError(f"{shapes} do not fit; expected (k, H, W), (k,) and (H, W)")
+        if bool(values.isnan().any()):
+            raise PPLValueError("a map holds NaN; look at the model's weights and the image")
+        scored = truth != self.ignore_index
+        truth = truth[scored]
+        if len(names):
+            best, which = values[:, scored].max(0)
+            label, level = names[which], torch.bucketize(best, self.thresholds.to(best.device))
+        else:  # nothing looked for: background at every threshold
+            label = level = torch.zeros_like(truth)
+        _, width, levels = self.counts.shape
+        counts = torch.bincount((truth * width + label) * levels + level, minlength=self.counts.numel())
+        self.counts = self.counts.to(counts.device) + counts.view_as(self.counts)
+
+    def merge(self, other: ThresholdSweep) -> None:
+        """Add the counts of another sweep, e.g. from another process.
+
+        Raises:
+            PPLValueError: if its classes, thresholds or ignore index differ.
+        """
+        same = self.counts.shape == other.counts.shape and torch.equal(self.thresholds, other.thresholds)
+        if not same or self.ignore_index != other.ignore_index:
+            raise PPLValueError("cannot merge sweeps of different classes, thresholds or ignore index")
+        self.counts = self.counts + other.counts.to(self.counts.device)
+
+    def confusions(self) -> Tensor:
+        """(T, C, C) int64 confusion matrices, one per threshold, rows target, on the CPU."""
+        counts = self.counts.cpu()
+        # foreground at threshold j: more than j thresholds lie below the value
+        foreground = counts[..., 1:].flip(-1).cumsum(-1).flip(-1)
+        background = counts.sum((1, 2))[:, None] - foreground.sum(1)
+        return torch.cat([background[:, None], foreground], 1).permute(2, 0, 1)
+
+    def miou(self) -> Tensor:
+        """(T,) float64 mean IoU at every threshold."""
+        return torch.tensor([scores_of(matrix)["miou"] for matrix in self.confusions()], dtype=torch.float64)
+
+    def best(self) -> float:
+        """The threshold of the highest mean IoU; the lowest such one if several tie.
+
+        Raises:
+            PPLValueError: if nothing has been counted.
+        """
+        miou = self.miou()
+        if bool(miou.isnan().all()):
+            raise PPLValueError("the sweep has seen no scored pixel; call update with images that have masks")
+        return round(self.thresholds[int(miou.nan_to_num(-1).argmax())].item(), 6)
+
+    def scores(self, threshold: float | None = None) -> Scores:
+        """All scores at one of the thresholds, or at the best one.
+
+        Raises:
+            PPLValueError: if `threshold` is not among those swept; the message holds the nearest.
+        """
+        wanted = self.best() if threshold is None else threshold
+        index = int((self.thresholds - wanted).abs().argmin())
+        nearest = self.thresholds[index].item()
+        if abs(nearest - wanted) > 1e-6:
+            raise PPLValueError(f"threshold {wanted:g} was not swept; the nearest one is {nearest:g}")
+        return scores_of(self.confusions()[index])
