@@ -58,8 +58,12 @@ class GranularityFusion(nn.Module):
             nn.init.uniform_(weight, -bound, bound)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Logits (B,K): the spatial mean of :meth:`class_maps`."""
-        return self.class_maps(maps).mean(dim=(2, 3))
+        """Logits (B,K): the pooled :meth:`class_maps`."""
+        return self.pool(self.class_maps(maps))
+
+    def pool(self, class_maps: Tensor) -> Tensor:
+        """Logits (B,K) of class maps (B,K,h,w): their spatial mean."""
+        return class_maps.mean(dim=(2, 3))
 
     def class_maps(self, maps: Sequence[Tensor]) -> Tensor:
         """Class maps (B,K,h,w), before any ReLU: the sum of :meth:`branch_class_maps`.

@@ -1,3 +1,9 @@
-"""To be filled by its owner."""
+"""Classifiers that learn from patches: a backbone, cuts, and one fusion of the branches; and their files."""
 
-__all__: list[str] = []
+from __future__ import annotations
+
+from ppl.models.checkpoint import load_model, load_weights, save_model
+from ppl.models.create_model import create_model
+from ppl.models.ppl_net import PPLNet
+
+__all__ = ["PPLNet", "create_model", "load_model", "load_weights", "save_model"]

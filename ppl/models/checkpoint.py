@@ -1,0 +1,123 @@
+"""Models in files: safetensors for the weights, JSON in its header for everything else. Nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from safetensors.torch import save
+from torch import nn
+
+from ppl.errors import PPLTypeError, PPLValueError
+from ppl.io.files import atomic_write
+from ppl.models.create_model import make_backbone
+from ppl.models.ppl_net import PPLNet
+from ppl.models.weights import check_state, read_safetensors
+
+__all__ = ["load_model", "load_weights", "save_model"]
+
+_HEADER = "ppl"
+
+
+def save_model(model: PPLNet, path: str | os.PathLike[str]) -> None:
+    """Write a model to a safetensors file: weights, and in its header all that :func:`load_model` needs.
+
+    Args:
+        model: the model; its `config`, `stage` and `classes` are kept too.
+        path: the file, which appears whole or not at all.
+
+    Raises:
+        PPLTypeError: if `model` is no PPLNet, or was created with arguments that JSON cannot hold.
+        FileWriteError: if the disk is full or the place cannot be written to.
+
+    Example:
+        >>> import tempfile
+        >>> from ppl.models import create_model
+        >>> model = create_model("test_resnet", 3, cuts=["layer2"], pretrained=False)
+        >>> model.classes = ("cat", "cow", "dog")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_model(model, f"{folder}/model.safetensors")
+        ...     load_model(f"{folder}/model.safetensors").classes
+        ('cat', 'cow', 'dog')
+    """
+    if not isinstance(model, PPLNet):
+        raise PPLTypeError(f"model must be a PPLNet, got {type(model).__name__}: unwrap it first (`.module`)")
+    header = {
+        "config": model.config,
+        "stage": model.stage,
+        "classes": None if model.classes is None else list(model.classes),
+    }
+    try:
+        text = json.dumps(header)
+    except (TypeError, ValueError) as error:
+        raise PPLTypeError(f"the model was created with an argument that JSON cannot hold: {error}") from error
+    # Clones, since safetensors refuses tensors that share memory.
+    state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
+    with atomic_write(path) as handle:
+        handle.write(save(state, metadata={_HEADER: text}))
+
+
+def load_model(path: str | os.PathLike[str], *, backbone: nn.Module | None = None) -> PPLNet:
+    """Build the model that :func:`save_model` wrote, with its weights, stage and classes.
+
+    Args:
+        path: the file.
+        backbone: the module to fill, needed only if the model was built on a module of your own.
+
+    Returns:
+        The model, on the CPU, in training mode as after `create_model`.
+
+    Raises:
+        PPLFileNotFoundError: if there is no such file.
+        PPLValueError: if it is no such file, or the weights are those of another backbone; the message names the first
+            keys or shapes that differ.
+    """
+    state, metadata = read_safetensors(path)
+    header = _read_header(metadata, path)
+    config = dict(header["config"])
+    source = config.pop("source")
+    if backbone is None:
+        if source is None:
+            raise PPLValueError(
+                f"{os.fspath(path)} holds a model built on a module of your own: "
+                "make that module and pass load_model(path, backbone=...)"
+            )
+        backbone = make_backbone(source, pretrained=False)
+    model = PPLNet(backbone, **config)
+    model.source = source
+    check_state(state, model.state_dict(), os.fspath(path))
+    model.load_state_dict(state)
+    model.set_stage(header["stage"])
+    model.classes = None if header["classes"] is None else tuple(header["classes"])
+    return model
+
+
+def load_weights(model: PPLNet, path: str | os.PathLike[str]) -> None:
+    """Put the weights and the stage of a file that :func:`save_model` wrote into a model that is there already.
+
+    Args:
+        model: the model to fill.
+        path: the file.
+
+    Raises:
+        PPLFileNotFoundError: if there is no such file.
+        PPLValueError: if it is no such file, or of another model; the message names the first keys or shapes that
+            differ.
+    """
+    state, metadata = read_safetensors(path)
+    header = _read_header(metadata, path)
+    check_state(state, model.state_dict(), os.fspath(path))
+    model.load_state_dict(state)
+    model.set_stage(header["stage"])
+
+
+def _read_header(metadata: dict[str, str], path: str | os.PathLike[str]) -> dict[str, Any]:
+    try:
+        header = json.loads(metadata[_HEADER])
+        return {"config": header["config"], "stage": header["stage"], "classes": header["classes"]}
+    except (KeyError, TypeError, ValueError) as error:
+        raise PPLValueError(
+            f"{os.fspath(path)} was not written by ppl.save_model (its header lacks a model): weights of a bare "
+            "backbone go to create_model(checkpoint_path=...)"
+        ) from error

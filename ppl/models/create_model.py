@@ -1,0 +1,116 @@
+"""From a backbone's name to a `PPLNet`."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from ppl.errors import PPLError, PPLValueError
+from ppl.layers.grid import Grid
+from ppl.models.ppl_net import PPLNet
+from ppl.models.weights import load_backbone_weights
+
+__all__ = ["create_model"]
+
+
+def create_model(
+    backbone: str = "resnet50",
+    num_classes: int = 20,
+    *,
+    mode: str = "progressive",
+    cuts: Sequence[str | int] | None = None,
+    grids: Grid | Sequence[Grid] = 2,
+    padding: str = "zeros",
+    halo: int = 0,
+    pretrained: bool = True,
+    checkpoint_path: str | os.PathLike[str] | None = None,
+    output_stride: int | None = None,
+    **timm_kwargs: Any,
+) -> PPLNet:
+    """Build a patch-learning classifier on a timm backbone.
+
+    Args:
+        backbone: name of a timm model; `ppl.check_backbone` tells which ones can be cut.
+        num_classes: K, the number of classes.
+        mode: "baseline", "control", "progressive" or "explicit"; see :class:`ppl.PPLNet`.
+        cuts: stages after which to cut, by name or index; None takes the last three before the final one.
+        grids: an integer or a pair for all cuts, or a list with one per cut.
+        padding: what convolutions after a cut see beyond a patch: "zeros", "replicate" or "reflect".
+        halo: cells of real context that each patch keeps on every side.
+        pretrained: start from timm's weights, which timm downloads if they are not in its cache.
+        checkpoint_path: timm-keyed weights of the backbone, in a safetensors file or one that
+            `torch.load(weights_only=True)` accepts; nothing is downloaded then. A classifier in it is left out.
+        output_stride: stride of the final map (8, 16 or 32), for the families in which timm can lower it.
+        **timm_kwargs: anything else that `timm.create_model` takes, such as `drop_path_rate`.
+
+    Returns:
+        The model, in training mode, its progressive stage the last one.
+
+    Raises:
+        PPLValueError: unknown backbone, mode or cut; an argument that the family does not take; an output stride that
+            it cannot have; weights of another model.
+        PPLFileNotFoundError: if `checkpoint_path` does not exist.
+        PPLError: if the pretrained weights cannot be had.
+
+    Example:
+        >>> import torch
+        >>> model = create_model("test_resnet", 20, cuts=["layer2", "layer3"], pretrained=False)
+        >>> model(torch.zeros(1, 3, 64, 64)).shape
+        torch.Size([1, 20])
+    """
+    source = {"backbone": backbone, "output_stride": output_stride, "timm_kwargs": timm_kwargs}
+    network = make_backbone(source, pretrained=pretrained and checkpoint_path is None)
+    if checkpoint_path is not None:
+        load_backbone_weights(network, checkpoint_path)
+    model = PPLNet(network, num_classes, mode=mode, cuts=cuts, grids=grids, padding=padding, halo=halo)
+    if output_stride is not None and model.stride != output_stride:
+        raise PPLValueError(no_output_stride(backbone, output_stride, f"its stride stays {model.stride}"))
+    model.source = source
+    return model
+
+
+def make_backbone(source: dict[str, Any], *, pretrained: bool) -> nn.Module:
+    """The timm model, without classifier, that a `PPLNet.source` describes.
+
+    Args:
+        source: "backbone", "output_stride" and "timm_kwargs", as :func:`create_model` got them.
+        pretrained: load timm's weights.
+
+    Returns:
+        The backbone.
+    """
+    import timm
+
+    name, output_stride = source["backbone"], source["output_stride"]
+    if ":" not in name and not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
+        raise PPLValueError(f"timm has no model {name!r}" + (f": did you mean {', '.join(near)}?" if near else ""))
+    options = {"num_classes": 0, **source["timm_kwargs"]}
+    if output_stride is not None:
+        options["output_stride"] = output_stride
+    try:
+        network: nn.Module = timm.create_model(name, pretrained=pretrained, **options)
+    except Exception as error:  # families refuse arguments, and hubs downloads, in many ways
+        reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no reason'}"
+        if pretrained:
+            make_backbone(source, pretrained=False)  # raises if the arguments are at fault
+            raise PPLError(
+                f"timm's pretrained weights of {name!r} cannot be had ({reason}): "
+                "use pretrained=False, or checkpoint_path=... for weights in a file"
+            ) from error
+        if output_stride is not None:
+            raise PPLValueError(no_output_stride(name, output_stride, reason)) from error
+        raise PPLValueError(f"timm cannot create {name!r} with {source['timm_kwargs']}: {reason}") from error
+    return network
+
+
+def no_output_stride(name: str, output_stride: int, reason: str) -> str:
+    """The message for a family whose stride cannot be changed."""
+    from timm.models import get_arch_name, model_entrypoint
+
+    family = model_entrypoint(get_arch_name(name)).__module__.rpartition(".")[2]
+    return f"family {family!r} of {name!r} cannot have output_stride={output_stride} ({reason}): leave it out"

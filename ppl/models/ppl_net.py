@@ -1,0 +1,235 @@
+"""The classifier of the paper's figures: one backbone, its cuts, and one fusion of the branches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from ppl.backbones import CutBackbone, data_config, default_cuts, refuse_data_parallel, resolve_stages
+from ppl.errors import PPLTypeError, PPLValueError
+from ppl.layers import GranularityFusion
+from ppl.layers.grid import Grid, as_grid
+
+__all__ = ["MODES", "PPLNet"]
+
+MODES = ("baseline", "control", "progressive", "explicit")
+
+
+class PPLNet(nn.Module):
+    """A backbone whose final map is computed once as usual and, in branches, patch by patch, and classified together.
+
+    The modes differ in their branches; the un-patched map is always among them:
+
+    * ``baseline``: the un-patched map alone, an ordinary CAM classifier.
+    * ``control``: the un-patched map twice. As many parameters as ``progressive``, no patches.
+    * ``progressive`` (figure 2): the map patched after one cut, and the un-patched one. :meth:`set_stage` moves the
+      cut; backbone and fusion are the same in every stage, and no gradient is stopped.
+    * ``explicit`` (figure 5): the map patched after every cut, and the un-patched one. The features of each patch
+      branch are detached before the cut, those of the un-patched branch are not.
+
+    What comes before a cut is computed once per image, whatever the number of branches. In training, BatchNorm layers
+    behind a cut see every branch in turn, with patches as a batch.
+
+    Args:
+        backbone: a timm model or any module (B,3,H,W) -> (B,C,h,w); it becomes `.backbone` as it is.
+        num_classes: K, the number of classes.
+        mode: one of the four above.
+        cuts: stages after which to cut, by name or index, in the order of the schedule. None takes the last three
+            stages before the final one. Modes without patches have no cuts and ignore them.
+        grids: patches per cut: an integer or a pair `(rows, columns)` (a tuple) for all cuts, or a list with one of
+            these per cut.
+        stages: names of the backbone's stages, if it has no `feature_info`.
+        padding: what convolutions after a cut see beyond a patch: "zeros", "replicate" or "reflect".
+        halo: cells of real context that each patch keeps on every side.
+
+    The paper tells neither cuts nor grids nor padding: all defaults are ours, the 2x2 grid as its figures draw it.
+
+    Attributes:
+        backbone: the backbone, untouched.
+        fusion: the `GranularityFusion` of the branches.
+        mode: the mode.
+        cuts: names of the stages after which the map is cut; empty without patches.
+        grids: the grid `(rows, columns)` of each cut.
+        classes: names of the classes, or None; kept in checkpoints.
+
+    Raises:
+        PPLValueError: unknown mode, unknown cut, no cut where one is needed, grids that do not fit the cuts.
+        PPLTypeError: `backbone` is no module; a grid is no integer or pair.
+
+    Source:
+        Progressive Patch Learning (Li et al., IEEE TMM 2022), figures 2 and 5.
+
+    Example:
+        >>> import timm, torch
+        >>> backbone = timm.create_model("test_resnet", num_classes=0)
+        >>> model = PPLNet(backbone, 5, mode="progressive", cuts=["layer2", "layer3"])
+        >>> model(torch.zeros(2, 3, 96, 64)).shape, model.class_maps(torch.zeros(2, 3, 96, 64)).shape
+        (torch.Size([2, 5]), torch.Size([2, 5, 3, 2]))
+        >>> model.num_stages, model.stage
+        (2, 1)
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        num_classes: int,
+        *,
+        mode: str = "progressive",
+        cuts: Sequence[str | int] | None = None,
+        grids: Grid | Sequence[Grid] = 2,
+        stages: Sequence[str] | None = None,
+        padding: str = "zeros",
+        halo: int = 0,
+    ) -> None:
+        super().__init__()
+        if mode not in MODES:
+            raise PPLValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
+        if not isinstance(backbone, nn.Module):
+            raise PPLTypeError(
+                f"backbone must be a torch.nn.Module, got {type(backbone).__name__}: ppl.create_model takes names"
+            )
+        patched = mode in ("progressive", "explicit")
+        if not patched:
+            cuts = ()
+        elif cuts is None:
+            cuts = default_cuts(resolve_stages(backbone, stages))
+        if patched and not cuts:
+            raise PPLValueError(
+                f"mode {mode!r} needs at least one cut: name a stage in cuts=[...] or use mode='baseline'"
+            )
+        self._cutter = CutBackbone(backbone, cuts, stages=stages, padding=padding, halo=halo)
+        self.backbone = backbone
+        self.mode = mode
+        self.cuts = tuple(stage.name for stage in self._cutter.cuts)
+        self.grids = _grid_per_cut(grids, len(self.cuts)) if patched else ()
+        branches = {"baseline": 1, "control": 2, "progressive": 2, "explicit": len(self.cuts) + 1}[mode]
+        self.fusion = GranularityFusion((self._cutter.num_features,) * branches, num_classes)
+        self.classes: tuple[str, ...] | None = None
+        self._stages = None if stages is None else list(stages)
+        self._stage = self.num_stages - 1
+        self.source: dict[str, Any] | None = None
+
+    @property
+    def num_classes(self) -> int:
+        """K, the number of classes."""
+        return self.fusion.num_classes
+
+    @property
+    def num_stages(self) -> int:
+        """Stages of progressive training: one per cut in mode ``progressive``, otherwise 1."""
+        return len(self.cuts) if self.mode == "progressive" else 1
+
+    @property
+    def stage(self) -> int:
+        """The stage that the model stands in, from 0; at first the last one, where figure 2 reads the CAM."""
+        return self._stage
+
+    def set_stage(self, stage: int) -> None:
+        """Move the cut of mode ``progressive``.
+
+        Args:
+            stage: 0 is the first cut of the schedule, `num_stages - 1` the last.
+
+        Raises:
+            PPLValueError: if there is no such stage.
+        """
+        if not 0 <= stage < self.num_stages:
+            raise PPLValueError(f"stage must be in 0..{self.num_stages - 1} in mode {self.mode!r}, got {stage}")
+        self._stage = int(stage)
+
+    @property
+    def stride(self) -> int:
+        """Input pixels per cell of the class maps, along one axis."""
+        return self._cutter.stride
+
+    @property
+    def data_config(self) -> dict[str, Any]:
+        """Mean, std, input_size and interpolation that the backbone was trained with."""
+        return data_config(self.backbone)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """All that is needed to build this model again, without its weights, as plain JSON values.
+
+        `source` says how `create_model` made the backbone; it is None for a backbone that was handed over as a module.
+        """
+        return {
+            "num_classes": self.num_classes,
+            "mode": self.mode,
+            "cuts": list(self.cuts),
+            "grids": [list(grid) for grid in self.grids],
+            "stages": self._stages,
+            "padding": self._cutter.padding,
+            "halo": self._cutter.halo,
+            "source": self.source,
+        }
+
+    @property
+    def min_size(self) -> tuple[int, int]:
+        """The smallest (H,W) whose final map has a cell and whose cut maps have a cell for every patch."""
+        cuts = [(cut.reduction, grid) for cut, grid in zip(self._cutter.cuts, self.grids, strict=True)]
+        heights = [reduction * grid[0] for reduction, grid in cuts]
+        widths = [reduction * grid[1] for reduction, grid in cuts]
+        return max([self.stride, *heights]), max([self.stride, *widths])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B,K) of images (B,3,H,W): the pooled :meth:`class_maps`.
+
+        Raises:
+            PPLValueError: if a grid is larger than the map that it should cut.
+        """
+        return self.fusion(self._branches(x))  # type: ignore[no-any-return]
+
+    def class_maps(self, x: Tensor) -> Tensor:
+        """Class maps (B,K,h,w) of images (B,3,H,W), before ReLU: what CAMs are read from."""
+        return self.fusion.class_maps(self._branches(x))
+
+    def branch_class_maps(self, x: Tensor) -> list[Tensor]:
+        """Class maps (B,K,h,w) of every branch, the un-patched one last; they sum to :meth:`class_maps`."""
+        return self.fusion.branch_class_maps(self._branches(x))
+
+    def pool(self, class_maps: Tensor) -> Tensor:
+        """Logits (B,K) of class maps (B,K,h,w): the second half of :meth:`forward`, for who wants both."""
+        return self.fusion.pool(class_maps)
+
+    def extra_repr(self) -> str:
+        """Show mode, cuts, grids and stage."""
+        return f"mode={self.mode!r}, cuts={self.cuts}, grids={self.grids}, stage={self.stage}"
+
+    def _branches(self, x: Tensor) -> list[Tensor]:
+        refuse_data_parallel(self)
+        if self.mode == "progressive":
+            taps: tuple[int, ...] = (self._stage,)
+        else:
+            taps = tuple(range(len(self.cuts)))
+        whole, features = self._cutter.forward_features(x, taps)
+        if self.mode == "control":
+            return [whole, whole]
+        size = (whole.shape[-2], whole.shape[-1])
+        explicit = self.mode == "explicit"
+        patched = [
+            self._cutter.patched(tap, _detach(features[tap]) if explicit else features[tap], self.grids[tap], size)
+            for tap in taps
+        ]
+        return [*patched, whole]
+
+
+def _detach(features: Any) -> Any:
+    """Stop the gradient of a stage's output, be it a tensor or a list of them."""
+    if isinstance(features, Tensor):
+        return features.detach()
+    return type(features)(_detach(member) for member in features)
+
+
+def _grid_per_cut(grids: Grid | Sequence[Grid], count: int) -> tuple[tuple[int, int], ...]:
+    pair = isinstance(grids, tuple) and len(grids) == 2 and all(isinstance(number, int) for number in grids)
+    if pair or not isinstance(grids, (list, tuple)):
+        return (as_grid(grids),) * count  # type: ignore[arg-type]
+    if len(grids) != count:
+        raise PPLValueError(
+            f"grids must be an integer or a pair (rows, columns) for all cuts or a list of one per cut, "
+            f"{count} in all, got {grids!r}"
+        )
+    return tuple(as_grid(grid) for grid in grids)

@@ -1,0 +1,107 @@
+"""Read weights from files without ever unpickling, and put them into a module that they fit exactly."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from ppl.errors import PPLFileNotFoundError, PPLValueError
+
+__all__ = ["check_state", "load_backbone_weights", "read_safetensors", "read_weights"]
+
+_SHOWN = 3
+
+
+def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors (on the CPU) and metadata of a safetensors file.
+
+    Raises:
+        PPLFileNotFoundError: if there is no such file.
+        PPLValueError: if it is not a whole safetensors file.
+    """
+    if not Path(path).is_file():
+        raise PPLFileNotFoundError(f"no weights at {os.fspath(path)}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise PPLValueError(f"{os.fspath(path)} is not a whole safetensors file: {error}") from error
+
+
+def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """Named tensors of a `.safetensors` file, or of any other file that `torch.load(weights_only=True)` accepts.
+
+    Checkpoints that keep the weights under "state_dict", "state_dict_ema" or "model" are understood, and so is the
+    "module." that DistributedDataParallel puts before every name.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Tensors by name, on the CPU.
+
+    Raises:
+        PPLFileNotFoundError: if there is no such file.
+        PPLValueError: if it is broken, or holds anything but plain tensors (it is never unpickled).
+    """
+    if Path(path).suffix == ".safetensors" or not Path(path).is_file():
+        return read_safetensors(path)[0]
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise PPLValueError(
+            f"{os.fspath(path)} cannot be read as plain tensors ({reason}): convert it to safetensors where it was made"
+        ) from error
+    for key in ("state_dict", "state_dict_ema", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+            break
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise PPLValueError(f"{os.fspath(path)} holds no state_dict of tensors")
+    return {str(name).removeprefix("module."): value for name, value in content.items()}
+
+
+def load_backbone_weights(backbone: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Put timm-keyed weights into a timm backbone; those of its classifier, which it may not have, are left out.
+
+    Args:
+        backbone: the timm model.
+        path: a file for :func:`read_weights`.
+
+    Raises:
+        PPLFileNotFoundError: if there is no such file.
+        PPLValueError: if the weights are of another model; the message names the first keys or shapes that differ.
+    """
+    config = getattr(backbone, "pretrained_cfg", None) or {}
+    names = config.get("classifier") or ()
+    heads = tuple(f"{name}." for name in ([names] if isinstance(names, str) else names))
+    state = {name: value for name, value in read_weights(path).items() if not (heads and name.startswith(heads))}
+    wanted = {name: value for name, value in backbone.state_dict().items() if not (heads and name.startswith(heads))}
+    check_state(state, wanted, os.fspath(path))
+    backbone.load_state_dict(state, strict=False)
+
+
+def check_state(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: str) -> None:
+    """Raise PPLValueError unless names and shapes are the wanted ones; the message names the first that differ."""
+    missing = [name for name in wanted if name not in state]
+    extra = [name for name in state if name not in wanted]
+    shapes = [
+        f"{name} has shape {tuple(state[name].shape)}, not {tuple(wanted[name].shape)}"
+        for name in wanted
+        if name in state and state[name].shape != wanted[name].shape
+    ]
+    parts = [
+        f"{label} {', '.join(found[:_SHOWN])}" + (f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else "")
+        for label, found in (("lacks", missing), ("has unknown", extra), ("differs in", shapes))
+        if found
+    ]
+    if parts:
+        raise PPLValueError(f"{path} is a checkpoint of another model: it {'; it '.join(parts)}")

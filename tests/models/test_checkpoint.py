@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import json
+import pickle
+
+import pytest
+import safetensors
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from ppl.errors import PPLFileNotFoundError, PPLTypeError, PPLValueError
+from ppl.io.files import FileWriteError
+from ppl.models import PPLNet, create_model, load_model, load_weights, save_model
+
+
+def make(**kwargs):
+    settings = {"cuts": ["layer1", "layer2"], "pretrained": False, "grids": [(4, 2), 3], **kwargs}
+    return create_model("test_resnet", 4, **settings)
+
+
+@pytest.mark.parametrize("mode", ["baseline", "control", "progressive", "explicit"])
+def test_file_gives_the_model_back(tmp_path, mode):
+    model = make(mode=mode, output_stride=16, padding="replicate", drop_path_rate=0.1).eval()
+    model.classes = ("a", "b", "c", "d")
+    model.set_stage(0)
+    save_model(model, tmp_path / "m.safetensors")
+    loaded = load_model(tmp_path / "m.safetensors").eval()
+    assert loaded.config == model.config
+    assert (loaded.stage, loaded.classes, loaded.stride) == (0, model.classes, 16)
+    x = torch.randn(1, 3, 64, 80)
+    assert torch.equal(loaded(x), model(x))
+    assert [p.name for p in tmp_path.iterdir()] == ["m.safetensors"]
+
+
+def test_header_is_readable_json(tmp_path):
+    save_model(make(), tmp_path / "m.safetensors")
+    with safetensors.safe_open(tmp_path / "m.safetensors", "pt") as file:
+        header = json.loads(file.metadata()["ppl"])
+    assert header["config"]["source"]["backbone"] == "test_resnet"
+    assert header["stage"] == 1
+
+
+def custom():
+    return nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, 2, 1), nn.Conv2d(8, 6, 3, 1, 1))
+
+
+def test_module_of_ones_own_is_handed_over(tmp_path):
+    model = PPLNet(custom(), 3, mode="explicit", cuts=["0"], stages=["0", "1", "2"]).eval()
+    save_model(model, tmp_path / "m.safetensors")
+    with pytest.raises(PPLValueError, match=r"pass load_model\(path, backbone=\.\.\.\)"):
+        load_model(tmp_path / "m.safetensors")
+    loaded = load_model(tmp_path / "m.safetensors", backbone=custom()).eval()
+    x = torch.randn(1, 3, 32, 32)
+    assert torch.equal(loaded(x), model(x))
+
+
+def test_weights_go_into_a_model_that_is_there(tmp_path):
+    model, other = make(), make()
+    model.set_stage(0)
+    save_model(model, tmp_path / "m.safetensors")
+    load_weights(other, tmp_path / "m.safetensors")
+    assert other.stage == 0
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), other.state_dict().values(), strict=True))
+
+
+def test_checkpoint_of_another_model_names_the_first_differences(tmp_path):
+    save_model(make(mode="explicit"), tmp_path / "m.safetensors")
+    with pytest.raises(PPLValueError, match=r"of another model: it has unknown fusion\.classifiers\.2\.weight"):
+        load_weights(make(), tmp_path / "m.safetensors")
+    path = tmp_path / "m.safetensors"
+    more_classes = create_model("test_resnet", 7, pretrained=False, mode="explicit", cuts=[1, 2])
+    with pytest.raises(PPLValueError, match=r"differs in fusion\.classifiers\.0\.weight has shape \(4, .*not \(7, "):
+        load_weights(more_classes, path)
+    with pytest.raises(PPLValueError, match=r"another model: it lacks backbone\.conv_stem\.weight"):
+        load_weights(create_model("test_efficientnet", 4, pretrained=False), path)
+
+
+def test_files_of_other_kinds_are_named(tmp_path):
+    save_file({"a": torch.zeros(1)}, tmp_path / "bare.safetensors")
+    with pytest.raises(PPLValueError, match=r"bare\.safetensors was not written by ppl\.save_model"):
+        load_model(tmp_path / "bare.safetensors")
+    (tmp_path / "p.safetensors").write_bytes(pickle.dumps({"a": 1}))
+    with pytest.raises(PPLValueError, match=r"p\.safetensors is not a whole safetensors file"):
+        load_model(tmp_path / "p.safetensors")
+    save_model(make(), tmp_path / "m.safetensors")
+    (tmp_path / "half.safetensors").write_bytes((tmp_path / "m.safetensors").read_bytes()[:1000])
+    with pytest.raises(PPLValueError, match=r"half\.safetensors"):
+        load_model(tmp_path / "half.safetensors")
+    with pytest.raises(PPLFileNotFoundError, match=r"nothing\.safetensors"):
+        load_model(tmp_path / "nothing.safetensors")
+
+
+def test_place_that_cannot_be_written_is_one_clear_error(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(FileWriteError, match="cannot write"):
+        save_model(make(), tmp_path / "file" / "m.safetensors")
+
+
+def test_only_models_are_saved(tmp_path):
+    with pytest.raises(PPLTypeError, match="got Linear"):
+        save_model(nn.Linear(1, 1), tmp_path / "m.safetensors")
+    model = make(norm_layer=nn.BatchNorm2d)
+    with pytest.raises(PPLTypeError, match="JSON cannot hold"):
+        save_model(model, tmp_path / "m.safetensors")
+    assert not list(tmp_path.iterdir())
