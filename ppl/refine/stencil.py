@@ -97,6 +97,8 @@ def edge_affinity(edges: torch.Tensor, radius: int = 5) -> torch.Tensor:
     reach = radius - 1
     # Outside counts as an edge of 1, so that no affinity leads out of the map.
     padded = F.pad(edges, (reach, reach, reach, reach), value=1.0)
+    if edges.requires_grad and torch.is_grad_enabled():
+        return 1.0 - _path_maxima_by_place(padded, radius, (h, w))
     strongest = []
     for path in paths(radius):
         highest = _shifted(padded, *path[0], reach, (h, w))
@@ -104,6 +106,24 @@ def edge_affinity(edges: torch.Tensor, radius: int = 5) -> torch.Tensor:
             highest = torch.maximum(highest, _shifted(padded, dy, dx, reach, (h, w)))
         strongest.append(highest)
     return 1.0 - torch.stack(strongest, dim=-3)
+
+
+def _path_maxima_by_place(padded: torch.Tensor, radius: int, size: tuple[int, int]) -> torch.Tensor:
+    """The maxima along all paths, fetched from where they are: autograd keeps one place per path, not every cell."""
+    reach, width = radius - 1, padded.shape[-1]
+    values = padded.detach()
+    cells = torch.arange(values.shape[-2] * width, device=padded.device).view(-1, width)
+    places = []
+    for path in paths(radius):
+        highest = _shifted(values, *path[0], reach, size)
+        place = _shifted(cells, *path[0], reach, size).expand_as(highest)
+        for dy, dx in path[1:]:
+            candidate = _shifted(values, dy, dx, reach, size)
+            place = torch.where(candidate > highest, _shifted(cells, dy, dx, reach, size), place)
+            highest = torch.maximum(highest, candidate)
+        places.append(place)
+    index = torch.stack(places, dim=-3)
+    return padded.flatten(-2).gather(-1, index.flatten(-3)).view(index.shape)
 
 
 def feature_affinity(features: torch.Tensor, radius: int = 5) -> torch.Tensor:

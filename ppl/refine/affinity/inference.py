@@ -1,0 +1,187 @@
+"""From a trained affinity network to what the random walk takes, and the file that keeps the network."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from ppl.errors import PPLFileNotFoundError, PPLTypeError, PPLValueError
+from ppl.io import atomic_write
+from ppl.refine.affinity.network import AffinityNetwork
+from ppl.refine.arrays import as_image
+
+__all__ = ["AffinityMaps", "load_affinity", "predict_affinity", "save_affinity"]
+
+
+@dataclass(frozen=True)
+class AffinityMaps:
+    """What an affinity network says about one image; exactly one of the two is given.
+
+    Args:
+        edges: `(h, w)` class boundaries in [0, 1].
+        features: `(C, h, w)`.
+        stride: pixels per cell.
+
+    Example:
+        >>> AffinityMaps(edges=torch.zeros(5, 6)).size
+        (5, 6)
+    """
+
+    edges: torch.Tensor | None = None
+    features: torch.Tensor | None = None
+    stride: int = 4
+
+    def __post_init__(self) -> None:
+        if (self.edges is None) == (self.features is None):
+            raise PPLTypeError("AffinityMaps takes either edges (h, w) or features (C, h, w)")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in cells."""
+        maps = self.edges if self.edges is not None else self.features
+        assert maps is not None
+        return maps.shape[-2], maps.shape[-1]
+
+
+def predict_affinity(
+    network: AffinityNetwork, image: npt.NDArray[np.generic] | torch.Tensor, *, flip: bool = True
+) -> AffinityMaps:
+    """Boundaries or features of one image, as `random_walk` takes them.
+
+    Args:
+        network: in any mode; it is left in it.
+        image: `(H, W, 3)`, uint8 or floating point in [0, 1].
+        flip: average with the mirrored image's, as IRN does.
+
+    Returns:
+        The maps, on the network's device.
+
+    Example:
+        >>> maps = predict_affinity(AffinityNetwork("test_resnet"), np.zeros((70, 90, 3), np.uint8))
+        >>> maps.edges.shape
+        torch.Size([18, 23])
+    """
+    shape = tuple(image.shape)
+    pixels = as_image(image, (shape[-3], shape[-2]) if len(shape) == 3 else (0, 0)).permute(2, 0, 1)[None]
+    pixels = pixels.to(network.mean)
+    training = network.training
+    network.eval()
+    try:
+        with torch.inference_mode():
+            output = network(pixels)[0]
+            if flip:
+                output = (output + network(pixels.flip(-1))[0].flip(-1)) / 2
+    finally:
+        network.train(training)
+    if network.kind == "edges":
+        return AffinityMaps(edges=output[0].sigmoid(), stride=network.stride)
+    return AffinityMaps(features=output, stride=network.stride)
+
+
+def save_affinity(network: AffinityNetwork, path: str | os.PathLike[str]) -> None:
+    """Write the whole network, backbone included, as safetensors, whole or not at all.
+
+    Args:
+        network: what to keep.
+        path: the file.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_affinity(AffinityNetwork("test_resnet"), f"{folder}/affinity.safetensors")
+        ...     load_affinity(f"{folder}/affinity.safetensors")(np.zeros((64, 64, 3), np.uint8)).size
+        (16, 16)
+    """
+    from safetensors.torch import save
+
+    state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    with atomic_write(path) as handle:
+        handle.write(save(state, metadata={"ppl_affinity": json.dumps(network.config)}))
+
+
+def load_affinity(
+    path: str | os.PathLike[str], *, backbone: nn.Module | None = None, device: str | torch.device | None = None
+) -> Callable[[Any], AffinityMaps]:
+    """The network of a file, ready to be called with images, from several threads if need be.
+
+    Args:
+        path: what `save_affinity` wrote.
+        backbone: a module of the same architecture, for a network whose backbone is not one of timm's.
+        device: where it runs; by default a GPU if there is one.
+
+    Returns:
+        A function `(H, W, 3) image -> AffinityMaps`.
+
+    Raises:
+        PPLFileNotFoundError: if there is no such file.
+        PPLValueError: if it is not one that `save_affinity` wrote, or if a backbone is needed to load it.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise PPLFileNotFoundError(f"no affinity network at {file}; train one with ppl.refine.affinity.fit_affinity")
+    place = str(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if backbone is not None:
+        return _Predictor(_read(file, backbone).to(place))
+    return _cached_predictor(str(file.resolve()), file.stat().st_mtime_ns, place)
+
+
+@lru_cache(maxsize=2)
+def _cached_predictor(path: str, _changed: int, device: str) -> _Predictor:
+    return _Predictor(_read(Path(path), None).to(device))
+
+
+def _read(path: Path, backbone: nn.Module | None) -> AffinityNetwork:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            config = json.loads((file.metadata() or {})["ppl_affinity"])
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise PPLValueError(
+            f"{path} is not an affinity network ({error}): write it again with save_affinity"
+        ) from error
+    chosen = backbone if backbone is not None else config["backbone"]
+    if chosen is None:
+        raise PPLValueError(f"{path} holds a network on a backbone of your own: pass it as load_affinity(backbone=...)")
+    network = AffinityNetwork(
+        chosen,
+        kind=config["kind"],
+        stride=config["stride"],
+        stages=config["stages"],
+        backbone_options=config["backbone_options"],
+    )
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise PPLValueError(f"{path} does not fit the backbone {type(network.backbone).__name__}: {reason}") from error
+    return network.eval()
+
+
+class _Predictor:
+    """A network for many threads: each has its own hooks, all share the weights."""
+
+    def __init__(self, network: AffinityNetwork) -> None:
+        self._network = network
+        self._local = threading.local()
+        self._lock = threading.Lock()
+
+    def __call__(self, image: Any) -> AffinityMaps:
+        if not hasattr(self._local, "network"):
+            tensors = [*self._network.parameters(), *self._network.buffers()]
+            with self._lock:
+                self._local.network = copy.deepcopy(self._network, {id(tensor): tensor for tensor in tensors})
+        return predict_affinity(self._local.network, image)

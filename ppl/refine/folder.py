@@ -1,0 +1,122 @@
+"""Refinement at dataset scale: CAM files in, masks out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ppl.errors import PPLFileNotFoundError, PPLValueError
+from ppl.io import atomic_write, read_image, write_mask
+from ppl.refine.jobs import RefineJob, resize_maps
+from ppl.refine.parallel import FolderSummary, run_jobs
+from ppl.refine.pipeline import Step, apply_steps, parse_steps
+from ppl.refine.probabilities import Background, cams_to_probs
+
+__all__ = ["refine_folder"]
+
+_RECORD = "refine.json"
+
+
+def refine_folder(
+    jobs: Iterable[RefineJob],
+    out: str | Path,
+    steps: str | Sequence[Any] | Mapping[str, Any] | Step | None,
+    *,
+    background: Background = 0.2,
+    n_jobs: int = -1,
+    overwrite: bool = False,
+    keep_probs: bool = False,
+    progress: bool = True,
+) -> FolderSummary:
+    """Refine the CAMs of many images into masks, over all cores; a run that was stopped goes on where it was.
+
+    Inside `joblib.parallel_config(backend=...)` the work goes to processes, a Dask or a Ray cluster instead of threads.
+
+    Args:
+        jobs: the images, see `RefineJob` and `jobs_from_folders`. CAMs of another resolution are resized.
+        out: folder of the results: `<stem>.png`, palette masks in which 0 is background and class c is c + 1, and
+            `refine.json`, which says how they were made.
+        steps: as `parse_steps` takes them; all are checked before any work. None: the CAMs' own best labels.
+        background: as for `cams_to_probs`.
+        n_jobs: workers; -1 for one per core.
+        overwrite: make all results again. Without it, results that are there are kept.
+        keep_probs: also write `<stem>.npz` with `probs` (1 + k, H, W) float16 and `classes` (k,), so that thresholds
+            can be chosen later.
+        progress: a bar with images per second and the time left, on a terminal only.
+
+    Returns:
+        How many were done and skipped, which were bad and why, and the time.
+
+    Raises:
+        PPLValueError: for steps that do not parse, two jobs of one name, or if `out` holds results of other steps.
+        PPLFileNotFoundError: if the affinity network that a step names is not there.
+        FileWriteError: if results cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> with tempfile.TemporaryDirectory() as name:
+        ...     folder = Path(name)
+        ...     Image.new("RGB", (6, 4)).save(folder / "a.png")
+        ...     cams = lambda: (np.ones((1, 2, 3), np.float32), np.array([4]))
+        ...     summary = refine_folder([RefineJob("a", folder / "a.png", cams)], folder / "out", "guided_filter: 2")
+        ...     summary.done, sorted(path.name for path in (folder / "out").iterdir())
+        (1, ['a.png', 'refine.json'])
+    """
+    chosen = parse_steps(steps)
+    for step in chosen:
+        file = step.parameters.get("affinity")
+        if isinstance(file, Path) and not file.is_file():
+            raise PPLFileNotFoundError(f"step {step.label!r}: no affinity network at {file}")
+    out = Path(out)
+    _keep_record(out, chosen, background, overwrite)
+    return run_jobs(
+        list(jobs),
+        partial(_refine_one, out=out, steps=chosen, background=background, keep_probs=keep_probs),
+        partial(_result, out),
+        n_jobs=n_jobs,
+        overwrite=overwrite,
+        progress=progress,
+    )
+
+
+def _result(out: Path, job: RefineJob) -> Path:
+    return out / f"{job.stem}.png"
+
+
+def _refine_one(
+    job: RefineJob, *, out: Path, steps: tuple[Step, ...], background: Background, keep_probs: bool
+) -> None:
+    image = np.asarray(read_image(job.image))
+    maps, classes = job.load()
+    probs = cams_to_probs(resize_maps(maps, (image.shape[0], image.shape[1])), background)
+    probs = apply_steps(steps, image, probs)
+    if keep_probs:
+        with atomic_write(out / f"{job.stem}.npz") as handle:
+            np.savez_compressed(handle, probs=probs.astype(np.float16), classes=classes)
+    # The mask comes last: where it is, all is.
+    values = np.concatenate([[0], classes + 1])
+    write_mask(_result(out, job), values[probs.argmax(axis=0)].astype(np.uint8))
+
+
+def _keep_record(out: Path, steps: tuple[Step, ...], background: Background, overwrite: bool) -> None:
+    """Write down how the results are made; refuse to mix them with those of another way."""
+    record = {"steps": [step.record() for step in steps], "background": _named(background)}
+    text = json.dumps(record, indent=2)
+    path = out / _RECORD
+    if path.exists() and not overwrite and path.read_text(encoding="utf-8") != text:
+        raise PPLValueError(f"{out} holds results of other steps (see {_RECORD}): choose another folder or overwrite")
+    with atomic_write(path, "w") as handle:
+        handle.write(text)
+
+
+def _named(background: Background) -> float | str:
+    if isinstance(background, (int, float)):
+        return float(background)
+    # The repr of a plain function holds its address, which differs from run to run.
+    return getattr(background, "__qualname__", None) or repr(background)

@@ -1,0 +1,144 @@
+"""The images of a folder run: where each one's picture and CAMs are."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+
+from ppl.errors import PPLFileNotFoundError, PPLValueError
+
+__all__ = ["Cams", "RefineJob", "jobs_from_folders", "load_cams", "resize_maps"]
+
+Cams: TypeAlias = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
+"""Maps `(k, h, w)` and the class of each, from 0: `(k,)`."""
+
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+
+
+@dataclass(frozen=True)
+class RefineJob:
+    """One image to refine.
+
+    Args:
+        stem: name of the result, without extension.
+        image: the picture.
+        cams: `.npz` file with the arrays `maps` and `classes`, or a function that returns the two.
+
+    Example:
+        >>> RefineJob("cat", Path("images/cat.jpg"), Path("cams/cat.npz")).load()
+        Traceback (most recent call last):
+        ppl.errors.PPLFileNotFoundError: no CAMs at cams/cat.npz
+    """
+
+    stem: str
+    image: Path
+    cams: Path | Callable[[], Cams]
+
+    def load(self) -> Cams:
+        """The maps and classes, checked.
+
+        Raises:
+            PPLFileNotFoundError: if the file is not there.
+            PPLValueError: if it is broken, or maps and classes do not fit together.
+        """
+        if callable(self.cams):
+            maps, classes = self.cams()
+            return _checked(np.asarray(maps, np.float32), np.asarray(classes, np.int64), self.stem)
+        return load_cams(self.cams)
+
+
+def load_cams(path: str | os.PathLike[str]) -> Cams:
+    """Read the maps and classes of a CAM file; nothing is ever unpickled.
+
+    Args:
+        path: a `.npz` with `maps` (k,h,w) and `classes` (k,).
+
+    Returns:
+        Maps in float32 and classes.
+
+    Raises:
+        PPLFileNotFoundError: if it is not there.
+        PPLValueError: if it is broken or holds something else.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return _checked(file["maps"].astype(np.float32), file["classes"].astype(np.int64), os.fspath(path))
+    except FileNotFoundError as error:
+        raise PPLFileNotFoundError(f"no CAMs at {os.fspath(path)}") from error
+    except (KeyError, TypeError, AttributeError, EOFError, OSError, zipfile.BadZipFile, ValueError) as error:
+        if isinstance(error, PPLValueError):
+            raise
+        raise PPLValueError(f"{os.fspath(path)} is not a whole CAM file ({error}): generate it again") from error
+
+
+def _checked(maps: npt.NDArray[np.float32], classes: npt.NDArray[np.int64], name: str) -> Cams:
+    if maps.ndim != 3 or classes.shape != maps.shape[:1]:
+        raise PPLValueError(f"{name}: maps (k, h, w) and classes (k,) do not fit: {maps.shape} and {classes.shape}")
+    if classes.size and not 0 <= classes.min() <= classes.max() < 254:
+        raise PPLValueError(f"{name}: a mask has room for classes 0 to 253, got {classes.min()} to {classes.max()}")
+    return maps, classes
+
+
+def resize_maps(maps: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArray[np.float32]:
+    """Bring CAMs of any resolution to the size of their image, bilinearly.
+
+    Args:
+        maps: `(k, h, w)`.
+        size: height and width.
+
+    Returns:
+        `(k, *size)`; `maps` itself where it already is that size.
+
+    Example:
+        >>> resize_maps(np.ones((2, 3, 4), np.float32), (6, 8)).shape
+        (2, 6, 8)
+    """
+    if maps.shape[1:] == size or not len(maps):
+        return maps if maps.shape[1:] == size else np.zeros((0, *size), np.float32)
+    if 0 in maps.shape:
+        raise PPLValueError(f"CAMs of shape {maps.shape} have no cells: generate them again")
+    resized: npt.NDArray[np.float32] = F.interpolate(
+        torch.from_numpy(maps)[None], size, mode="bilinear", align_corners=False
+    )[0].numpy()
+    return resized
+
+
+def jobs_from_folders(
+    images: str | os.PathLike[str], cams: str | os.PathLike[str], stems: Iterable[str] | None = None
+) -> list[RefineJob]:
+    """Pair the pictures of one folder with the CAM files of another, by their stems.
+
+    Args:
+        images: folder of pictures.
+        cams: folder of `.npz` files.
+        stems: which ones; by default all CAM files. A stem without CAM file or picture stays in the list, so that the
+            run reports it.
+
+    Returns:
+        The jobs, in the order of `stems`, else of the names.
+
+    Raises:
+        PPLFileNotFoundError: if one of the folders is not there.
+        PPLValueError: if two pictures have the same stem.
+    """
+    images, cams = Path(images), Path(cams)
+    for folder in (images, cams):
+        if not folder.is_dir():
+            raise PPLFileNotFoundError(f"no folder at {folder}")
+    pictures: dict[str, Path] = {}
+    for path in sorted(images.iterdir()):
+        if path.suffix.lower() in _SUFFIXES:
+            if path.stem in pictures:
+                raise PPLValueError(f"{pictures[path.stem].name} and {path.name} in {images} share a stem: rename one")
+            pictures[path.stem] = path
+    chosen = sorted(path.stem for path in cams.glob("*.npz")) if stems is None else list(stems)
+    return [RefineJob(stem, pictures.get(stem, images / f"{stem}.jpg"), cams / f"{stem}.npz") for stem in chosen]

@@ -1,0 +1,179 @@
+"""Many images over all cores, or over a cluster: resumed, with a progress bar, and not stopped by one bad file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import joblib
+import torch
+from joblib.parallel import get_active_backend
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from ppl.errors import MissingExtraError, PPLValueError
+from ppl.io import FileWriteError
+
+__all__ = ["BadFile", "FolderSummary", "run_jobs"]
+
+
+@dataclass(frozen=True)
+class BadFile:
+    """An image that was left out, and why.
+
+    Args:
+        stem: its name.
+        reason: one line.
+    """
+
+    stem: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class FolderSummary:
+    """What a run over a folder did.
+
+    Args:
+        done: how many results it wrote.
+        skipped: how many were there already.
+        bad: the images that were left out.
+        seconds: wall time.
+
+    Example:
+        >>> FolderSummary(done=20, skipped=0, bad=(), seconds=4.0).images_per_second
+        5.0
+    """
+
+    done: int
+    skipped: int
+    bad: tuple[BadFile, ...]
+    seconds: float
+
+    @property
+    def images_per_second(self) -> float:
+        """Results written per second of wall time."""
+        return self.done / self.seconds if self.seconds else 0.0
+
+
+class Job(Protocol):
+    """Anything with a name."""
+
+    @property
+    def stem(self) -> str:
+        """Name of the result, without extension."""
+
+
+def run_jobs(
+    jobs: Sequence[Any],
+    work: Callable[[Any], None],
+    result: Callable[[Any], Path],
+    *,
+    n_jobs: int = -1,
+    overwrite: bool = False,
+    progress: bool = True,
+    description: str = "refine",
+) -> FolderSummary:
+    """Run `work` for every job whose result is not there yet.
+
+    Threads of this process by default: what takes the time releases the interpreter's lock. Inside
+    `joblib.parallel_config(backend="loky" | "dask" | "ray")` the same call goes to processes or a cluster; the folders
+    must then be visible from there. At most two jobs per worker are in memory.
+
+    Args:
+        jobs: things with a `stem`; picklable, for a cluster.
+        work: writes a job's result whole or not at all; raises if it cannot.
+        result: path of a job's result.
+        n_jobs: workers; -1 for one per core.
+        overwrite: run all jobs, whatever is there.
+        progress: a bar with images per second and the time left, on a terminal only.
+        description: in front of the bar.
+
+    Returns:
+        What was done. An error in a job makes it a `BadFile`.
+
+    Raises:
+        PPLValueError: if two jobs have the same stem.
+        FileWriteError: if results cannot be written: the next ones could not either.
+        MissingExtraError: if a step needs a package that is not installed.
+    """
+    _check_unique(jobs)
+    waiting = [job for job in jobs if overwrite or not result(job).exists()]
+    bad = []
+    start = time.perf_counter()
+    with _progress_bar(description, len(jobs), len(jobs) - len(waiting), progress) as advance:
+        for failure in _run(partial(_guarded, work), waiting, n_jobs):
+            if failure is not None:
+                bad.append(failure)
+            advance()
+    order = {job.stem: index for index, job in enumerate(jobs)}
+    bad.sort(key=lambda file: order[file.stem])
+    seconds = time.perf_counter() - start
+    return FolderSummary(len(waiting) - len(bad), len(jobs) - len(waiting), tuple(bad), seconds)
+
+
+def _check_unique(jobs: Sequence[Any]) -> None:
+    seen = set()
+    for job in jobs:
+        if job.stem in seen:
+            raise PPLValueError(f"two jobs are named {job.stem!r}: their results would overwrite each other")
+        seen.add(job.stem)
+
+
+def _guarded(work: Callable[[Any], None], job: Any) -> BadFile | None:
+    try:
+        work(job)
+    except (FileWriteError, MissingExtraError):
+        raise
+    except Exception as error:  # one broken image must not end a run of thousands
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return BadFile(job.stem, reason)
+    return None
+
+
+def _run(work: Callable[[Any], BadFile | None], jobs: list[Any], n_jobs: int) -> Iterator[BadFile | None]:
+    """Results as they come; in batches for backends that cannot hand them out one by one."""
+    backend, _ = get_active_backend(prefer="threads")
+    workers = joblib.effective_n_jobs(n_jobs)
+    with _single_threaded(workers > 1):
+        if backend.supports_return_generator:
+            yield from joblib.Parallel(n_jobs, prefer="threads", return_as="generator_unordered")(
+                joblib.delayed(work)(job) for job in jobs
+            )
+            return
+        size = 16 * max(workers, 1)
+        for first in range(0, len(jobs), size):
+            batch = jobs[first : first + size]
+            yield from joblib.Parallel(n_jobs, prefer="threads")(joblib.delayed(work)(job) for job in batch)
+
+
+@contextmanager
+def _single_threaded(wanted: bool) -> Iterator[None]:
+    """Torch's own threads off while the images themselves run in parallel."""
+    before = torch.get_num_threads()
+    if wanted:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class _Speed(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.1f} images/s" if task.speed else "- images/s", style="progress.data.speed")
+
+
+@contextmanager
+def _progress_bar(description: str, total: int, done: int, wanted: bool) -> Iterator[Callable[[], None]]:
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Speed(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not (wanted and console.is_terminal)) as bar:
+        task = bar.add_task(description, total=total, completed=done)
+        yield partial(bar.advance, task)

@@ -1,0 +1,189 @@
+"""Refinement as a recipe writes it: a list of refiners by name, checked before any work, applied in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import yaml
+
+from ppl.errors import PPLTypeError, PPLValueError
+from ppl.refine.arrays import as_tensor, like
+from ppl.refine.crf import crf_backend
+from ppl.refine.parameters import check_parameters, known_parameters, nearest
+from ppl.refine.steps import REFINERS
+
+__all__ = ["Step", "apply_steps", "iterate_steps", "parse_steps"]
+
+Array = TypeVar("Array", npt.NDArray[np.generic], torch.Tensor)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One refiner with its parameters, as `parse_steps` makes it.
+
+    Args:
+        name: key of `ppl.refine.REFINERS`.
+        parameters: those that were given; the rest are the refiner's defaults.
+
+    Raises:
+        PPLValueError: for an unknown name, or a value that is of the wrong type or out of range.
+        PPLTypeError: for an unknown parameter.
+
+    Example:
+        >>> Step("crf", {"preset": "irn"}).label
+        'crf: irn'
+    """
+
+    name: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.name not in REFINERS:
+            raise PPLValueError(f"no refiner named {self.name!r}: {nearest(str(self.name), REFINERS)}")
+        checked = check_parameters(REFINERS[self.name].function, **self.parameters)
+        object.__setattr__(self, "parameters", checked)
+
+    @property
+    def label(self) -> str:
+        """As short as a recipe may write it: `"crf: irn"`, `"superpixels"`, `"crf: psa, iterations 5"`."""
+        shorthand = REFINERS[self.name].shorthand
+        rest = [f"{name} {value}" for name, value in self.parameters.items() if name != shorthand]
+        first = [str(self.parameters[shorthand])] if shorthand in self.parameters else []
+        return f"{self.name}: {', '.join(first + rest)}" if first or rest else self.name
+
+    def record(self) -> dict[str, Any]:
+        """What ran, for a manifest: the name, every parameter with its default, and the CRF's engine.
+
+        Returns:
+            A dictionary that JSON can hold.
+        """
+        defaults = known_parameters(REFINERS[self.name].function)
+        parameters = {name: _plain(self.parameters.get(name, default)) for name, default in defaults.items()}
+        if self.name == "crf":
+            parameters["backend"] = crf_backend(parameters["backend"])
+        return {"name": self.name, "parameters": parameters}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return list(value)
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+
+
+def parse_steps(recipe: str | Sequence[Any] | Mapping[str, Any] | Step | None) -> tuple[Step, ...]:
+    """Read and check the `refine:` entry of a recipe.
+
+    Args:
+        recipe: a list whose entries are names (`"superpixels"`), a name with its main parameter (`"crf: irn"`, or the
+            mapping `{"crf": "irn"}` that YAML makes of it), or a name with parameters (`{"random_walk": {"beta": 8}}`).
+            A text is split as YAML would: `"crf: irn, random_walk"`. `None` means no steps.
+
+    Returns:
+        The steps in order.
+
+    Raises:
+        PPLValueError: for an unknown name (the nearest one is given), a wrong value, or an entry of another form.
+        PPLTypeError: for an unknown parameter.
+
+    Example:
+        >>> [step.label for step in parse_steps([{"crf": "irn"}, {"random_walk": {"beta": 8}}, "crf: psa"])]
+        ['crf: irn', 'random_walk: beta 8.0', 'crf: psa']
+        >>> parse_steps("cfr: irn")
+        Traceback (most recent call last):
+        ppl.errors.PPLValueError: no refiner named 'cfr': did you mean 'crf'? (known: crf, ..., superpixels)
+    """
+    if recipe is None:
+        return ()
+    if isinstance(recipe, (Step, Mapping)):
+        recipe = [recipe]
+    if isinstance(recipe, str):
+        recipe = _yaml_list(recipe)
+    if not isinstance(recipe, Sequence):
+        raise PPLTypeError(f"refine must be a list of steps, got {type(recipe).__name__}: write [crf: irn, crf: psa]")
+    return tuple(step for entry in recipe for step in _parse_entry(entry))
+
+
+def _yaml_list(text: str) -> list[Any]:
+    try:
+        entries: list[Any] = yaml.safe_load(f"[{text}]")
+    except yaml.YAMLError as error:
+        raise PPLValueError(f"refine={text!r} cannot be read: {error.args[0]}; write crf: irn, random_walk") from None
+    return entries
+
+
+def _parse_entry(entry: Any) -> list[Step]:
+    if isinstance(entry, Step):
+        return [entry]
+    if isinstance(entry, str):
+        # "crf:irn" lacks the space that YAML wants
+        name, separator, value = entry.partition(":")
+        return [_make_step(name.strip(), yaml.safe_load(value) if separator else None)]
+    if isinstance(entry, Mapping) and len(entry) == 1:
+        return [_make_step(*next(iter(entry.items())))]
+    raise PPLValueError(f"a refine step is a name or a name with parameters, got {entry!r}: write {{crf: irn}}")
+
+
+def _make_step(name: Any, value: Any) -> Step:
+    if name not in REFINERS:
+        raise PPLValueError(f"no refiner named {name!r}: {nearest(str(name), REFINERS)}")
+    if value is None:
+        return Step(name)
+    return Step(name, value if isinstance(value, Mapping) else {REFINERS[name].shorthand: value})
+
+
+def iterate_steps(
+    steps: Sequence[Step], image: npt.NDArray[np.generic] | torch.Tensor, probs: Array
+) -> Iterator[tuple[Step, Array]]:
+    """Apply steps one after the other and hand out what each one made.
+
+    Args:
+        steps: of `parse_steps`.
+        image: `(H, W, 3)` uint8.
+        probs: `(L, H, W)` probabilities, the background in channel 0.
+
+    Yields:
+        The step, and the probabilities after it: never negative, every pixel sums to 1.
+
+    Raises:
+        PPLValueError: for maps that a step cannot take.
+
+    Example:
+        >>> image, probs = np.zeros((4, 5, 3), np.uint8), np.full((2, 4, 5), 0.5, np.float32)
+        >>> [(step.label, maps.shape) for step, maps in iterate_steps(parse_steps("guided_filter: 2"), image, probs)]
+        [('guided_filter: 2', (2, 4, 5))]
+    """
+    for step in steps:
+        refined = as_tensor(REFINERS[step.name].function(image, probs, **step.parameters), "maps", "L H W").clamp(min=0)
+        total = refined.sum(dim=0, keepdim=True)
+        # Where a step left nothing at all, nothing is known.
+        probs = like(probs, torch.where(total > 0, refined / total.clamp(min=1e-12), 1.0 / max(len(refined), 1)))
+        yield step, probs
+
+
+def apply_steps(steps: Sequence[Step], image: npt.NDArray[np.generic] | torch.Tensor, probs: Array) -> Array:
+    """Apply steps one after the other.
+
+    Args:
+        steps: of `parse_steps`.
+        image: `(H, W, 3)` uint8.
+        probs: `(L, H, W)` probabilities, the background in channel 0; numpy or torch.
+
+    Returns:
+        The probabilities after the last step, as `probs`; `probs` itself without steps.
+
+    Raises:
+        PPLValueError: for maps that a step cannot take.
+
+    Example:
+        >>> image, probs = np.zeros((4, 5, 3), np.uint8), np.full((2, 4, 5), 0.5, np.float32)
+        >>> apply_steps(parse_steps(["guided_filter", "superpixels"]), image, probs).shape
+        (2, 4, 5)
+    """
+    for _, refined in iterate_steps(steps, image, probs):
+        probs = refined
+    return probs

@@ -1,0 +1,195 @@
+"""The refiners by name, each as a step `(image, probabilities) -> probabilities`: a new one is one file and one line.
+
+A step takes an image `(H, W, 3)` uint8 and probabilities `(L, H, W)` with the background in channel 0, and returns
+probabilities of the same shape. Its keyword-only parameters, their types and ranges are what a recipe may set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from pydantic import AfterValidator, Field
+
+from ppl.errors import PPLTypeError
+from ppl.refine.affinity.inference import AffinityMaps, load_affinity
+from ppl.refine.arrays import as_image, as_tensor, like
+from ppl.refine.crf import PRESETS, crf, crf_backend, crf_from_labels
+from ppl.refine.guided import guided_filter
+from ppl.refine.parameters import check_parameters, nearest
+from ppl.refine.pixel_adaptive import pixel_adaptive
+from ppl.refine.random_walk import random_walk
+from ppl.refine.superpixels import superpixels
+
+__all__ = ["REFINERS", "Refiner", "crf_step", "random_walk_step"]
+
+Array = TypeVar("Array", npt.NDArray[np.generic], torch.Tensor)
+Positive = Annotated[float, Field(gt=0)]
+
+# A label that is nowhere more likely takes no part, as in the field's code, which counts present classes alone.
+_ABSENT = 1e-5
+
+
+def _known_preset(name: str) -> str:
+    if name not in PRESETS:
+        raise ValueError(f"no such preset: {nearest(name, PRESETS)}")
+    return name
+
+
+def _known_backend(name: str) -> str:
+    crf_backend(name)
+    return name
+
+
+def crf_step(
+    image: npt.NDArray[np.generic] | torch.Tensor,
+    probs: Array,
+    *,
+    preset: Annotated[str, AfterValidator(_known_preset)] = "psa",
+    iterations: Annotated[int, Field(ge=0)] | None = None,
+    gaussian_sxy: Positive | None = None,
+    gaussian_compat: float | None = None,
+    bilateral_sxy: Positive | None = None,
+    bilateral_srgb: Positive | None = None,
+    bilateral_compat: float | None = None,
+    gt_prob: Annotated[float, Field(gt=0, lt=1)] | None = None,
+    scale_factor: Positive = 1.0,
+    backend: Annotated[str, AfterValidator(_known_backend)] = "auto",
+) -> Array:
+    """The dense CRF with a published setting, single values of which may be replaced.
+
+    Settings made for hard labels (`irn`, `puzzle`) see the most likely label of each pixel, with the probability
+    `gt_prob` of being right; the others see the probabilities.
+
+    Args:
+        image: `(H, W, 3)` uint8.
+        probs: `(L, H, W)`.
+        preset: a key of `ppl.refine.PRESETS`.
+        iterations: in place of the preset's, like the rest: mean-field steps.
+        gaussian_sxy: width of the smoothness kernel in pixels.
+        gaussian_compat: its weight.
+        bilateral_sxy: width of the appearance kernel in pixels.
+        bilateral_srgb: its width in colour, 0 to 255.
+        bilateral_compat: its weight.
+        gt_prob: how likely a hard label is right.
+        scale_factor: divides both widths in pixels.
+        backend: engine, as for `ppl.refine.crf`.
+
+    Returns:
+        `(L, H, W)` float32.
+
+    Example:
+        >>> probs = np.full((2, 5, 6), 0.5, np.float32)
+        >>> crf_step(np.zeros((5, 6, 3), np.uint8), probs, preset="irn", iterations=1).shape
+        (2, 5, 6)
+    """
+    setting = PRESETS[check_parameters(crf_step, preset=preset)["preset"]]
+    given: dict[str, Any] = {
+        "iterations": iterations,
+        "gaussian_sxy": gaussian_sxy,
+        "gaussian_compat": gaussian_compat,
+        "bilateral_sxy": bilateral_sxy,
+        "bilateral_srgb": bilateral_srgb,
+        "bilateral_compat": bilateral_compat,
+        "gt_prob": gt_prob,
+    }
+    setting = replace(setting, **{name: value for name, value in given.items() if value is not None})
+    arguments: dict[str, Any] = {**setting.arguments(scale_factor), "backend": backend}
+    if setting.unary == "probs":
+        return crf(image, probs, **arguments)
+    maps = as_tensor(probs, "probs", "L H W")
+    present = (maps.amax(dim=(1, 2)) > _ABSENT).nonzero().flatten() if maps.numel() else torch.arange(0)
+    labels = maps[present].argmax(dim=0)
+    result = torch.zeros(maps.shape, device=maps.device)
+    result[present] = crf_from_labels(image, labels, len(present), gt_prob=setting.gt_prob, **arguments)
+    return like(probs, result)
+
+
+def random_walk_step(
+    image: npt.NDArray[np.generic] | torch.Tensor,
+    probs: Array,
+    *,
+    affinity: Path | Callable[[Any], AffinityMaps] | None = None,
+    stride: Annotated[int, Field(ge=1)] | None = None,
+    radius: Annotated[int, Field(ge=2)] = 5,
+    beta: Positive = 10.0,
+    steps: Annotated[int, Field(ge=0)] = 256,
+    background: Annotated[float, Field(gt=0, lt=1)] | None = None,
+) -> Array:
+    """The random walk on learned affinities, or on the colours of the image where there are none.
+
+    The probabilities are averaged over cells of `stride` pixels, walk, and are enlarged again.
+
+    Args:
+        image: `(H, W, 3)` uint8.
+        probs: `(L, H, W)`.
+        affinity: file of a trained affinity network, or what `load_affinity` made of it. Without it the affinity of
+            two cells is `exp(-mean |colour difference|)`, colours in [0, 1]: this needs fewer steps, 16 or so.
+        stride: pixels per cell; by default the network's, and 4 on colours.
+        radius: cells nearer than this are neighbours.
+        beta: power on the affinities.
+        steps: length of the walk.
+        background: IRN's way: only the foreground walks, is divided by its maximum over all labels, and competes with
+            this constant (IRN takes 0.25). By default the background walks like any other label, as in PSA.
+
+    Returns:
+        `(L, H, W)`.
+
+    Example:
+        >>> probs = np.full((2, 8, 9), 0.5, np.float32)
+        >>> random_walk_step(np.zeros((8, 9, 3), np.uint8), probs, steps=4).shape
+        (2, 8, 9)
+    """
+    values = as_tensor(probs, "probs", "L H W")
+    size = (values.shape[-2], values.shape[-1])
+    colours = as_image(image, size).to(values)
+    if not values.numel():
+        return like(probs, values.clone())
+    if affinity is None:
+        cells = tuple((length - 1) // (stride or 4) + 1 for length in size)
+        maps = AffinityMaps(features=F.interpolate(colours.permute(2, 0, 1)[None], cells, mode="area")[0])
+    else:
+        maps = (load_affinity(affinity) if isinstance(affinity, Path) else affinity)(image)
+        if stride is not None and stride != maps.stride:
+            raise PPLTypeError(f"stride={stride} cannot be had: this affinity network works at stride {maps.stride}")
+    start = F.interpolate(values[None], maps.size, mode="area")[0]
+    start = start[1:] if background is not None else start
+    chosen = {name: m.to(values) for name, m in (("edges", maps.edges), ("features", maps.features)) if m is not None}
+    walked = random_walk(start, **chosen, radius=radius, beta=beta, steps=steps)
+    result = F.interpolate(walked[None], size, mode="bilinear", align_corners=False)[0]
+    if background is not None:
+        highest = result.max().clamp(min=1e-12) if len(result) else 1.0
+        result = torch.cat([torch.full_like(values[:1], background), result / highest])
+    return like(probs, result / result.sum(dim=0, keepdim=True).clamp(min=1e-12))
+
+
+@dataclass(frozen=True)
+class Refiner:
+    """An entry of the registry.
+
+    Args:
+        function: `(image, probs, *, ...) -> probs`.
+        shorthand: the parameter that `name: value` in a recipe sets.
+    """
+
+    function: Callable[..., Any]
+    shorthand: str
+
+
+REFINERS: Mapping[str, Refiner] = MappingProxyType(
+    {
+        "crf": Refiner(crf_step, "preset"),
+        "guided_filter": Refiner(guided_filter, "radius"),
+        "pixel_adaptive": Refiner(pixel_adaptive, "iterations"),
+        "random_walk": Refiner(random_walk_step, "affinity"),
+        "superpixels": Refiner(superpixels, "method"),
+    }
+)
+"""Name in a recipe -> the refiner behind it."""
