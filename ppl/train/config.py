@@ -88,7 +88,7 @@ class TrainConfig(BaseModel):
     precision: Literal["no", "bf16", "fp16"] = Field("no", description="mixed precision; bf16 also on a CPU")
     channels_last: bool = Field(True, description="memory layout that most convolutions are fastest in")
     compile: bool = Field(False, description="torch.compile the training step")
-    grad_checkpointing: bool = Field(False, description="compute patch branches twice instead of keeping them in memory")
+    grad_checkpointing: bool = Field(False, description="compute patch branches twice rather than keep them in memory")
 
     # keeping
     patience: int | None = Field(None, ge=1, description="epochs without a better validation mAP before stopping early")

@@ -1,0 +1,65 @@
+"""Processes, precision and the progress bar of a run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+from ppl.errors import PPLValueError
+
+__all__ = ["make_accelerator", "progress_bar"]
+
+
+def make_accelerator(precision: Literal["no", "bf16", "fp16"] = "no", device: str = "auto") -> Any:
+    """A Hugging Face `Accelerator`: one process, or one of several when started by `accelerate launch` or `torchrun`.
+
+    Args:
+        precision: of mixed-precision training.
+        device: "auto" takes the accelerator that is there, "cpu" the processor, "cuda:1" that one.
+
+    Returns:
+        The accelerator.
+
+    Raises:
+        PPLValueError: if the device cannot compute in that precision.
+    """
+    import torch
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState, PartialState
+    from accelerate.utils import DistributedDataParallelKwargs
+
+    # accelerate keeps one state per process and refuses another precision or device than the first run's
+    if not torch.distributed.is_initialized():
+        AcceleratorState._reset_state(reset_partial_state=True)
+    if device not in ("auto", "cpu"):
+        torch.cuda.set_device(torch.device(device))
+    cpu = device == "cpu"
+    if precision == "fp16" and PartialState(cpu=cpu).device.type == "cpu":
+        raise PPLValueError('precision "fp16" needs a GPU; use "bf16" or "no" on a CPU')
+    # warm-up and frozen parts leave parameters without a gradient
+    ddp = DistributedDataParallelKwargs(find_unused_parameters=True)
+    return Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[ddp])
+
+
+@contextmanager
+def progress_bar(total: int, done: int, *, show: bool) -> Iterator[Any]:
+    """A rich progress bar over batches; yields `advance(description)`. Silent unless standard error is a terminal.
+
+    Args:
+        total: batches in all.
+        done: batches that earlier runs went through.
+        show: False for silence everywhere.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not (show and sys.stderr.isatty())) as bar:
+        task = bar.add_task("training", total=total, completed=done)
+
+        def advance(description: str, batches: int = 1) -> None:
+            bar.update(task, advance=batches, description=description)
+
+        yield advance

@@ -1,0 +1,113 @@
+"""Model and losses as one Module: what is compiled, run in mixed precision and wrapped for several processes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ppl.errors import PPLValueError
+from ppl.models import PPLNet
+from ppl.train.auxiliary import AUXILIARY, Views
+from ppl.train.config import split_weight
+from ppl.train.losses import Loss, bind_options
+from ppl.train.schedules import PLAIN
+
+__all__ = ["Objective"]
+
+
+class Objective(nn.Module):
+    """From images and tags to the loss of one stage.
+
+    Args:
+        model: the classifier; the objective owns it.
+        classify: classification loss, `(logits, targets) -> scalar`.
+        auxiliary: names of further losses with their weights (and options), as in `TrainConfig.auxiliary`.
+
+    Raises:
+        PPLValueError: if a further loss needs patches and the model has none.
+    """
+
+    def __init__(
+        self, model: PPLNet, classify: Loss, auxiliary: Mapping[str, float | dict[str, Any]] | None = None
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.classify = classify
+        self.plain = False
+        self.weights: dict[str, float] = {}
+        self._auxiliary = {}
+        for name, value in (auxiliary or {}).items():
+            if name not in AUXILIARY:
+                raise PPLValueError(f"unknown auxiliary loss {name!r}; choose of {', '.join(AUXILIARY)}")
+            self.weights[name], options = split_weight(value)
+            self._auxiliary[name] = bind_options(name, AUXILIARY[name], options)
+        if model.mode == "baseline" and {"consistency", "patches"} & set(self.weights):
+            raise PPLValueError('auxiliary losses "consistency" and "patches" need patches; mode "baseline" has none')
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the entries of `forward`'s result are."""
+        return ("loss", "loss_class", *(f"loss_{name}" for name in self._auxiliary)) if self._auxiliary else ("loss",)
+
+    def set_stage(self, stage: int) -> None:
+        """Choose the stage that the next forward trains; `PLAIN` is the classifier without patches."""
+        self.plain = stage == PLAIN
+        if not self.plain:
+            self.model.set_stage(stage)
+
+    def compile_losses(self) -> None:
+        """Compile forward pass and losses together, once per stage."""
+        self._losses = torch.compile(self._losses)  # type: ignore[method-assign]
+
+    def forward(self, images: Tensor, targets: Tensor, ramp: Tensor) -> Tensor:
+        """The loss to descend, and what it is made of.
+
+        Args:
+            images: (B, 3, H, W), normalised.
+            targets: (B, K) of zeros and ones.
+            ramp: scalar in [0, 1] by which the weights of further losses are multiplied.
+
+        Returns:
+            (n,) float32, one entry per name; the first is the total, and the only one with a gradient.
+        """
+        return self._losses(images, targets, ramp)
+
+    def _losses(self, images: Tensor, targets: Tensor, ramp: Tensor) -> Tensor:
+        views = Views(
+            images=images,
+            targets=targets,
+            branches=self._branches(images),
+            grids=_grids(self.model),
+            maps_of=lambda view: torch.stack(self._branches(view)).sum(0),
+            pool=self.model.pool,
+        )
+        total = self.classify(views.pool(views.maps), targets)
+        parts = [total.detach()]
+        for name, loss in self._auxiliary.items():
+            value = loss(views, self.classify)
+            total = total + ramp * self.weights[name] * value
+            parts.append(value.detach())
+        return torch.stack([total, *parts]) if self._auxiliary else total[None]
+
+    def _branches(self, images: Tensor) -> list[Tensor]:
+        """Class maps (B, K, h, w) of every branch, in float32: losses do not survive half precision."""
+        maps = _plain_class_maps(self.model, images) if self.plain else self.model.branch_class_maps(images)
+        return [branch.float() for branch in maps]
+
+
+def _plain_class_maps(model: PPLNet, images: Tensor) -> list[Tensor]:
+    """Class maps with the un-patched map in every branch's place: one linear classifier, all of whose parts learn.
+
+    Since a patched map equals the un-patched one but near the borders of patches, patches can then come in without
+    the logits jumping.
+    """
+    whole, _ = model._cutter.forward_features(images)
+    return model.fusion.branch_class_maps([whole] * len(model.fusion.in_channels))
+
+
+def _grids(model: PPLNet) -> tuple[tuple[int, int], ...]:
+    """Grid of each patched branch."""
+    return (model.grids[model.stage],) if model.mode == "progressive" else model.grids

@@ -1,0 +1,250 @@
+from __future__ import annotations
+
+import csv
+import json
+import math
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from ppl.errors import PPLValueError
+from ppl.models import load_model
+from ppl.train import NonFiniteLossError, fit
+from ppl.train.steps import Stepper
+
+
+def curve(out):
+    """What must be repeatable of metrics.jsonl."""
+    lines = [json.loads(line) for line in (Path(out) / "metrics.jsonl").read_text().splitlines()]
+    return [{key: line[key] for key in ("epoch", "stage", "loss", "lr", "val_map")} for line in lines]
+
+
+@pytest.mark.parametrize("mode", ["baseline", "control", "progressive", "explicit"])
+def test_every_mode_learns_and_leaves_its_files(mode, colours, colours_val, make_model, make_config, tmp_path):
+    model = make_model(mode)
+    summary = fit(model, colours, colours_val, make_config(epochs=4), tmp_path)
+    losses = [line["loss"] for line in summary.history]
+    assert losses[-1] < losses[0]
+    assert summary.best_map == max(line["val_map"] for line in summary.history if line["stage"] == model.num_stages - 1)
+    assert summary.epochs == 4
+    assert summary.steps == 4 * 6
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("best.safetensors", "last.safetensors", "state.pt", "metrics.jsonl", "metrics.csv")
+    }
+
+
+def test_the_model_left_behind_and_the_last_checkpoint_agree(colours, make_model, make_config, tmp_path):
+    model = make_model()
+    model.set_stage(0)
+    summary = fit(model, colours, None, make_config(), tmp_path)
+    loaded = load_model(summary.last_path).eval()
+    image = torch.randn(1, 3, 64, 64)
+    torch.testing.assert_close(loaded(image), model(image))
+    assert (model.training, model.stage, loaded.stage, loaded.classes) == (False, 1, 1, colours.classes)
+    assert (summary.best_map, summary.best_epoch) == (None, 1)
+
+
+def test_curves_are_kept_as_lines_of_json_and_as_csv(colours, colours_val, make_model, make_config, tmp_path):
+    summary = fit(make_model(), colours, colours_val, make_config(), tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert lines == summary.history
+    assert {"epoch", "stage", "loss", "lr", "val_map", "seconds"} <= set(lines[0])
+    with (tmp_path / "metrics.csv").open() as file:
+        assert [float(row["loss"]) for row in csv.DictReader(file)] == [line["loss"] for line in lines]
+
+
+def test_the_same_seed_gives_the_same_curve_and_another_one_does_not(colours, make_model, make_config, tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        fit(make_model(drop_rate=0.1), colours, None, make_config(seed=seed, epochs=2), tmp_path / name)
+    assert curve(tmp_path / "a") == curve(tmp_path / "b") != curve(tmp_path / "c")
+
+
+KILLED = """
+import os, signal, sys
+import torch
+from ppl.data import read_folder
+from ppl.models import create_model
+from ppl.train import TrainConfig, fit
+from ppl.train.steps import Stepper
+
+root, out, config, last_step = sys.argv[1], sys.argv[2], TrainConfig.model_validate_json(sys.argv[3]), int(sys.argv[4])
+torch.set_num_threads(1)
+torch.manual_seed(0)
+model = create_model("test_resnet", 3, cuts=["layer2", "layer3"], pretrained=False, drop_path_rate=0.2)
+step_of = Stepper.__call__
+
+def step(self, batches, stage, step, *rest):
+    if step == last_step:
+        os.kill(os.getpid(), signal.SIGKILL)
+    step_of(self, batches, stage, step, *rest)
+
+Stepper.__call__ = step
+fit(model, read_folder(root, "train"), read_folder(root, "val"), config, out)
+"""
+
+
+@pytest.mark.parametrize(("save_every", "last_step"), [(None, 9), (2, 11)], ids=["epoch state", "mid-epoch state"])
+def test_a_run_killed_within_an_epoch_resumes_to_the_curve_of_an_unbroken_one(
+    save_every, last_step, colours_root, colours, colours_val, make_model, make_config, tmp_path
+):
+    config = make_config(epochs=3, epochs_per_stage=[1, 2], save_every=save_every, ema_decay=0.9, clip_grad=1.0)
+    arguments = [str(colours_root), str(tmp_path / "broken"), config.model_dump_json(), str(last_step)]
+    killed = subprocess.run([sys.executable, "-c", KILLED, *arguments], check=False, capture_output=True, text=True)
+    assert killed.returncode == -9, killed.stderr
+    assert len(curve(tmp_path / "broken")) == 1
+    steps = []
+    whole = Stepper.__call__
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            Stepper,
+            "__call__",
+            lambda self, b, stage, step, *rest: (steps.append(step), whole(self, b, stage, step, *rest)),
+        )
+        # other first weights: all must come from the state
+        fit(make_model(seed=5, drop_path_rate=0.2), colours, colours_val, config, tmp_path / "broken")
+    assert steps[0] == (6 if save_every is None else 10)
+    fit(make_model(seed=0, drop_path_rate=0.2), colours, colours_val, config, tmp_path / "whole")
+    assert curve(tmp_path / "broken") == curve(tmp_path / "whole")
+    for name in ("last", "best"):
+        broken, unbroken = (
+            load_model(tmp_path / run / f"{name}.safetensors").state_dict() for run in ("broken", "whole")
+        )
+        assert all(torch.equal(broken[key], unbroken[key]) for key in unbroken)
+
+
+def test_a_finished_run_is_not_trained_again(colours, make_model, make_config, tmp_path, monkeypatch):
+    first = fit(make_model(), colours, None, make_config(), tmp_path)
+    monkeypatch.setattr(Stepper, "__call__", lambda *_: pytest.fail("trained again"))
+    again = fit(make_model(seed=3), colours, None, make_config(), tmp_path)
+    assert again.history == first.history
+
+
+def test_resuming_with_other_settings_names_those_that_changed(colours, make_model, make_config, tmp_path):
+    fit(make_model(), colours, None, make_config(), tmp_path)
+    with pytest.raises(PPLValueError, match=r"other settings: epochs \(2 -> 3\), lr \(0.003 -> 0.001\);"):
+        fit(make_model(), colours, None, make_config(epochs=3, lr=1e-3), tmp_path)
+    with pytest.raises(PPLValueError, match=r"model.grids"):
+        fit(make_model(grids=[2, 1]), colours, None, make_config(), tmp_path)
+    with pytest.raises(PPLValueError, match=r"training images \('24 images"):
+        fit(make_model(), colours[:20], None, make_config(), tmp_path)
+    fit(make_model(), colours, None, make_config(num_workers=1), tmp_path)  # does not touch the curve
+
+
+def test_a_state_that_is_none_says_so(colours, make_model, make_config, tmp_path):
+    (tmp_path / "state.pt").write_bytes(b"not a state")
+    with pytest.raises(PPLValueError, match="is not a training state"):
+        fit(make_model(), colours, None, make_config(), tmp_path)
+
+
+def test_a_loss_that_is_not_finite_names_step_and_cure_and_keeps_the_good_checkpoint(
+    colours, make_model, make_config, tmp_path, monkeypatch
+):
+    whole = Stepper.__call__
+
+    def poisoned(self, batches, stage, step, *rest):
+        if step == 8:
+            with torch.no_grad():
+                self.raw.model.fusion.classifiers[0].weight.fill_(math.nan)
+        whole(self, batches, stage, step, *rest)
+
+    monkeypatch.setattr(Stepper, "__call__", poisoned)
+    with pytest.raises(NonFiniteLossError, match=r"not finite since step 8 \(epoch 1\): lower lr"):
+        fit(make_model(), colours, None, make_config(), tmp_path)
+    assert all(tensor.isfinite().all() for tensor in load_model(tmp_path / "last.safetensors").state_dict().values())
+    assert len(curve(tmp_path)) == 1
+
+
+def test_weights_broken_by_the_very_last_step_are_not_kept(colours, make_model, make_config, tmp_path, monkeypatch):
+    whole = Stepper.__call__
+
+    def poisoned(self, batches, stage, step, *rest):
+        whole(self, batches, stage, step, *rest)
+        if step == 11:
+            with torch.no_grad():
+                self.raw.model.fusion.classifiers[0].weight[0].fill_(math.inf)
+
+    monkeypatch.setattr(Stepper, "__call__", poisoned)
+    with pytest.raises(NonFiniteLossError, match="weights are not finite after step 11"):
+        fit(make_model(), colours, None, make_config(), tmp_path)
+    assert len(curve(tmp_path)) == 1
+
+
+def test_accumulated_batches_make_the_step_of_one_large_batch(colours, make_model, make_config, tmp_path):
+    for name, options in (("small", {"batch_size": 4, "accumulate": 2}), ("large", {"batch_size": 8})):
+        fit(make_model(), colours, None, make_config(batch_norm="frozen", **options), tmp_path / name)
+    small, large = (load_model(tmp_path / name / "last.safetensors").state_dict() for name in ("small", "large"))
+    for key, tensor in large.items():
+        torch.testing.assert_close(small[key], tensor, rtol=1e-3, atol=1e-4)
+    losses = [[line["loss"] for line in curve(tmp_path / name)] for name in ("small", "large")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_within_batch_takes_a_step_for_every_stage(colours, make_model, make_config, tmp_path):
+    summary = fit(make_model(), colours, None, make_config(schedule="within_batch"), tmp_path)
+    assert summary.steps == 2 * 6 * 2
+    assert [line["stage"] for line in summary.history] == [[0, 1], [0, 1]]
+
+
+def test_warm_up_trains_the_plain_classifier_without_patches(colours, make_model, make_config, tmp_path, monkeypatch):
+    from ppl.backbones import CutBackbone
+
+    patched, epochs = CutBackbone.patched, []
+    monkeypatch.setattr(CutBackbone, "patched", lambda self, *args: (epochs.append(1), patched(self, *args))[1])
+    summary = fit(make_model(), colours, None, make_config(warmup_epochs=1, epochs=3), tmp_path)
+    assert [line["stage"] for line in summary.history] == [-1, 0, 1]
+    assert len(epochs) == 2 * 6
+
+
+def test_training_stops_early_when_validation_no_longer_improves(
+    colours, colours_val, make_model, make_config, tmp_path, monkeypatch
+):
+    scores = iter([0.5, 0.6, 0.6, 0.55, 0.9])
+    monkeypatch.setattr("ppl.train.trainer.validate", lambda *_: next(scores))
+    summary = fit(make_model("baseline"), colours, colours_val, make_config(epochs=5, patience=2), tmp_path)
+    assert (summary.epochs, summary.best_epoch, summary.best_map) == (4, 1, 0.6)
+
+
+def test_best_is_chosen_among_epochs_that_trained_the_last_stage(
+    colours, colours_val, make_model, make_config, tmp_path, monkeypatch
+):
+    scores = iter([0.9, 0.5, 0.4])
+    monkeypatch.setattr("ppl.train.trainer.validate", lambda *_: next(scores))
+    summary = fit(make_model(), colours, colours_val, make_config(epochs=3, epochs_per_stage=[1, 2]), tmp_path)
+    assert (summary.best_epoch, summary.best_map) == (1, 0.5)
+
+
+def test_the_average_of_the_weights_is_what_is_shipped(colours, make_model, make_config, tmp_path):
+    fit(make_model(), colours, None, make_config(), tmp_path / "plain")
+    fit(make_model(), colours, None, make_config(ema_decay=0.999), tmp_path / "average")
+    state = torch.load(tmp_path / "average" / "state.pt", weights_only=True)
+    key = "fusion.classifiers.0.weight"
+    shipped = load_model(tmp_path / "average" / "last.safetensors").state_dict()[key]
+    assert torch.equal(shipped, state["average"][key])
+    assert not torch.equal(shipped, state["model"][key])
+    assert torch.equal(load_model(tmp_path / "plain" / "last.safetensors").state_dict()[key], state["model"][key])
+
+
+def test_half_precision_learns_too(colours, make_model, make_config, tmp_path):
+    summary = fit(make_model(), colours, None, make_config(precision="bf16", epochs=3), tmp_path)
+    assert summary.history[-1]["loss"] < summary.history[0]["loss"]
+    with pytest.raises(PPLValueError, match='"fp16" needs a GPU'):
+        fit(make_model(), colours, None, make_config(precision="fp16"), tmp_path / "b", device="cpu")
+
+
+def test_what_does_not_fit_is_refused_before_any_work(colours, colours_val, make_model, make_config, tmp_path):
+    with pytest.raises(PPLValueError, match="the model has 4 classes"):
+        fit(make_model(num_classes=4), colours, None, make_config(), tmp_path)
+    with pytest.raises(PPLValueError, match="they must agree"):
+        fit(make_model(), colours, replace(colours_val, classes=("a", "b", "c")), make_config(), tmp_path)
+    with pytest.raises(PPLValueError, match="too small for the model's cuts"):
+        fit(make_model(), colours, None, make_config(size=(16, 16)), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_printed_when_there_is_no_terminal(colours, make_model, make_config, tmp_path, capfd):
+    fit(make_model(), colours, None, make_config(), tmp_path)
+    assert capfd.readouterr() == ("", "")
