@@ -19,7 +19,6 @@ import torch.nn.functional as F
 from pydantic import AfterValidator, Field
 
 from ppl.errors import PPLTypeError
-from ppl.refine.affinity.inference import AffinityMaps, load_affinity
 from ppl.refine.arrays import as_image, as_tensor, like
 from ppl.refine.crf import PRESETS, crf, crf_backend, crf_from_labels
 from ppl.refine.guided import guided_filter
@@ -116,7 +115,7 @@ def random_walk_step(
     image: npt.NDArray[np.generic] | torch.Tensor,
     probs: Array,
     *,
-    affinity: Path | Callable[[Any], AffinityMaps] | None = None,
+    affinity: Path | Callable[[Any], Any] | None = None,
     stride: Annotated[int, Field(ge=1)] | None = None,
     radius: Annotated[int, Field(ge=2)] = 5,
     beta: Positive = 10.0,
@@ -154,15 +153,19 @@ def random_walk_step(
         return like(probs, values.clone())
     if affinity is None:
         cells = tuple((length - 1) // (stride or 4) + 1 for length in size)
-        maps = AffinityMaps(features=F.interpolate(colours.permute(2, 0, 1)[None], cells, mode="area")[0])
+        guides: dict[str, Any] = {"features": F.interpolate(colours.permute(2, 0, 1)[None], cells, mode="area")[0]}
     else:
-        maps = (load_affinity(affinity) if isinstance(affinity, Path) else affinity)(image)
-        if stride is not None and stride != maps.stride:
-            raise PPLTypeError(f"stride={stride} cannot be had: this affinity network works at stride {maps.stride}")
-    start = F.interpolate(values[None], maps.size, mode="area")[0]
+        from ppl.refine.affinity import load_affinity  # the only step that needs backbones
+
+        learned = (load_affinity(affinity) if isinstance(affinity, Path) else affinity)(image)
+        if stride is not None and stride != learned.stride:
+            raise PPLTypeError(f"stride={stride} cannot be had: this affinity network works at stride {learned.stride}")
+        cells = learned.size
+        guides = {"edges": learned.edges, "features": learned.features}
+    guides = {name: guide.to(values) for name, guide in guides.items() if guide is not None}
+    start = F.interpolate(values[None], cells, mode="area")[0]
     start = start[1:] if background is not None else start
-    chosen = {name: m.to(values) for name, m in (("edges", maps.edges), ("features", maps.features)) if m is not None}
-    walked = random_walk(start, **chosen, radius=radius, beta=beta, steps=steps)
+    walked = random_walk(start, **guides, radius=radius, beta=beta, steps=steps)
     result = F.interpolate(walked[None], size, mode="bilinear", align_corners=False)[0]
     if background is not None:
         highest = result.max().clamp(min=1e-12) if len(result) else 1.0

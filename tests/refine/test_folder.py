@@ -1,0 +1,169 @@
+"""A folder of CAMs to a folder of masks: all of it, the rest of it, and what is in the way."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ppl.errors import PPLFileNotFoundError, PPLValueError
+from ppl.io import FileWriteError, read_mask
+from ppl.refine import apply_steps, cams_to_probs, jobs_from_folders, parse_steps, refine_folder
+from ppl.refine.parallel import run_jobs
+
+STEPS = "guided_filter: 2, superpixels: {n_segments: 20}"
+
+
+@pytest.fixture
+def folders(tmp_path):
+    random = np.random.default_rng(0)
+    for name in ("images", "cams"):
+        (tmp_path / name).mkdir()
+    for index in range(6):
+        height, width = 14 + index, 20 - index
+        pixels = random.integers(0, 256, (height, width, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{index}.png")
+        maps = random.random((2, height, width)).astype(np.float32)
+        np.savez(tmp_path / "cams" / f"{index}.npz", maps=maps, classes=np.array([index, 7]))
+    return tmp_path
+
+
+def jobs_in(folders):
+    return jobs_from_folders(folders / "images", folders / "cams")
+
+
+def results(folder):
+    return {path.stem: read_mask(path) for path in sorted(folder.glob("*.png"))}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_masks_are_those_of_the_steps(folders, workers):
+    summary = refine_folder(jobs_in(folders), folders / "out", STEPS, background=0.4, n_jobs=workers)
+    assert (summary.done, summary.skipped, summary.bad) == (6, 0, ())
+    assert summary.images_per_second > 0
+    for stem, mask in results(folders / "out").items():
+        image = np.asarray(Image.open(folders / "images" / f"{stem}.png"))
+        with np.load(folders / "cams" / f"{stem}.npz") as file:
+            probs = apply_steps(parse_steps(STEPS), image, cams_to_probs(file["maps"], 0.4))
+            values = np.array([0, *(file["classes"] + 1)])
+        np.testing.assert_array_equal(mask, values[probs.argmax(axis=0)])
+    record = json.loads((folders / "out" / "refine.json").read_text())
+    assert [step["name"] for step in record["steps"]] == ["guided_filter", "superpixels"]
+    assert record["background"] == 0.4
+
+
+def test_a_second_run_does_only_what_is_missing(folders):
+    out = folders / "out"
+    refine_folder(jobs_in(folders)[:4], out, STEPS)
+    (out / "1.png").unlink()
+    before = {path: path.stat().st_mtime_ns for path in out.glob("[023].png")}
+    summary = refine_folder(jobs_in(folders), out, STEPS)
+    assert (summary.done, summary.skipped) == (3, 3)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert refine_folder(jobs_in(folders), out, STEPS, overwrite=True).done == 6
+
+
+def test_results_of_other_steps_are_not_mixed_in(folders):
+    refine_folder(jobs_in(folders), folders / "out", STEPS)
+    with pytest.raises(PPLValueError, match="other steps"):
+        refine_folder(jobs_in(folders), folders / "out", "guided_filter: 3")
+    assert refine_folder(jobs_in(folders), folders / "out", "guided_filter: 3", overwrite=True).done == 6
+
+
+def test_bad_files_are_listed_and_the_rest_is_done(folders):
+    (folders / "images" / "1.png").write_bytes((folders / "images" / "1.png").read_bytes()[:40])
+    (folders / "cams" / "2.npz").write_bytes(b"no")
+    (folders / "images" / "4.png").unlink()
+    np.savez(folders / "cams" / "5.npz", maps=np.full((1, 3, 3), np.nan), classes=np.array([0]))
+    summary = refine_folder(jobs_in(folders), folders / "out", STEPS)
+    assert summary.done == 2
+    assert [file.stem for file in summary.bad] == ["1", "2", "4", "5"]
+    assert "1.png" in summary.bad[0].reason and "2.npz" in summary.bad[1].reason
+    assert all("\n" not in file.reason for file in summary.bad)
+    assert sorted(results(folders / "out")) == ["0", "3"]
+
+
+def test_cams_of_another_resolution_and_of_no_class(folders):
+    np.savez(folders / "cams" / "0.npz", maps=np.ones((1, 4, 5), np.float32), classes=np.array([3]))
+    np.savez(folders / "cams" / "1.npz", maps=np.ones((0, 4, 5), np.float32), classes=np.zeros(0, np.int64))
+    refine_folder(jobs_in(folders)[:2], folders / "out", None)
+    masks = results(folders / "out")
+    assert masks["0"].shape == (14, 20) and (masks["0"] == 4).all()
+    assert masks["1"].shape == (15, 19) and not masks["1"].any()
+
+
+def test_probabilities_can_be_kept(folders):
+    refine_folder(jobs_in(folders)[:1], folders / "out", None, keep_probs=True)
+    with np.load(folders / "out" / "0.npz", allow_pickle=False) as file:
+        assert file["probs"].shape == (3, 14, 20) and file["classes"].tolist() == [0, 7]
+        np.testing.assert_allclose(file["probs"].astype(np.float32).sum(axis=0), 1, atol=2e-3)
+
+
+def test_a_full_disk_stops_the_run(folders, monkeypatch):
+    def full(*_, **__):
+        raise FileWriteError("cannot write x: No space left on device; free some space")
+
+    monkeypatch.setattr("ppl.refine.folder.write_mask", full)
+    with pytest.raises(FileWriteError, match="No space"):
+        refine_folder(jobs_in(folders), folders / "out", None, n_jobs=2)
+
+
+def test_mistakes_are_found_before_any_work(folders):
+    with pytest.raises(PPLFileNotFoundError, match="no affinity network"):
+        refine_folder(jobs_in(folders), folders / "out", "random_walk: nowhere.safetensors")
+    with pytest.raises(PPLValueError, match="did you mean"):
+        refine_folder(jobs_in(folders), folders / "out", "gided_filter")
+    with pytest.raises(PPLValueError, match="two jobs"):
+        refine_folder(jobs_in(folders)[:1] * 2, folders / "out", None)
+    assert not list(folders.glob("out/*.png"))
+
+
+def test_torchs_threads_are_restored(folders):
+    before = torch.get_num_threads()
+    refine_folder(jobs_in(folders), folders / "out", None, n_jobs=2)
+    assert torch.get_num_threads() == before
+
+
+@dataclass(frozen=True)
+class Numbered:
+    """A job that writes its own name."""
+
+    stem: str
+
+
+def write_name(job, folder):
+    (Path(folder) / job.stem).write_text(job.stem)
+
+
+def test_the_same_call_goes_to_processes(tmp_path):
+    jobs = [Numbered(str(index)) for index in range(5)]
+    with joblib.parallel_config(backend="loky", n_jobs=2):
+        summary = run_jobs(jobs, partial(write_name, folder=tmp_path), lambda job: tmp_path / job.stem)
+    assert summary.done == 5 and len(list(tmp_path.iterdir())) == 5
+
+
+def test_the_same_call_goes_to_a_backend_that_returns_lists_only(folders):
+    with joblib.parallel_config(backend="multiprocessing", n_jobs=2):
+        assert refine_folder(jobs_in(folders), folders / "out", None).done == 6
+
+
+def test_the_same_call_goes_to_a_dask_cluster(folders):
+    distributed = pytest.importorskip("distributed")
+    refine_folder(jobs_in(folders), folders / "here", STEPS)
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        distributed.Client(cluster),
+        joblib.parallel_config(backend="dask"),
+    ):
+        summary = refine_folder(jobs_in(folders), folders / "there", STEPS)
+    assert (summary.done, summary.bad) == (6, ())
+    here, there = results(folders / "here"), results(folders / "there")
+    assert here.keys() == there.keys()
+    assert all((here[stem] == there[stem]).all() for stem in here)

@@ -1,0 +1,157 @@
+"""Steps by name: what a recipe may say, what its mistakes are told, what comes out."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from ppl.errors import PPLError, PPLTypeError, PPLValueError
+from ppl.refine import (
+    REFINERS,
+    Step,
+    apply_steps,
+    crf,
+    crf_preset,
+    guided_filter,
+    iterate_steps,
+    parse_steps,
+    random_walk,
+)
+
+
+@pytest.fixture
+def scene():
+    random = np.random.default_rng(0)
+    image = random.integers(0, 256, (20, 24, 3)).astype(np.uint8)
+    probs = random.random((3, 20, 24)).astype(np.float32)
+    return image, probs / probs.sum(axis=0)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        yaml.safe_load("[crf: irn, random_walk: {beta: 8, steps: 16}, crf: psa]"),
+        yaml.safe_load("- crf: irn\n- random_walk:\n    beta: 8\n    steps: 16\n- crf: psa"),
+        ["crf: irn", {"random_walk": {"beta": 8.0, "steps": 16}}, "crf:psa"],
+        "crf: irn, random_walk: {beta: 8, steps: 16}, crf: psa",
+        [Step("crf", {"preset": "irn"}), Step("random_walk", {"beta": 8, "steps": 16}), Step("crf", {"preset": "psa"})],
+    ],
+)
+def test_all_ways_to_write_steps(recipe):
+    assert parse_steps(recipe) == (
+        Step("crf", {"preset": "irn"}),
+        Step("random_walk", {"beta": 8.0, "steps": 16}),
+        Step("crf", {"preset": "psa"}),
+    )
+
+
+def test_names_alone_and_no_steps():
+    assert parse_steps(["superpixels", {"guided_filter": None}]) == (Step("superpixels"), Step("guided_filter"))
+    assert parse_steps("pixel_adaptive: 5") == (Step("pixel_adaptive", {"iterations": 5}),)
+    assert parse_steps({"crf": {"preset": "irn", "iterations": 1}})[0].parameters["iterations"] == 1
+    assert parse_steps(None) == parse_steps([]) == ()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "error", "words"),
+    [
+        (["cfr: irn"], PPLValueError, "did you mean 'crf'"),
+        (["guided"], PPLValueError, "did you mean 'guided_filter'"),
+        (["crf: inr"], PPLValueError, "did you mean 'irn'"),
+        ([{"crf": {"preset": "irn", "itterations": 5}}], PPLTypeError, "did you mean 'iterations'"),
+        ([{"crf": {"iterations": -1}}], PPLValueError, "iterations=-1"),
+        ([{"crf": {"backend": "pydense"}}], PPLValueError, "pydense"),
+        ([{"random_walk": {"radius": 1}}], PPLValueError, "radius=1"),
+        ([{"random_walk": {"beta": "big"}}], PPLValueError, "beta='big'"),
+        ([{"superpixels": "slick"}], PPLValueError, "method='slick'"),
+        ([{"guided_filter": {"eps": 0}}], PPLValueError, "eps=0"),
+        ([{"pixel_adaptive": {"dilations": []}}], PPLValueError, "dilations"),
+        ([{"crf": "irn", "random_walk": None}], PPLValueError, "a refine step is a name"),
+        ([3], PPLValueError, "got 3"),
+        (7, PPLTypeError, "int"),
+        ("crf: [", PPLValueError, "cannot be read"),
+    ],
+)
+def test_mistakes_are_found_before_any_work(recipe, error, words):
+    with pytest.raises(error, match=words) as caught:
+        parse_steps(recipe)
+    assert isinstance(caught.value, PPLError) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", REFINERS)
+def test_every_refiner_maps_probabilities_to_probabilities(scene, name):
+    image, probs = scene
+    refined = apply_steps(parse_steps(name), image, probs)
+    assert refined.shape == probs.shape and refined.dtype == np.float32
+    assert refined.min() >= 0
+    np.testing.assert_allclose(refined.sum(axis=0), 1, atol=1e-4)
+    as_torch = apply_steps(parse_steps(name), torch.from_numpy(image), torch.from_numpy(probs))
+    assert isinstance(as_torch, torch.Tensor)
+    np.testing.assert_allclose(as_torch.numpy(), refined, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", REFINERS)
+@pytest.mark.parametrize("size", [(1, 1), (2, 9)])
+def test_every_refiner_takes_tiny_images_and_the_background_alone(name, size):
+    image, probs = np.zeros((*size, 3), np.uint8), np.ones((1, *size), np.float32)
+    np.testing.assert_allclose(apply_steps(parse_steps(name), image, probs), 1, atol=1e-5)
+
+
+def test_steps_run_in_order_and_each_result_is_handed_out(scene):
+    image, probs = scene
+    steps = parse_steps(["guided_filter: 2", "superpixels"])
+    handed_out = list(iterate_steps(steps, image, probs))
+    assert [step.name for step, _ in handed_out] == ["guided_filter", "superpixels"]
+    first = guided_filter(image, probs, radius=2).clip(0)
+    np.testing.assert_allclose(handed_out[0][1], first / first.sum(axis=0), atol=1e-6)
+    np.testing.assert_array_equal(handed_out[1][1], apply_steps(steps, image, probs))
+    assert apply_steps((), image, probs) is probs
+
+
+@pytest.mark.parametrize("preset", ["psa", "irn", "toco-cam"])
+def test_crf_step_is_the_preset(scene, preset):
+    image, probs = scene
+    refined = apply_steps(parse_steps({"crf": preset}), image, probs)
+    np.testing.assert_allclose(refined, crf_preset(image, probs, preset), atol=1e-5)
+
+
+def test_crf_step_replaces_single_values(scene):
+    image, probs = scene
+    refined = apply_steps(parse_steps({"crf": {"bilateral_srgb": 5, "iterations": 2}}), image, probs)
+    np.testing.assert_allclose(refined, crf(image, probs, bilateral_srgb=5, iterations=2), atol=1e-5)
+
+
+def test_random_walk_step_at_stride_one_is_the_walk(scene):
+    image, probs = scene
+    refined = apply_steps(parse_steps({"random_walk": {"stride": 1, "steps": 5}}), image, probs)
+    colours = (image.astype(np.float32) / 255).transpose(2, 0, 1)
+    walked = random_walk(probs, features=colours, steps=5)
+    np.testing.assert_allclose(refined, walked / walked.sum(axis=0), atol=1e-5)
+
+
+def test_random_walk_step_with_irns_background(scene):
+    image, probs = scene
+    refined = apply_steps(parse_steps({"random_walk": {"background": 0.25, "stride": 1, "steps": 5}}), image, probs)
+    walked = random_walk(probs[1:], features=(image.astype(np.float32) / 255).transpose(2, 0, 1), steps=5)
+    background = (walked / walked.max()).max(axis=0) <= 0.25
+    np.testing.assert_array_equal(refined.argmax(axis=0) == 0, background)
+
+
+def test_records_hold_every_parameter_and_the_engine():
+    records = [step.record() for step in parse_steps("crf: irn, random_walk: {affinity: a/b.safetensors}, superpixels")]
+    assert json.loads(json.dumps(records)) == records
+    assert records[0]["parameters"]["preset"] == "irn"
+    assert records[0]["parameters"]["backend"] != "auto"
+    assert records[1]["parameters"] == {
+        "affinity": "a/b.safetensors",
+        "stride": None,
+        "radius": 5,
+        "beta": 10.0,
+        "steps": 256,
+        "background": None,
+    }
+    assert records[2]["parameters"]["n_segments"] == 400
