@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ppl.backbones import CutBackbone, data_config, default_cuts, refuse_data_parallel, resolve_stages
 from ppl.errors import PPLTypeError, PPLValueError
 from ppl.layers import GranularityFusion
 from ppl.layers.grid import Grid, as_grid
+from ppl.models.recompute import checkpointed
 
 __all__ = ["MODES", "PPLNet"]
 
@@ -110,6 +112,7 @@ class PPLNet(nn.Module):
         self._stages = None if stages is None else list(stages)
         self._stage = self.num_stages - 1
         self.source: dict[str, Any] | None = None
+        self._recompute = False
 
     @property
     def num_classes(self) -> int:
@@ -143,6 +146,14 @@ class PPLNet(nn.Module):
     def stride(self) -> int:
         """Input pixels per cell of the class maps, along one axis."""
         return self._cutter.stride
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Compute patch branches a second time in the backward pass instead of keeping them in memory.
+
+        Whatever the number of branches, training then holds the activations of the un-patched branch and of one
+        patched branch at a time. The numbers stay the same.
+        """
+        self._recompute = enable
 
     @property
     def data_config(self) -> dict[str, Any]:
@@ -209,9 +220,9 @@ class PPLNet(nn.Module):
             return [whole, whole]
         size = (whole.shape[-2], whole.shape[-1])
         explicit = self.mode == "explicit"
+        run = checkpointed(self._cutter) if self._recompute and torch.is_grad_enabled() else self._cutter.patched
         patched = [
-            self._cutter.patched(tap, _detach(features[tap]) if explicit else features[tap], self.grids[tap], size)
-            for tap in taps
+            run(tap, _detach(features[tap]) if explicit else features[tap], self.grids[tap], size) for tap in taps
         ]
         return [*patched, whole]
 

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import copy
+import weakref
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from ppl.models import create_model
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of all tensors made under it that are still alive, and their peak."""
+
+    def __init__(self):
+        super().__init__()
+        self.live, self.peak, self.known = 0, 0, weakref.WeakSet()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        known = {id(leaf.untyped_storage()) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)}
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, torch.Tensor):
+                storage = leaf.untyped_storage()
+                if id(storage) not in known and storage not in self.known:
+                    self.known.add(storage)
+                    self.live += storage.nbytes()
+                    weakref.finalize(storage, self.forget, storage.nbytes())
+        self.peak = max(self.peak, self.live)
+        return result
+
+    def forget(self, count):
+        self.live -= count
+
+
+def make(mode, **options):
+    torch.manual_seed(0)
+    return create_model("test_resnet", 3, **{"mode": mode, "pretrained": False, **options})
+
+
+def gradients(model, images):
+    torch.manual_seed(1)
+    model.zero_grad()
+    model(images).square().sum().backward()
+    return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+
+
+@pytest.mark.parametrize("mode", ["progressive", "explicit"])
+@pytest.mark.parametrize("padding", ["zeros", "replicate"])
+def test_gradients_and_statistics_are_those_of_keeping_everything(mode, padding):
+    kept = make(mode, padding=padding, drop_path_rate=0.3).train()
+    recomputed = copy.deepcopy(kept)
+    recomputed.set_grad_checkpointing()
+    images = torch.randn(3, 3, 64, 64)
+    expected, found = gradients(kept, images), gradients(recomputed, images)
+    assert expected.keys() == found.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient)
+    for name, value in kept.state_dict().items():
+        torch.testing.assert_close(recomputed.state_dict()[name], value)
+    assert all(norm.momentum == 0.1 for norm in recomputed.modules() if isinstance(norm, torch.nn.BatchNorm2d))
+
+
+def test_explicit_with_three_cuts_takes_at_most_twice_the_activations_of_the_baseline():
+    images = torch.randn(2, 3, 160, 160)
+    peaks = {}
+    for name, mode in (("baseline", "baseline"), ("kept", "explicit"), ("recomputed", "explicit")):
+        model = make(mode).train()
+        if name == "recomputed":
+            model.set_grad_checkpointing()
+        gradients(model, images)  # so that the gradients themselves are there already
+        with LiveBytes() as count:
+            model(images).square().sum().backward()
+        peaks[name] = count.peak
+    assert peaks["recomputed"] <= 2 * peaks["baseline"]
+    assert peaks["recomputed"] < peaks["kept"]
