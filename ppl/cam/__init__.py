@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from ppl.cam.background import PowerBackground
+from ppl.cam.generate import generate, iter_generate
+from ppl.cam.methods import METHODS
 from ppl.cam.result import CamResult
 
-__all__ = ["CamResult", "PowerBackground"]
+__all__ = ["METHODS", "CamResult", "PowerBackground", "generate", "iter_generate"]

@@ -1,0 +1,127 @@
+"""Class maps and logits of a model in one forward pass, be it a `PPLNet` or a plain timm classifier."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ppl.backbones import data_config
+from ppl.errors import PPLTypeError, PPLValueError
+
+__all__ = ["ClassMapReader", "make_reader"]
+
+
+class ClassMapReader(Protocol):
+    """What `generate` asks of a model.
+
+    Attributes:
+        num_classes: K.
+        min_size: the smallest (H,W) that the model takes.
+        data_config: mean, std and input_size of its images.
+    """
+
+    num_classes: int
+    min_size: tuple[int, int]
+    data_config: dict[str, Any]
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (B,3,H,W) to class maps (B,K,h,w), before ReLU, and logits (B,K)."""
+
+
+def make_reader(model: nn.Module) -> ClassMapReader:
+    """Find out how to read class maps off a model.
+
+    Args:
+        model: a `PPLNet`, or a timm classifier whose head is global average pooling and one linear layer.
+
+    Returns:
+        The reader.
+
+    Raises:
+        PPLTypeError: if it is no module, or offers neither `class_maps` nor what timm's classifiers offer.
+        PPLValueError: if it is a timm model without such a head.
+    """
+    if not isinstance(model, nn.Module):
+        raise PPLTypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        model = model.module
+    if hasattr(model, "class_maps"):
+        return _NetReader(model)
+    if all(hasattr(model, name) for name in ("forward_features", "forward_head", "get_classifier")):
+        return _TimmReader(model)
+    raise PPLTypeError(
+        f"{type(model).__name__} offers no class_maps and is no timm classifier: wrap its convolutional part in "
+        "ppl.PPLNet(backbone, num_classes, mode='baseline', stages=[...])"
+    )
+
+
+class _NetReader:
+    """Reads a `PPLNet`."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.num_classes: int = model.num_classes
+        self.min_size: tuple[int, int] = model.min_size
+        self.data_config: dict[str, Any] = model.data_config
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        maps = self.model.class_maps(x)
+        return maps, self.model.pool(maps)
+
+
+class _TimmReader:
+    """Reads a timm classifier by using its linear layer as a 1x1 convolution, and checks that this is what it is."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.name = (getattr(model, "pretrained_cfg", None) or {}).get("architecture") or type(model).__name__
+        layer = model.get_classifier()
+        if not isinstance(layer, (nn.Linear, nn.Conv2d)) or layer.weight[0, 0].numel() != 1:
+            raise self._refusal(f"its classifier is {type(layer).__name__}, not one linear layer")
+        self.layer = layer
+        self.num_classes = layer.weight.shape[0]
+        self.data_config = data_config(model)
+        info = getattr(model, "feature_info", None)
+        stride = info[-1]["reduction"] if info else 32
+        self.min_size = (stride, stride)
+        self._checked = False
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        raw = self.model.forward_features(x)
+        features = self._as_map(raw)
+        weight, bias = self.layer.weight.flatten(1), self.layer.bias
+        if not self._checked:
+            with torch.autocast(x.device.type, enabled=False):
+                raw = raw.to(weight.dtype)
+                self._check(F.linear(self._as_map(raw).mean(dim=(2, 3)), weight, bias), self.model.forward_head(raw))
+            self._checked = True
+        maps = F.conv2d(features, weight[:, :, None, None])
+        logits = maps.float().mean(dim=(2, 3))
+        return maps, logits if bias is None else logits + bias.float()
+
+    def _as_map(self, features: Any) -> Tensor:
+        channels = self.layer.weight.shape[1]
+        if isinstance(features, Tensor) and features.ndim == 4:
+            if getattr(self.model, "output_fmt", "NCHW") == "NHWC" and features.shape[3] == channels:
+                return features.permute(0, 3, 1, 2)
+            if features.shape[1] == channels:
+                return features
+        shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+        raise self._refusal(f"its features are {shape} where a map of {channels} channels is needed")
+
+    def _check(self, pooled: Tensor, logits: Tensor) -> None:
+        relative = 1e-3 if pooled.dtype in (torch.float32, torch.float64) else 5e-2
+        tolerance = relative * float(logits.abs().max()) + 1e-6
+        if not torch.allclose(pooled, logits, rtol=0, atol=tolerance, equal_nan=True):
+            raise self._refusal(
+                f"pooled class maps differ from its logits by {float((pooled - logits).abs().max()):.2g}, so more than "
+                "average pooling stands between features and classifier"
+            )
+
+    def _refusal(self, reason: str) -> PPLValueError:
+        return PPLValueError(
+            f"{self.name!r} has no class maps, since {reason}: train ppl.create_model({self.name!r}, mode='baseline')"
+        )
