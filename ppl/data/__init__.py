@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from ppl.data.coco import InstanceMask, read_coco
+from ppl.data.creatures import CREATURE_PARTS, CREATURES, make_creatures
 from ppl.data.dataset import MaskSource, Sample, TaggedImages
 from ppl.data.folder import read_folder
 from ppl.data.layouts import Layout, open_dataset
 from ppl.data.loader import Batch, TrainLoader, eval_loader, train_loader
+from ppl.data.pictures import read_images
 from ppl.data.screening import BadFile, screen
 from ppl.data.transforms import eval_transform, train_transform
 from ppl.data.voc import VOC_CLASSES, read_voc
 
 __all__ = [
+    "CREATURES",
+    "CREATURE_PARTS",
     "VOC_CLASSES",
     "BadFile",
     "Batch",
@@ -23,9 +27,11 @@ __all__ = [
     "TrainLoader",
     "eval_loader",
     "eval_transform",
+    "make_creatures",
     "open_dataset",
     "read_coco",
     "read_folder",
+    "read_images",
     "read_voc",
     "screen",
     "train_loader",

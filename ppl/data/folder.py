@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 from ppl.data.dataset import Sample, TaggedImages, nearest, warn_absent_classes
 from ppl.errors import PPLFileNotFoundError, PPLValueError
 
-__all__ = ["IMAGE_SUFFIXES", "list_images", "read_classes", "read_folder", "read_list"]
+__all__ = ["IMAGE_SUFFIXES", "list_images", "read_classes", "read_folder", "read_labels", "read_list"]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".jp2")
 
@@ -130,6 +130,11 @@ def list_images(folder: Path) -> dict[str, Path]:
             )
         images[stem] = path
     return images
+
+
+def read_labels(path: Path, classes: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
+    """The class indices of every image of a labels.csv, by name without extension; see `read_folder`."""
+    return {stem: row.labels for stem, row in _read_labels(path, classes).items()}
 
 
 class _Row(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ppl.io.files import FileWriteError, atomic_folder, atomic_write
 from ppl.io.images import BadImageError, image_size, read_image
-from ppl.io.masks import palette, read_mask, write_mask
+from ppl.io.masks import mask_image, palette, read_mask, write_mask
 
 __all__ = [
     "BadImageError",
@@ -12,6 +12,7 @@ __all__ = [
     "atomic_folder",
     "atomic_write",
     "image_size",
+    "mask_image",
     "palette",
     "read_image",
     "read_mask",

@@ -71,7 +71,6 @@ def atomic_write(path: str | os.PathLike[str], mode: Literal["wb", "w"] = "wb") 
             os.fsync(handle.fileno())
         with _told(path):
             os.replace(temporary, path)
-            _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -112,26 +111,12 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
             if path.exists():
                 path.rmdir()
             os.replace(temporary, path)
-            _sync_folder(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _beside(path: Path) -> Path:
     return path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex[:8]}.tmp")
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename last through a power cut, where the system allows a folder to be synced."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError:  # some network file systems refuse; the rename itself is done
-        pass
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

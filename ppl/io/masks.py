@@ -13,7 +13,7 @@ from ppl.errors import PPLFileNotFoundError, PPLValueError
 from ppl.io.files import atomic_write
 from ppl.io.images import BadImageError
 
-__all__ = ["palette", "read_mask", "write_mask"]
+__all__ = ["mask_image", "palette", "read_mask", "write_mask"]
 
 
 def palette(count: int = 256) -> npt.NDArray[np.uint8]:
@@ -81,6 +81,34 @@ def read_mask(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
     return values.astype(np.uint8)
 
 
+def mask_image(mask: Any) -> Image.Image:
+    """Class indices as a palette image with the Pascal VOC colours.
+
+    Args:
+        mask: (H, W) integers in 0..255, a NumPy array or a torch tensor on any device.
+
+    Returns:
+        An image of mode "P" whose pixels are the indices.
+
+    Raises:
+        PPLValueError: if the shape, type or range is another.
+
+    Example:
+        >>> mask_image(np.array([[0, 1]])).convert("RGB").getpixel((1, 0))
+        (128, 0, 0)
+    """
+    values = np.asarray(mask.detach().cpu() if hasattr(mask, "detach") else mask)
+    if values.ndim != 2 or values.size == 0:
+        raise PPLValueError(f"a mask has shape (H, W), got {tuple(values.shape)}")
+    if not (np.issubdtype(values.dtype, np.integer) or values.dtype == bool):
+        raise PPLValueError(f"a mask holds integers, got {values.dtype}; take the argmax or cast it first")
+    if int(values.min()) < 0 or int(values.max()) > 255:
+        raise PPLValueError(f"a mask's class indices lie in 0..255, got [{values.min()}, {values.max()}]")
+    image = Image.fromarray(values.astype(np.uint8))
+    image.putpalette(palette().tobytes())
+    return image
+
+
 def write_mask(path: str | os.PathLike[str], mask: Any) -> None:
     """Write class indices as a palette PNG with the Pascal VOC colours, whole or not at all.
 
@@ -92,14 +120,6 @@ def write_mask(path: str | os.PathLike[str], mask: Any) -> None:
         PPLValueError: if the shape, type or range is another.
         FileWriteError: if the file cannot be written.
     """
-    values = np.asarray(mask.detach().cpu() if hasattr(mask, "detach") else mask)
-    if values.ndim != 2 or values.size == 0:
-        raise PPLValueError(f"a mask has shape (H, W), got {tuple(values.shape)}")
-    if not (np.issubdtype(values.dtype, np.integer) or values.dtype == bool):
-        raise PPLValueError(f"a mask holds integers, got {values.dtype}; take the argmax or cast it first")
-    if int(values.min()) < 0 or int(values.max()) > 255:
-        raise PPLValueError(f"a mask's class indices lie in 0..255, got [{values.min()}, {values.max()}]")
-    image = Image.fromarray(values.astype(np.uint8))
-    image.putpalette(palette().tobytes())
+    image = mask_image(mask)
     with atomic_write(path) as handle:
-        image.save(handle, format="PNG", optimize=False)
+        image.save(handle, format="PNG")

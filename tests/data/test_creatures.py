@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from ppl.data import CREATURE_PARTS, CREATURES, make_creatures, read_folder, screen
+from ppl.data.creatures import draw_scene
+from ppl.io import FileWriteError, read_mask
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return make_creatures(tmp_path_factory.mktemp("sets") / "creatures", train=60, val=20, size=64, seed=1)
+
+
+def digest(folder):
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_it_is_a_whole_data_set(root):
+    train, val = read_folder(root, "train"), read_folder(root, "val")
+    assert (len(train), len(val)) == (60, 20)
+    assert train.classes == CREATURES
+    assert screen(train)[1] == screen(val)[1] == []
+    assert (train.targets().sum(0) >= 8).all()
+    assert 1.1 < train.targets().sum(1).mean() < 2.2
+
+
+def test_tags_masks_and_parts_agree(root):
+    for sample in read_folder(root, "train"):
+        mask, parts = sample.read_mask(), read_mask(root / "masks_parts" / f"{sample.stem}.png")
+        assert sample.labels == tuple(np.unique(mask[mask > 0]) - 1)
+        assert np.array_equal(mask > 0, parts > 0)
+        assert parts.max() <= len(CREATURE_PARTS)
+        for label in sample.labels:
+            assert set(np.unique(parts[mask == label + 1])) == {1, 2}
+
+
+def test_the_body_is_the_larger_part(root):
+    parts = np.concatenate([read_mask(path).ravel() for path in sorted((root / "masks_parts").iterdir())])
+    head, body = (parts == 1).mean(), (parts == 2).mean()
+    assert 1.5 < body / head < 6
+    assert 0.1 < head + body < 0.5
+
+
+def test_no_class_is_told_by_the_background(root):
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import roc_auc_score
+    from sklearn.model_selection import cross_val_predict
+
+    rows, targets = [], []
+    for split in ("train", "val"):
+        dataset = read_folder(root, split)
+        targets.append(dataset.targets().numpy())
+        for sample in dataset:
+            ground = np.asarray(sample.read_image(), np.float32)[sample.read_mask() == 0]
+            rows.append(np.concatenate([ground.mean(0), ground.std(0)]) / 255)
+    for column in np.concatenate(targets).T:
+        guess = cross_val_predict(LogisticRegression(), np.stack(rows), column, cv=5, method="predict_proba")[:, 1]
+        assert roc_auc_score(column, guess) < 0.72
+
+
+def test_the_same_seed_gives_the_same_bytes(tmp_path, root):
+    again = make_creatures(tmp_path / "again", train=60, val=20, size=64, seed=1)
+    assert digest(again) == digest(root)
+    other = make_creatures(tmp_path / "other", train=2, val=1, size=64, seed=2)
+    assert digest(other)["images/train_0000.jpg"] != digest(root)["images/train_0000.jpg"]
+    fewer = make_creatures(tmp_path / "fewer", train=2, val=1, size=64, seed=1)
+    assert digest(fewer)["images/val_0000.jpg"] == digest(root)["images/val_0000.jpg"]
+
+
+def test_a_second_call_changes_nothing(root):
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
+    make_creatures(root, train=60, val=20, size=64, seed=1)
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
+    with pytest.raises(ValueError, match=r"'seed': 1.*asked for is .*'seed': 3"):
+        make_creatures(root, train=60, val=20, size=64, seed=3)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_killed_call_leaves_nothing_that_looks_like_the_set(tmp_path):
+    context = multiprocessing.get_context("fork")
+    child = context.Process(target=make_creatures, args=(tmp_path / "set", 40, 0, 64))
+    child.start()
+    while child.is_alive() and not any(tmp_path.glob(".set.*/images/*")):
+        time.sleep(0.01)
+    os.kill(child.pid, signal.SIGKILL)
+    child.join()
+    assert not (tmp_path / "set").exists()
+    assert len(read_folder(make_creatures(tmp_path / "set", 40, 0, 64), "train")) == 40
+
+
+def test_a_foreign_folder_is_left_alone(tmp_path):
+    (tmp_path / "mine.txt").write_text("")
+    with pytest.raises(FileWriteError, match="already holds something"):
+        make_creatures(tmp_path, train=2, val=0, size=64)
+
+
+@pytest.mark.parametrize("arguments", [{"train": 0, "val": 0}, {"train": -1}, {"size": 8}])
+def test_nonsense_is_refused(tmp_path, arguments):
+    with pytest.raises(ValueError, match="at least one image"):
+        make_creatures(tmp_path / "set", **arguments)
+
+
+@pytest.mark.parametrize("size", [33, 160])
+def test_sizes(size):
+    image, mask, parts = draw_scene(np.random.default_rng(0), size)
+    assert image.shape == (size, size, 3)
+    assert mask.shape == parts.shape == (size, size)
+    assert image.dtype == mask.dtype == parts.dtype == np.uint8
