@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from ppl.backbones.errors import UnsupportedBackboneError
+from ppl.backbones.families import Place, family_of
+from ppl.backbones.families.override import overridden, passing_through
 from ppl.backbones.padding import TailPadding, check_padding
-from ppl.backbones.patches import cut_features, merge_maps, to_map
+from ppl.backbones.patches import cut_features, map_size, merge_maps, to_map
 from ppl.backbones.plan import Plan, StageHook
 from ppl.backbones.stages import find_stage
-from ppl.backbones.state import eval_mode, make_dummy
-from ppl.backbones.trace import call_backbone, has_forward_features, trace_model
+from ppl.backbones.state import eval_mode, make_dummy, untouched
+from ppl.backbones.trace import call_backbone, image_grid, tensors_of, trace_model
 from ppl.errors import PPLTypeError, PPLValueError
-from ppl.layers.grid import Grid, as_grid
+from ppl.layers.grid import Grid, as_grid, check_grid_fits
 
 __all__ = ["CutBackbone", "refuse_data_parallel"]
 
@@ -76,18 +81,19 @@ class CutBackbone:
         if isinstance(cuts, (str, int)):
             raise PPLTypeError(f"cuts must be a list, got {cuts!r}: write [{cuts!r}]")
         trace = trace_model(model, stages)
-        indices = [find_stage(trace.stages, cut) for cut in cuts]
-        if len(set(indices)) < len(indices):
-            raise PPLValueError(f"cuts name a stage twice: {list(cuts)!r}")
         self.model = model
         self.stages = trace.stages
+        self._family = family_of(model)
+        indices = [self._usable(cut) for cut in cuts]
+        if len(set(indices)) < len(indices):
+            raise PPLValueError(f"cuts name a stage twice: {list(cuts)!r}")
         self.cuts = tuple(trace.stages[index] for index in indices)
         self.num_features = trace.final.channels
         self.stride = trace.final.reduction
         self.padding = check_padding(padding)
         self.halo = int(halo)
-        self._final = trace.final
-        self._dummy_size = trace.dummy
+        self._trace = trace
+        self._sizes: set[tuple[int, int]] = set()
         self._prefixes = tuple(tuple(model.get_submodule(name) for name in trace.prefixes[i]) for i in indices)
         self._names = dict(enumerate(stage.name for stage in self.cuts))
         for index in range(len(self.cuts)):
@@ -95,13 +101,12 @@ class CutBackbone:
 
         self._plan = Plan()
         hooked = dict(enumerate(self.cuts))
-        self._has_map = has_forward_features(model)
-        if not self._has_map:
+        if not trace.has_map:
             hooked[-1] = self.stages[-1]
         for index, stage in hooked.items():
-            model.get_submodule(stage.module).register_forward_hook(
-                StageHook(self._plan, index, overwritten=stage.name in trace.overwritten)
-            )
+            overwritten, wrapped = stage.name in trace.overwritten, stage.name in trace.wrapped
+            hook = StageHook(self._plan, index, overwritten=overwritten, wrapped=wrapped)
+            model.get_submodule(stage.module).register_forward_hook(hook)
 
     def __repr__(self) -> str:
         return f"CutBackbone({type(self.model).__name__}, cuts={[stage.name for stage in self.cuts]})"
@@ -126,7 +131,11 @@ class CutBackbone:
         for index in taps:
             self._check_cut(index)
         output, features = self._run(x, taps=tuple(taps))
-        return to_map(output, self._final, None), features
+        size = None
+        if self._trace.final.layout == "NLC":
+            count = output.shape[1] - self._trace.final.prefix_tokens
+            size = image_grid(count, (int(x.shape[-2]), int(x.shape[-1])), self.stride)
+        return to_map(output, self._trace.final, size), features
 
     def resume(self, cut_index: int, features: Any, size: tuple[int, int] | None = None) -> Tensor:
         """Run only what comes after a cut.
@@ -143,7 +152,11 @@ class CutBackbone:
             PPLError: if the cut's stage does not run exactly once.
         """
         self._check_cut(cut_index)
-        return to_map(self._resume(cut_index, features), self._final, size)
+        stride = self.tail_stride(cut_index)
+        whole = map_size(features, self.cuts[cut_index], size, stride)
+        place = Place(1, (1, 1), whole, 0, whole, self.cuts[cut_index].reduction, stride)
+        size = size or (-(-whole[0] // stride), -(-whole[1] // stride))
+        return to_map(self._resume(cut_index, features, place), self._trace.final, size)
 
     def patched(self, cut_index: int, features: Any, grid: Grid, size: tuple[int, int]) -> Tensor:
         """Cut the features into patches, run each on its own through what comes after the cut, stitch the results.
@@ -164,20 +177,104 @@ class CutBackbone:
             PPLValueError: if the grid is larger than the map, or "reflect" padding larger than a patch.
         """
         self._check_cut(cut_index)
+        patches, place = self._destruct(cut_index, features, grid, size)
+        if not self._family.replays and torch.is_grad_enabled() and self._checkpoints():
+            raise UnsupportedBackboneError(
+                f"{type(self.model).__name__} cannot be cut under gradient checkpointing, which would run its blocks "
+                "again without the positions of the patches: call set_grad_checkpointing(False)"
+            )
+        tokens = (place.cells[0] // place.stride, place.cells[1] // place.stride)
+        maps = to_map(self._resume(cut_index, patches, place), self._trace.final, tokens)
+        inner = (place.cells[0] - 2 * self.halo, place.cells[1] - 2 * self.halo)
+        return merge_maps(maps, place.grid, inner, place.stride, self.halo, size)
+
+    def check_input_size(self, height: int, width: int) -> None:
+        """Raise UnsupportedBackboneError unless the model takes images of that size.
+
+        Models that take any size pass at once; one that was built for a single size is tried on a black image.
+
+        Args:
+            height: of the image, in pixels.
+            width: of the image, in pixels.
+
+        Example:
+            >>> import timm
+            >>> CutBackbone(timm.create_model("test_resnet")).check_input_size(123, 321)
+        """
+        if self._trace.fixed in (None, (height, width)) or (height, width) in self._sizes:
+            return
+        try:
+            with untouched(self.model):
+                call_backbone(self.model, make_dummy(self.model, (height, width)))
+        except Exception as error:  # any: models say "not this size" in many ways
+            native = "x".join(str(side) for side in self._trace.fixed or ())
+            raise UnsupportedBackboneError(
+                f"{type(self.model).__name__} was built for images of {native} and does not take {height}x{width}: "
+                f"resize to {native}, use the scale 1.0 alone, or take a backbone of any input size (swin, convnext)"
+            ) from error
+        self._sizes.add((height, width))
+
+    def _destruct(self, cut_index: int, features: Any, grid: Grid, size: tuple[int, int]) -> tuple[Any, Place]:
         stage, stride = self.cuts[cut_index], self.tail_stride(cut_index)
         rows, columns = as_grid(grid)
-        patches, cells = cut_features(features, stage, (rows, columns), stride, self.halo, self.padding)
-        output = to_map(self._resume(cut_index, patches), self._final, None)
-        return merge_maps(output, (rows, columns), cells, stride, self.halo, size)
+        whole = map_size(features, stage, size, stride)
+        check_grid_fits((rows, columns), *whole)
+        if self._family.window is not None:
+            self._check_window(whole, (rows, columns), stage.reduction, stride)
+        cut = cut_features if self._family.cut is None else partial(self._family.cut, self.model)
+        patches, cells = cut(features, stage, (rows, columns), stride, size=size, halo=self.halo, padding=self.padding)
+        images = len(tensors_of(features)[-1])
+        cells = (cells[0] + 2 * self.halo, cells[1] + 2 * self.halo)
+        return patches, Place(images, (rows, columns), cells, self.halo, whole, stage.reduction, stride)
 
-    def _resume(self, cut_index: int, features: Any) -> Any:
-        border = nullcontext() if self.padding == "zeros" else TailPadding(self.padding, self._plan)
-        with eval_mode(self._prefixes[cut_index]), border:
-            output, _ = self._run(make_dummy(self.model, self._dummy_size), resume_at=cut_index, replacement=features)
+    def _resume(self, cut_index: int, features: Any, place: Place) -> Any:
+        family, prefix = self._family, self._prefixes[cut_index]
+        size = self._trace.dummy
+        if family.sized_dummy or self.cuts[cut_index].name in self._trace.wrapped:
+            size = (place.cells[0] * place.reduction, place.cells[1] * place.reduction)
+        with ExitStack() as stack:
+            stack.enter_context(eval_mode(prefix))
+            if self.padding != "zeros":
+                stack.enter_context(TailPadding(self.padding, self._plan))
+            if family.positions is not None:
+                done = set(prefix)
+                tail = [module for module in self.model.modules() if module not in done]
+                stack.enter_context(family.positions(self.model, tail, place))
+            if family.blocks is not None and (family.positions is not None or max(self._trace.dummy) > 32):
+                blocks: Any = self.model.get_submodule(family.blocks)
+                before = [block for block in blocks if block in prefix]
+                stack.enter_context(overridden(passing_through(before)))
+            dummy = make_dummy(self.model, size)
+            output, _ = self._run(dummy, resume_at=cut_index, replacement=features)
         return output
 
+    def _checkpoints(self) -> bool:
+        return any(getattr(module, "grad_checkpointing", False) for module in self.model.modules())
+
+    def _usable(self, cut: str | int) -> int:
+        index = find_stage(self.stages, cut)
+        if self._family.only is not None:
+            names, reason = self._family.only(self.model, [stage.name for stage in self.stages])
+            if self.stages[index].name not in names:
+                valid = ", ".join(repr(name) for name in names)
+                raise UnsupportedBackboneError(
+                    f"{type(self.model).__name__} cannot be cut after {cut!r}: {reason}; valid cuts are {valid}"
+                )
+        return index
+
+    def _check_window(self, whole: tuple[int, int], grid: tuple[int, int], reduction: int, stride: int) -> None:
+        window = self._family.window(self.model) if self._family.window else 1
+        units = (grid[0] * window * stride, grid[1] * window * stride)
+        if whole[0] % units[0] or whole[1] % units[1]:
+            wanted = [-(-whole[axis] // units[axis]) * units[axis] * reduction for axis in (0, 1)]
+            raise UnsupportedBackboneError(
+                f"{type(self.model).__name__} attends within windows of {window} cells, and a {grid[0]}x{grid[1]} grid "
+                f"over a {whole[0]}x{whole[1]} map leaves patches that are no multiple of them: "
+                f"use images of {wanted[0]}x{wanted[1]} or a smaller grid"
+            )
+
     def _run(self, x: Tensor, **plan: Any) -> tuple[Any, dict[int, Any]]:
-        if not self._has_map:
+        if not self._trace.has_map:
             plan["taps"] = (*plan.get("taps", ()), -1)
         self._plan.begin(**plan)
         try:
@@ -186,8 +283,10 @@ class CutBackbone:
             features = self._plan.features
         finally:
             self._plan.end()
-        if not self._has_map:
+        if not self._trace.has_map:
             output = features.pop(-1)
+        elif self._family.final is not None:
+            output = self._family.final(output)
         return output, features
 
     def _check_cut(self, index: int) -> None:

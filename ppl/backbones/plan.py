@@ -56,12 +56,14 @@ class StageHook:
         plan: what to do.
         index: the stage's key in the plan.
         overwritten: a later layer writes into the stage's output (an in-place ReLU, say), so copies are passed.
+        wrapped: the stage returns a tuple, of which the first member is its feature.
     """
 
-    def __init__(self, plan: Plan, index: int, overwritten: bool = False) -> None:
+    def __init__(self, plan: Plan, index: int, *, overwritten: bool = False, wrapped: bool = False) -> None:
         self.plan = plan
         self.index = index
         self.overwritten = overwritten
+        self.wrapped = wrapped
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         """Keep, replace or leave alone what the stage returned, as the plan says."""
@@ -71,8 +73,10 @@ class StageHook:
         plan.visits[self.index] += 1
         if self.index == plan.resume_at:
             plan.in_tail = True
-            return _clone(plan.replacement) if self.overwritten else plan.replacement
-        plan.features[self.index] = _clone(output) if self.overwritten else output
+            replacement = _clone(plan.replacement) if self.overwritten else plan.replacement
+            return type(output)((replacement, *output[1:])) if self.wrapped else replacement
+        features = output[0] if self.wrapped else output
+        plan.features[self.index] = _clone(features) if self.overwritten else features
         return None
 
 

@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from torch import nn
-
 from ppl.errors import PPLTypeError, PPLValueError
 
-__all__ = ["Layout", "Stage", "default_cuts", "find_stage", "last_leaf", "stage_names"]
+__all__ = ["Layout", "Stage", "default_cuts", "find_stage"]
 
 Layout: TypeAlias = Literal["NCHW", "NHWC", "NLC", "list"]
 
@@ -36,52 +34,6 @@ class Stage:
     channels: int
     reduction: int
     prefix_tokens: int = 0
-
-
-def stage_names(model: nn.Module, stages: Sequence[str] | None) -> list[str]:
-    """Names of the modules that end the stages: those given, or those of the model's own `feature_info`.
-
-    Args:
-        model: the backbone.
-        stages: dotted module names, or None.
-
-    Returns:
-        Dotted names, each of which is a module of the model.
-
-    Raises:
-        PPLValueError: if a given name is no module of the model, or none is given and the model names none itself.
-        PPLTypeError: if `stages` is a single string.
-    """
-    if isinstance(stages, str):
-        raise PPLTypeError(f"stages must be a list of module names, got the string {stages!r}: write [{stages!r}]")
-    modules = dict(model.named_modules())
-    if stages is not None:
-        for name in stages:
-            if name not in modules or not name:
-                near = difflib.get_close_matches(name, modules, n=3, cutoff=0.3)
-                raise PPLValueError(
-                    f"stage {name!r} is no module of {type(model).__name__}: near names are {', '.join(near) or 'none'}"
-                )
-        return list(stages)
-    info = getattr(model, "feature_info", None)
-    if not info:
-        children = ", ".join(name for name, _ in model.named_children())
-        raise PPLValueError(
-            f"{type(model).__name__} does not say what its stages are (it has no feature_info): "
-            f"name them with stages=[...]; its modules are {children}"
-        )
-    names = [entry["module"] for entry in info]
-    return [name for name in names if name and name in modules]
-
-
-def last_leaf(model: nn.Module, name: str) -> str:
-    """Follow a stage's plain `Sequential`s down to the last block: gradient checkpointing calls around containers."""
-    module = model.get_submodule(name)
-    while isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward and len(module):
-        last = list(module._modules)[-1]
-        name = f"{name}.{last}"
-        module = module[-1]
-    return name
 
 
 def find_stage(stages: Sequence[Stage], cut: str | int) -> int:

@@ -41,5 +41,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
 def make_dummy(model: nn.Module, size: tuple[int, int], batch: int = 1) -> Tensor:
     """A black image (batch,channels,H,W) with the dtype and device that the model computes with."""
     parameter = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
-    channels = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), 3)
+    first = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), 3)
+    # some stems fold pixels or frequencies into channels before their first convolution
+    channels = first if first <= 16 else 3
     return torch.zeros(batch, channels, *size, dtype=parameter.dtype, device=parameter.device)

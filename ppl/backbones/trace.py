@@ -10,7 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from ppl.backbones.data_config import data_config
-from ppl.backbones.stages import Layout, Stage, last_leaf, stage_names
+from ppl.backbones.errors import UnsupportedBackboneError
+from ppl.backbones.families import Family, family_of
+from ppl.backbones.names import last_leaf, stage_names
+from ppl.backbones.stages import Layout, Stage
 from ppl.backbones.state import make_dummy, untouched
 from ppl.errors import PPLError, PPLValueError
 
@@ -29,15 +32,21 @@ class Trace:
         stages: its stages, in the order in which they run.
         prefixes: per stage, dotted names of the modules that have done their work when the stage ends.
         overwritten: names of the stages whose output a later layer writes into.
+        wrapped: names of the stages that return a tuple of tokens and of what is no feature (their grid's size, say).
         final: the map that comes out at the end, as a stage.
+        has_map: `forward_features` returns that map; otherwise it is what the last stage returns.
         dummy: size of the smallest image that the model accepts.
+        fixed: the one image size that is known to work, where others failed.
     """
 
     stages: tuple[Stage, ...]
     prefixes: tuple[tuple[str, ...], ...]
     overwritten: frozenset[str]
+    wrapped: frozenset[str]
     final: Stage
+    has_map: bool
     dummy: tuple[int, int]
+    fixed: tuple[int, int] | None
 
 
 def has_forward_features(model: nn.Module) -> bool:
@@ -83,6 +92,14 @@ def trace_model(
     model: nn.Module, stages: Sequence[str] | None = None, input_size: tuple[int, int] | None = None
 ) -> Trace:
     """`resolve_stages`, and all else that the dry run tells."""
+    family = family_of(model)
+    refusal = family.refuse(model) if family.refuse else None
+    if refusal:
+        raise UnsupportedBackboneError(
+            f"{type(model).__name__} cannot be cut into patches: {refusal.reason}; take {refusal.instead}"
+        )
+    if family.prepare:
+        family.prepare(model)
     names = stage_names(model, stages)
     leaves = {last_leaf(model, name): name for name in names}
     native = tuple(input_size or data_config(model)["input_size"][1:])
@@ -105,20 +122,37 @@ def trace_model(
         raise PPLError(f"none of the stages of {type(model).__name__} ({', '.join(names)}) runs exactly once in a pass")
 
     declared = {entry["module"]: entry for entry in getattr(model, "feature_info", None) or []}
-    found = []
+    found, wrapped = [], set()
     for _, leaf, name in order:
-        found.append(_describe(model, name, leaf, record.outputs[leaf][0], size, declared.get(name, {})))
+        output = record.outputs[leaf][0]
+        if is_wrapped(output, family):
+            wrapped.add(name)
+            output = output[0]
+        found.append(_describe(model, name, leaf, output, size, declared.get(name, {}), family))
     final = found[-1]
-    if has_forward_features(model):
-        channels = {"num_chs": getattr(model, "num_features", None), "reduction": final.reduction}
-        final = _describe(model, "forward_features", "", record.result, size, channels)
+    has_map = has_forward_features(model) and not family.from_last_stage
+    if has_map:
+        result = family.final(record.result) if family.final else record.result
+        expected = {"num_chs": getattr(model, "num_features", None), "reduction": final.reduction}
+        final = _describe(model, "forward_features", "", result, size, expected, family)
     return Trace(
         stages=tuple(found),
         prefixes=tuple(tuple(m for m, end in record.ends.items() if end <= when and m) for when, _, _ in order),
         overwritten=frozenset(name for _, leaf, name in order if record.overwritten(leaf)),
+        wrapped=frozenset(wrapped),
         final=final,
+        has_map=has_map,
         dummy=dummy,
+        fixed=size if size not in _PROBES else None,
     )
+
+
+def is_wrapped(output: Any, family: Family) -> bool:
+    """Whether a stage returns a tuple of which only the first member, tokens, is its feature."""
+    if not isinstance(output, (list, tuple)) or not output or family.cut is not None:
+        return False
+    maps = any(isinstance(member, Tensor) and member.ndim == 4 for member in output)
+    return isinstance(output[0], Tensor) and output[0].ndim == 3 and not maps
 
 
 class _Record:
@@ -184,20 +218,37 @@ def _first_that_runs(
 
 
 def _describe(
-    model: nn.Module, name: str, leaf: str, output: Any, size: tuple[int, int], declared: dict[str, Any]
+    model: nn.Module,
+    name: str,
+    leaf: str,
+    output: Any,
+    size: tuple[int, int],
+    declared: dict[str, Any],
+    family: Family,
 ) -> Stage:
     """Read layout, channels and reduction off one output."""
     channels = declared.get("num_chs")
     height = size[0]
-    if isinstance(output, (list, tuple)) and output and all(isinstance(m, Tensor) and m.ndim == 4 for m in output):
-        finest = max(output, key=lambda member: int(member.shape[-1]))
-        reduction = _reduction(height, finest.shape[-2], declared.get("reduction"))
-        return Stage(name, leaf, "list", int(channels or finest.shape[1]), reduction)
+    if isinstance(output, (list, tuple)) and output and all(isinstance(member, Tensor) for member in output):
+        maps = [member for member in output if member.ndim == 4]
+        if maps:
+            finest = max(maps, key=lambda member: int(member.shape[-1]))
+            reduction = _reduction(height, finest.shape[-2], declared.get("reduction"))
+            return Stage(name, leaf, "list", int(finest.shape[1]), reduction)
+        if family.cut is not None:
+            return Stage(name, leaf, "list", int(declared["num_chs"]), int(declared["reduction"]))
     if isinstance(output, Tensor) and output.ndim == 4:
         layout = _map_layout(model, output.shape, size, channels)
         cells = output.shape[2] if layout == "NCHW" else output.shape[1]
         found = output.shape[1] if layout == "NCHW" else output.shape[3]
         return Stage(name, leaf, layout, int(found), _reduction(height, cells, declared.get("reduction")))
+    if isinstance(output, Tensor) and output.ndim == 3:
+        # tokens: so many prefix tokens as leave a grid over the image
+        usual = getattr(model, "num_prefix_tokens", 0)
+        reduction = declared.get("reduction") or _token_reduction(output.shape[1] - usual, size)
+        for prefix in (usual, *range(9)):
+            if image_grid(output.shape[1] - prefix, size, reduction):
+                return Stage(name, leaf, "NLC", int(output.shape[2]), reduction, prefix)
     shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
     raise PPLValueError(f"stage {name!r} of {type(model).__name__} returns no map but {shape}: choose another stage")
 
@@ -216,6 +267,23 @@ def _map_layout(model: nn.Module, shape: torch.Size, size: tuple[int, int], chan
     if size[0] != size[1] and len(set(errors.values())) > 1:
         return min(errors, key=lambda layout: errors[layout])
     return "NHWC" if getattr(model, "output_fmt", "NCHW") == "NHWC" else "NCHW"
+
+
+def image_grid(count: int, size: tuple[int, int], reduction: int) -> tuple[int, int] | None:
+    """Rows and columns of `count` tokens over an image of `size`, if they are a grid of that reduction at all.
+
+    Example:
+        >>> image_grid(6, (64, 96), 32), image_grid(7, (64, 96), 32)
+        ((2, 3), None)
+    """
+    for height in (size[0] // reduction, -(-size[0] // reduction)):
+        if height and count % height == 0 and count // height in (size[1] // reduction, -(-size[1] // reduction)):
+            return height, count // height
+    return None
+
+
+def _token_reduction(count: int, size: tuple[int, int]) -> int:
+    return max(1, round((size[0] * size[1] / max(count, 1)) ** 0.5))
 
 
 def _reduction(pixels: int, cells: int, declared: int | None) -> int:

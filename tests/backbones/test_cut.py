@@ -331,7 +331,7 @@ def test_bad_arguments_are_named() -> None:
         CutBackbone(model, ["layer2", 2])
     with pytest.raises(PPLValueError, match="zeros, replicate, reflect"):
         CutBackbone(model, ["layer2"], padding="circular")
-    with pytest.raises(PPLValueError, match="multiple of the stride 4 .*use 4"):
+    with pytest.raises(PPLValueError, match=r"multiple of the stride 4 .*use 4"):
         CutBackbone(model, ["layer2"], halo=3)
     with pytest.raises(PPLValueError, match="no cut of index 1"):
         CutBackbone(model, ["layer2"]).resume(1, torch.zeros(1))

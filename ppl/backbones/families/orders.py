@@ -1,0 +1,79 @@
+"""Tokens that do not lie row by row, and features of more than one kind: how families with such stages are cut."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from ppl.backbones.patches import cut_features, token_grid
+from ppl.backbones.stages import Stage
+
+__all__ = ["cut_hiera", "cut_pixels_and_patches", "hiera_order", "last_of_list", "last_of_states"]
+
+
+def last_of_list(output: Any) -> Tensor:
+    """CoaT's parallel blocks return one token map per scale: the coarsest is the last."""
+    result: Tensor = output[-1] if isinstance(output, (list, tuple)) else output
+    return result
+
+
+def last_of_states(output: Any) -> Tensor:
+    """EfficientViM returns hidden states and, last, the final map (B,C,N)."""
+    return rearrange(output[-1], "b c n -> b n c")
+
+
+def cut_pixels_and_patches(
+    model: nn.Module, features: Any, stage: Stage, *args: Any, **kwargs: Any
+) -> tuple[Any, tuple[int, int]]:
+    """TNT: pixel embeddings (B*N,P,C) beside patch tokens (B,1+N,D), cut at the same places."""
+    pixels, tokens = features
+    inner = replace(stage, layout="NLC", prefix_tokens=0)
+    outer = replace(stage, layout="NLC", prefix_tokens=1)
+    rows = rearrange(pixels, "(b n) p c -> b n (p c)", b=tokens.shape[0])
+    rows, _ = cut_features(rows, inner, *args, **kwargs)
+    tokens, cells = cut_features(tokens, outer, *args, **kwargs)
+    return (rearrange(rows, "b n (p c) -> (b n) p c", p=pixels.shape[1]), tokens), cells
+
+
+def cut_hiera(
+    model: nn.Module,
+    features: Any,
+    stage: Stage,
+    grid: tuple[int, int],
+    stride: int,
+    *,
+    size: tuple[int, int],
+    halo: int = 0,
+    padding: str = "zeros",
+) -> tuple[Any, tuple[int, int]]:
+    """Hiera: tokens lie by mask units, not by rows, until the last pooling."""
+    block = int(stage.module.rpartition(".")[2])
+    whole = token_grid(features.shape[1], size, stride)
+    rows = features[:, hiera_order(model, block, whole, features.device)]
+    patches, cells = cut_features(rows, stage, grid, stride, size=size, halo=halo, padding=padding)
+    order = hiera_order(model, block, (cells[0] + 2 * halo, cells[1] + 2 * halo), features.device)
+    return patches[:, order.argsort()], cells
+
+
+def hiera_order(model: Any, block: int, size: tuple[int, int], device: torch.device | None = None) -> Tensor:
+    """Where Hiera keeps the tokens of a map: (h*w,) index, row by row, into the tokens after a block.
+
+    Args:
+        model: the Hiera.
+        block: index of the block after which the tokens are read.
+        size: (h,w) of the map after that block.
+        device: where the index should live.
+    """
+    reroll: Any = model.reroll
+    schedule, native = reroll.schedule[block]
+    reroll.schedule[block] = schedule, list(size)
+    try:
+        tokens = torch.arange(size[0] * size[1], device=device, dtype=torch.float64)
+        order: Tensor = reroll(tokens[None, :, None], block).flatten().long()
+    finally:
+        reroll.schedule[block] = schedule, native
+    return order

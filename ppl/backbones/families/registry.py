@@ -1,0 +1,180 @@
+"""Which model belongs to which family: one entry per timm module that is not an ordinary chain of stages."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from torch import nn
+
+from ppl.backbones.families.absolute import added_grids, fourier_grids
+from ppl.backbones.families.family import Family, Refusal
+from ppl.backbones.families.orders import cut_hiera, cut_pixels_and_patches, last_of_list, last_of_states
+from ppl.backbones.families.refusals import always
+from ppl.backbones.families.relative import cropped_biases, cropped_tables
+from ppl.backbones.families.rotary import rotary_positions
+from ppl.backbones.families.sizes import (
+    any_image_size,
+    dynamic_windows,
+    free_patch_embeds,
+    measured_patch_embeds,
+)
+
+__all__ = ["ORDINARY", "family_of", "refusal_of"]
+
+
+def family_of(model: nn.Module) -> Family:
+    """The family of a model; models from outside timm and ordinary ones have nothing particular."""
+    package, _, module = type(model).__module__.rpartition(".")
+    if package != "timm.models":
+        return ORDINARY
+    if module == "byobnet":
+        return _byobnet(model)
+    if module == "maxxvit":
+        return _maxxvit(model)
+    return _FAMILIES.get(module, ORDINARY)
+
+
+def refusal_of(model: nn.Module) -> Refusal | None:
+    """Why a model cannot be cut at all, or None."""
+    refuse = family_of(model).refuse
+    return None if refuse is None else refuse(model)
+
+
+ORDINARY = Family()
+
+
+def _last_of(container: str) -> Any:
+    """Names `block.2` of `feature_info` stand for the last block of the container's third list."""
+
+    def repair(model: nn.Module, names: list[str]) -> list[str]:
+        stages: Any = model.get_submodule(container.partition("{")[0].rstrip("."))
+        return [
+            f"{container.format(index)}.{len(model.get_submodule(container.format(index))) - 1}"  # type: ignore[arg-type]
+            for index in range(len(stages))
+        ]
+
+    return repair
+
+
+def _coat_stages(model: nn.Module, names: list[str]) -> list[str]:
+    found = []
+    for index in range(1, 5):
+        blocks: Any = getattr(model, f"serial_blocks{index}", None)
+        if blocks is not None and len(blocks):
+            found.append(f"serial_blocks{index}.{len(blocks) - 1}")
+    return found
+
+
+def _coat_only(model: nn.Module, names: list[str]) -> tuple[list[str], str]:
+    if getattr(model, "parallel_blocks", None) is None:
+        return names, ""
+    return names[:1], "the parallel blocks mix all scales, so all of them must come from the patches"
+
+
+def _renamed(pattern: str, shift: int = 0) -> Any:
+    """Names inside a block stand for the block itself, or for the one `shift` blocks before it."""
+
+    def repair(model: nn.Module, names: list[str]) -> list[str]:
+        repaired = []
+        for name in names:
+            match = re.match(pattern, name)
+            repaired.append(f"{match.group(1)}{int(match.group(2)) + shift}" if match else name)
+        return repaired
+
+    return repair
+
+
+def _hrnet_stages(model: nn.Module, names: list[str]) -> list[str]:
+    return [{"stem": "act2", "stage1": "layer1"}.get(name, name) for name in names]
+
+
+def _first_cell(model: nn.Module, names: list[str]) -> tuple[list[str], str]:
+    return names[:1], "each cell takes the output of the cell before its predecessor too, which would cross the cut"
+
+
+def _byobnet(model: nn.Module) -> Family:
+    kinds = {type(module).__name__ for module in model.modules()}
+    if "HaloAttn" in kinds:
+        return Family(window=lambda m: max(int(h.block_size) for h in m.modules() if type(h).__name__ == "HaloAttn"))  # type: ignore[arg-type]
+    if "PosEmbedRel" in kinds:
+        return Family(positions=cropped_tables, replays=False)
+    return ORDINARY
+
+
+def _maxxvit(model: nn.Module) -> Family:
+    partitions = [int(m.partition_size[0]) for m in model.modules() if hasattr(m, "partition_size")]  # type: ignore[index]
+    if partitions:
+        return Family(window=lambda m: max(partitions))
+    return Family(positions=cropped_biases, replays=False)
+
+
+def _hiera_refusal(model: nn.Module) -> Refusal | None:
+    stages: Any = model.stage_ends
+    if model.q_pool == len(stages) - 1:
+        return None
+    return Refusal("its last stages keep tokens in the order of mask units", "hiera_tiny_224 or sam2_hiera_tiny")
+
+
+_MIXER = always(
+    "its layers mix all tokens by a matrix of fixed size, so no part of an image can be processed alone",
+    "poolformer_s12 or convmixer_768_32",
+)
+
+_FAMILIES = {
+    "beit": Family(blocks="blocks", positions=cropped_biases, replays=False),
+    "cait": Family(blocks="blocks"),
+    "coat": Family(
+        repair=_coat_stages, only=_coat_only, prepare=measured_patch_embeds, sized_dummy=True, final=last_of_list
+    ),
+    "convit": Family(blocks="blocks"),
+    "crossvit": Family(
+        refuse=always(
+            "it runs two token grids of different sizes that meet only in their class tokens", "deit_tiny_patch16_224"
+        )
+    ),
+    "deit": Family(prepare=any_image_size, blocks="blocks"),
+    "edgenext": Family(positions=fourier_grids, replays=False),
+    "efficientformer": Family(positions=cropped_biases, replays=False),
+    "efficientformer_v2": Family(
+        refuse=always(
+            "its attention reshapes every map to the one size it was built for", "efficientformer_l1 or fastvit_t8"
+        )
+    ),
+    "efficientvim": Family(final=last_of_states),
+    "eva": Family(prepare=any_image_size, blocks="blocks", positions=rotary_positions),
+    "gcvit": Family(
+        refuse=always(
+            "its global queries are pooled to exactly one window from the one map size it was built for",
+            "swin_tiny_patch4_window7_224",
+        )
+    ),
+    "hiera": Family(cut=cut_hiera, refuse=_hiera_refusal),
+    "hrnet": Family(repair=_hrnet_stages),
+    "levit": Family(positions=cropped_biases, replays=False),
+    "mlp_mixer": Family(refuse=_MIXER),
+    "mvitv2": Family(repair=_last_of("stages.{}.blocks"), positions=cropped_tables, replays=False, sized_dummy=True),
+    "nasnet": Family(only=_first_cell),
+    "nest": Family(
+        refuse=always(
+            "its blocks divide every map into a number of squares that is fixed for each stage",
+            "swin_tiny_patch4_window7_224",
+        )
+    ),
+    "pit": Family(from_last_stage=True),
+    "pnasnet": Family(only=_first_cell),
+    "swin_transformer": Family(prepare=dynamic_windows),
+    "swin_transformer_v2": Family(prepare=dynamic_windows),
+    "swin_transformer_v2_cr": Family(prepare=dynamic_windows),
+    "tnt": Family(cut=cut_pixels_and_patches),
+    "twins": Family(repair=_last_of("blocks.{}"), sized_dummy=True),
+    "visformer": Family(prepare=free_patch_embeds, positions=added_grids),
+    "vision_transformer": Family(prepare=any_image_size, blocks="blocks"),
+    "vision_transformer_hybrid": Family(blocks="blocks"),
+    "vision_transformer_relpos": Family(blocks="blocks", positions=cropped_biases, replays=False),
+    "vision_transformer_sam": Family(positions=cropped_tables, replays=False),
+    "volo": Family(positions=added_grids),
+    "xception": Family(repair=_renamed(r"(block)(\d+)\.", shift=-1)),
+    "xception_aligned": Family(repair=_renamed(r"(blocks\.)(\d+)\.")),
+    "xcit": Family(sized_dummy=True),
+}

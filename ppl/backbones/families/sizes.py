@@ -1,0 +1,65 @@
+"""Switches that let a model of a fixed image size take maps of any size; at its own size nothing changes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+__all__ = ["any_image_size", "dynamic_windows", "free_patch_embeds", "measured_patch_embeds"]
+
+
+def any_image_size(model: nn.Module) -> None:
+    """Let a ViT resample its position embedding to the image at hand (timm's `dynamic_img_size`)."""
+    embed = getattr(model, "patch_embed", None)
+    if getattr(model, "dynamic_img_size", None) is not False or not hasattr(embed, "strict_img_size"):
+        return
+    if getattr(embed, "backbone", None) is not None:  # hybrid stems measure the image once and for all
+        return
+    from timm.layers import Format
+
+    target: Any = model
+    target.dynamic_img_size = True
+    embed.strict_img_size = False  # type: ignore[union-attr]
+    embed.dynamic_img_pad = True  # type: ignore[union-attr]
+    embed.flatten = False  # type: ignore[union-attr]
+    embed.output_fmt = Format.NHWC  # type: ignore[union-attr]
+
+
+def dynamic_windows(model: nn.Module) -> None:
+    """Let a Swin compute its attention masks from the map at hand.
+
+    The stored masks count the windows of the native map. Patches have fewer windows but are more, so their number still
+    fits and the masks would be dealt out to the wrong windows without any error.
+    """
+    free_patch_embeds(model)
+    for module in model.modules():
+        if hasattr(module, "dynamic_mask"):
+            target: Any = module
+            target.dynamic_mask = True
+
+
+def free_patch_embeds(model: nn.Module) -> None:
+    """Take the check of the image size off every patch embedding."""
+    for module in model.modules():
+        if hasattr(module, "strict_img_size"):
+            target: Any = module
+            target.strict_img_size = False
+
+
+class MeasureGrid:
+    """Hook that sets a patch embedding's `grid_size` from the map it is given."""
+
+    def __call__(self, module: Any, args: tuple[Tensor, ...]) -> None:
+        """Measure the input."""
+        height, width = args[0].shape[-2:]
+        module.grid_size = (height // module.patch_size[0], width // module.patch_size[1])
+
+
+def measured_patch_embeds(model: nn.Module) -> None:
+    """Take the check off, and let the embeddings measure their input: later layers read the grid from them."""
+    free_patch_embeds(model)
+    for module in model.modules():
+        hooked = any(isinstance(hook, MeasureGrid) for hook in module._forward_pre_hooks.values())
+        if hasattr(module, "strict_img_size") and not hooked:
+            module.register_forward_pre_hook(MeasureGrid())
