@@ -48,9 +48,9 @@ def load_state(path: Path) -> dict[str, Any]:
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError) as error:
+    except (RuntimeError, pickle.UnpicklingError, EOFError, LookupError, ValueError) as error:
         raise PPLValueError(
-            f"{path} is not a training state ({str(error).splitlines()[0]}); delete it to start afresh"
+            f"{path} is not a training state ({str(error).partition(chr(10))[0]}); delete it to start afresh"
         ) from None
     if not isinstance(state, dict):
         raise PPLValueError(f"{path} holds a {type(state).__name__}, not a training state; delete it to start afresh")

@@ -44,8 +44,9 @@ class Objective(nn.Module):
                 raise PPLValueError(f"unknown auxiliary loss {name!r}; choose of {', '.join(AUXILIARY)}")
             self.weights[name], options = split_weight(value)
             self._auxiliary[name] = bind_options(name, AUXILIARY[name], options)
-        if model.mode == "baseline" and {"consistency", "patches"} & set(self.weights):
-            raise PPLValueError('auxiliary losses "consistency" and "patches" need patches; mode "baseline" has none')
+        refused = {"baseline": {"consistency", "patches"}, "control": {"patches"}}.get(model.mode, set())
+        for name in refused & set(self.weights):
+            raise PPLValueError(f"auxiliary loss {name!r} compares or scores patches; mode {model.mode!r} has none")
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import pickle
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from ppl.errors import PPLValueError
+from ppl.train.checkpoint import changed_keys, load_state, rng_state, save_state, set_rng_state
+
+
+def draw():
+    return random.random(), np.random.rand(), np.random.randn(), torch.rand(2).tolist()  # noqa: NPY002
+
+
+def test_all_random_numbers_go_on_where_they_were_through_a_file(tmp_path):
+    np.random.randn()  # noqa: NPY002 - leaves half a pair of normal numbers behind
+    save_state(tmp_path / "state.pt", {"rng": rng_state()})
+    expected = draw(), draw()
+    set_rng_state(load_state(tmp_path / "state.pt")["rng"])
+    assert (draw(), draw()) == expected
+
+
+def test_a_state_cannot_run_code(tmp_path):
+    class Harm:
+        def __reduce__(self):
+            return (pytest.fail, ("code ran",))
+
+    torch.save({"done": Harm()}, tmp_path / "state.pt")
+    with pytest.raises(PPLValueError, match="is not a training state"):
+        load_state(tmp_path / "state.pt")
+
+
+@pytest.mark.parametrize("content", [b"", b"text", pickle.dumps([1, 2], protocol=2)])
+def test_what_is_no_state_is_refused(content, tmp_path):
+    (tmp_path / "state.pt").write_bytes(content)
+    with pytest.raises(PPLValueError, match="delete it to start afresh"):
+        load_state(tmp_path / "state.pt")
+
+
+def test_an_interrupted_write_leaves_the_old_state(tmp_path):
+    save_state(tmp_path / "state.pt", {"epoch": 1})
+
+    class Broken:
+        def __reduce__(self):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        save_state(tmp_path / "state.pt", {"epoch": 2, "broken": Broken()})
+    assert load_state(tmp_path / "state.pt") == {"epoch": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
+
+
+def test_changes_are_named_with_both_values():
+    assert changed_keys({"a": (1, 2), "b": None}, {"a": [1, 2], "b": None}) == []
+    assert changed_keys({"lr": 1e-3, "old": 1}, {"lr": 1e-4, "new": 2}) == [
+        *("lr (0.001 -> 0.0001)", "new (None -> 2)", "old (1 -> None)")
+    ]

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from ppl.train import TrainConfig
+from ppl.train.config import RUNTIME_KEYS
+
+
+def test_every_key_has_a_description():
+    assert all(field.description for field in TrainConfig.model_fields.values())
+    assert set(TrainConfig.model_fields) >= RUNTIME_KEYS
+
+
+def test_settings_survive_json():
+    config = TrainConfig(size=(64, 48), auxiliary={"patches": {"weight": 0.5, "pool": "max"}}, clip_grad=1.0)
+    assert TrainConfig.model_validate_json(config.model_dump_json()) == config
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epoch": 3}, "Extra inputs are not permitted"),
+        ({"epochs": 0}, "greater than or equal to 1"),
+        ({"schedule": "progresive"}, "unknown schedule 'progresive'; choose auto, progressive"),
+        ({"loss": "softmax"}, "unknown loss 'softmax'; choose one of"),
+        ({"loss_options": {"gamma": 2}}, "has no option 'gamma'"),
+        ({"auxiliary": {"consistancy": 1.0}}, "unknown auxiliary loss 'consistancy'"),
+        ({"auxiliary": {"patches": {"pol": "max"}}}, "has no option 'pol'; it knows pool, sharpness"),
+        ({"epochs": 3, "warmup_epochs": 3}, "leaves none of 3 epochs"),
+        ({"precision": "half"}, "'no', 'bf16' or 'fp16'"),
+    ],
+)
+def test_what_cannot_work_is_refused_at_once(options, message):
+    with pytest.raises(ValidationError, match=message):
+        TrainConfig(**options)

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ppl.errors import PPLValueError
+from ppl.train.losses import multilabel_soft_margin
+from ppl.train.objective import Objective
+from ppl.train.schedules import PLAIN
+
+
+@pytest.fixture
+def batch():
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(2, 3, 64, 64, generator=generator), torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
+
+
+@pytest.mark.parametrize("mode", ["baseline", "control", "progressive", "explicit"])
+def test_without_further_losses_it_is_the_loss_of_the_models_logits(mode, make_model, batch):
+    model = make_model(mode).eval()
+    objective = Objective(model, multilabel_soft_margin)
+    losses = objective(*batch, torch.ones(()))
+    assert objective.names == ("loss",)
+    torch.testing.assert_close(losses[0], F.binary_cross_entropy_with_logits(model(batch[0]), batch[1]))
+
+
+def test_further_losses_are_added_with_their_weights_and_the_ramp(make_model, batch):
+    model = make_model().eval()
+    objective = Objective(model, multilabel_soft_margin, {"consistency": 4.0, "branches": {"weight": 0.5}})
+    total, classes, consistency, branches = objective(*batch, torch.tensor(0.25)).tolist()
+    assert objective.names == ("loss", "loss_class", "loss_consistency", "loss_branches")
+    assert total == pytest.approx(classes + 0.25 * (4.0 * consistency + 0.5 * branches))
+    patched, whole = model.branch_class_maps(batch[0])
+    picked = batch[1].bool()
+    assert consistency == pytest.approx((patched - whole)[picked].abs().mean().item())
+
+
+def test_stages_move_the_cut(make_model, batch):
+    model = make_model().eval()
+    for norm in model.modules():
+        if isinstance(norm, torch.nn.BatchNorm2d):
+            torch.nn.init.ones_(norm.weight)  # timm begins with residual branches that add nothing
+    objective = Objective(model, multilabel_soft_margin)
+    losses = []
+    for stage in (0, 1, PLAIN):
+        objective.set_stage(stage)
+        losses.append(objective(*batch, torch.ones(())).item())
+    assert len(set(losses)) == 3
+
+
+def test_plain_stage_is_the_linear_classifier_of_the_unpatched_map(make_model, batch):
+    model = make_model("explicit").eval()
+    objective = Objective(model, multilabel_soft_margin)
+    objective.set_stage(PLAIN)
+    features = model.backbone.forward_features(batch[0])
+    weight = sum(classifier.weight for classifier in model.fusion.classifiers)
+    logits = F.conv2d(features, weight).mean(dim=(2, 3))
+    torch.testing.assert_close(objective(*batch, torch.ones(()))[0], multilabel_soft_margin(logits, batch[1]))
+
+
+def test_losses_are_float32_under_autocast(make_model, batch):
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = Objective(make_model(), multilabel_soft_margin, {"patches": 1.0, "equivariance": 1.0})(
+            *batch, torch.ones(())
+        )
+    assert losses.dtype == torch.float32
+    losses[0].backward()
+
+
+def test_losses_about_patches_are_refused_where_there_are_none(make_model):
+    with pytest.raises(PPLValueError, match="mode 'baseline' has none"):
+        Objective(make_model("baseline"), multilabel_soft_margin, {"consistency": 1.0})
+    with pytest.raises(PPLValueError, match="mode 'control' has none"):
+        Objective(make_model("control"), multilabel_soft_margin, {"patches": 1.0})
+    with pytest.raises(PPLValueError, match="unknown auxiliary loss"):
+        Objective(make_model(), multilabel_soft_margin, {"consistancy": 1.0})
