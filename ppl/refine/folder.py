@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ppl.errors import PPLFileNotFoundError, PPLValueError
+from ppl.errors import PPLFileNotFoundError
 from ppl.io import atomic_write, read_image, write_mask
 from ppl.refine.jobs import RefineJob, resize_maps
 from ppl.refine.parallel import FolderSummary, run_jobs
@@ -18,8 +17,6 @@ from ppl.refine.pipeline import Step, apply_steps, parse_steps
 from ppl.refine.probabilities import Background, cams_to_probs
 
 __all__ = ["refine_folder"]
-
-_RECORD = "refine.json"
 
 
 def refine_folder(
@@ -73,46 +70,30 @@ def refine_folder(
         file = step.parameters.get("affinity")
         if isinstance(file, Path) and not file.is_file():
             raise PPLFileNotFoundError(f"step {step.label!r}: no affinity network at {file}")
-    out = Path(out)
-    _keep_record(out, chosen, background, overwrite)
     return run_jobs(
         list(jobs),
-        partial(_refine_one, out=out, steps=chosen, background=background, keep_probs=keep_probs),
-        partial(_result, out),
+        partial(_refine_one, steps=chosen, background=background, keep_probs=keep_probs),
+        Path(out),
+        record={"steps": [step.record() for step in chosen], "background": _named(background)},
         n_jobs=n_jobs,
         overwrite=overwrite,
         progress=progress,
     )
 
 
-def _result(out: Path, job: RefineJob) -> Path:
-    return out / f"{job.stem}.png"
-
-
 def _refine_one(
-    job: RefineJob, *, out: Path, steps: tuple[Step, ...], background: Background, keep_probs: bool
+    job: RefineJob, path: Path, *, steps: tuple[Step, ...], background: Background, keep_probs: bool
 ) -> None:
     image = np.asarray(read_image(job.image))
     maps, classes = job.load()
     probs = cams_to_probs(resize_maps(maps, (image.shape[0], image.shape[1])), background)
     probs = apply_steps(steps, image, probs)
     if keep_probs:
-        with atomic_write(out / f"{job.stem}.npz") as handle:
+        with atomic_write(path.with_name(f"{job.stem}.npz")) as handle:
             np.savez_compressed(handle, probs=probs.astype(np.float16), classes=classes)
     # The mask comes last: where it is, all is.
     values = np.concatenate([[0], classes + 1])
-    write_mask(_result(out, job), values[probs.argmax(axis=0)].astype(np.uint8))
-
-
-def _keep_record(out: Path, steps: tuple[Step, ...], background: Background, overwrite: bool) -> None:
-    """Write down how the results are made; refuse to mix them with those of another way."""
-    record = {"steps": [step.record() for step in steps], "background": _named(background)}
-    text = json.dumps(record, indent=2)
-    path = out / _RECORD
-    if path.exists() and not overwrite and path.read_text(encoding="utf-8") != text:
-        raise PPLValueError(f"{out} holds results of other steps (see {_RECORD}): choose another folder or overwrite")
-    with atomic_write(path, "w") as handle:
-        handle.write(text)
+    write_mask(path, values[probs.argmax(axis=0)].astype(np.uint8))
 
 
 def _named(background: Background) -> float | str:

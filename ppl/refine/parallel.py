@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import joblib
 import torch
@@ -18,9 +19,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from ppl.errors import MissingExtraError, PPLValueError
-from ppl.io import FileWriteError
+from ppl.io import FileWriteError, atomic_write
 
 __all__ = ["BadFile", "FolderSummary", "run_jobs"]
+
+_RECORD = "refine.json"
 
 
 @dataclass(frozen=True)
@@ -62,25 +65,18 @@ class FolderSummary:
         return self.done / self.seconds if self.seconds else 0.0
 
 
-class Job(Protocol):
-    """Anything with a name."""
-
-    @property
-    def stem(self) -> str:
-        """Name of the result, without extension."""
-
-
 def run_jobs(
     jobs: Sequence[Any],
-    work: Callable[[Any], None],
-    result: Callable[[Any], Path],
+    work: Callable[[Any, Path], None],
+    out: Path,
     *,
+    record: Mapping[str, Any],
     n_jobs: int = -1,
     overwrite: bool = False,
     progress: bool = True,
     description: str = "refine",
 ) -> FolderSummary:
-    """Run `work` for every job whose result is not there yet.
+    """Run `work` for every job whose result `out/<stem>.png` is not there yet.
 
     Threads of this process by default: what takes the time releases the interpreter's lock. Inside
     `joblib.parallel_config(backend="loky" | "dask" | "ray")` the same call goes to processes or a cluster; the folders
@@ -88,8 +84,9 @@ def run_jobs(
 
     Args:
         jobs: things with a `stem`; picklable, for a cluster.
-        work: writes a job's result whole or not at all; raises if it cannot.
-        result: path of a job's result.
+        work: gets a job and the path of its result, which it writes whole or not at all; raises if it cannot.
+        out: folder of the results.
+        record: how they are made, for `out/refine.json`. Results made in another way are not mixed in.
         n_jobs: workers; -1 for one per core.
         overwrite: run all jobs, whatever is there.
         progress: a bar with images per second and the time left, on a terminal only.
@@ -99,16 +96,17 @@ def run_jobs(
         What was done. An error in a job makes it a `BadFile`.
 
     Raises:
-        PPLValueError: if two jobs have the same stem.
+        PPLValueError: if two jobs have the same stem, or `out` holds results with another record.
         FileWriteError: if results cannot be written: the next ones could not either.
         MissingExtraError: if a step needs a package that is not installed.
     """
     _check_unique(jobs)
-    waiting = [job for job in jobs if overwrite or not result(job).exists()]
+    _keep_record(out / _RECORD, record, overwrite)
+    waiting = [job for job in jobs if overwrite or not _result(out, job).exists()]
     bad = []
     start = time.perf_counter()
     with _progress_bar(description, len(jobs), len(jobs) - len(waiting), progress) as advance:
-        for failure in _run(partial(_guarded, work), waiting, n_jobs):
+        for failure in _run(partial(_guarded, work, out), waiting, n_jobs):
             if failure is not None:
                 bad.append(failure)
             advance()
@@ -116,6 +114,21 @@ def run_jobs(
     bad.sort(key=lambda file: order[file.stem])
     seconds = time.perf_counter() - start
     return FolderSummary(len(waiting) - len(bad), len(jobs) - len(waiting), tuple(bad), seconds)
+
+
+def _result(out: Path, job: Any) -> Path:
+    return out / f"{job.stem}.png"
+
+
+def _keep_record(path: Path, record: Mapping[str, Any], overwrite: bool) -> None:
+    text = json.dumps(record, indent=2)
+    if path.exists() and not overwrite and path.read_text(encoding="utf-8") != text:
+        raise PPLValueError(
+            f"{path.parent} holds results that were made in another way (see {path.name}): choose another folder, or"
+            " overwrite them"
+        )
+    with atomic_write(path, "w") as handle:
+        handle.write(text)
 
 
 def _check_unique(jobs: Sequence[Any]) -> None:
@@ -126,9 +139,9 @@ def _check_unique(jobs: Sequence[Any]) -> None:
         seen.add(job.stem)
 
 
-def _guarded(work: Callable[[Any], None], job: Any) -> BadFile | None:
+def _guarded(work: Callable[[Any, Path], None], out: Path, job: Any) -> BadFile | None:
     try:
-        work(job)
+        work(job, _result(out, job))
     except (FileWriteError, MissingExtraError):
         raise
     except Exception as error:  # one broken image must not end a run of thousands

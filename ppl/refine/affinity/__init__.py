@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from ppl.refine.affinity.inference import AffinityMaps, load_affinity, predict_affinity, save_affinity
+from ppl.refine.affinity.labels import confident_label_folder, confident_labels
+from ppl.refine.affinity.learning import learn_affinity
+from ppl.refine.affinity.losses import affinity_loss
 from ppl.refine.affinity.network import AffinityNetwork
+from ppl.refine.affinity.training import AffinityConfig, AffinitySummary, fit_affinity
+from ppl.refine.affinity.views import LabelledImages
 
 __all__ = [
+    "AffinityConfig",
     "AffinityMaps",
     "AffinityNetwork",
+    "AffinitySummary",
+    "LabelledImages",
+    "affinity_loss",
+    "confident_label_folder",
+    "confident_labels",
+    "fit_affinity",
+    "learn_affinity",
     "load_affinity",
     "predict_affinity",
     "save_affinity",

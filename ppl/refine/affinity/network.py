@@ -121,9 +121,11 @@ class AffinityNetwork(nn.Module):
         stride: pixels per cell of the output; 4 for edges and 8 for features by default, as in IRN and PSA.
         stages: dotted names of the stages of a module that does not name them itself.
         backbone_options: further arguments for timm.
+        weights: the backbone's `state_dict`, such as a trained classifier's; what it has beyond is left out.
 
     Raises:
-        PPLValueError: for an unknown kind, a stride below 1, or a backbone whose stages are not to be found.
+        PPLValueError: for an unknown kind, a stride below 1, a backbone whose stages are not to be found, or weights
+            that do not fit it.
 
     Example:
         >>> network = AffinityNetwork("test_resnet", kind="edges")
@@ -144,6 +146,7 @@ class AffinityNetwork(nn.Module):
         stride: int | None = None,
         stages: Sequence[str] | None = None,
         backbone_options: Mapping[str, Any] | None = None,
+        weights: Mapping[str, torch.Tensor] | None = None,
     ) -> None:
         super().__init__()
         if kind not in HEADS:
@@ -158,6 +161,8 @@ class AffinityNetwork(nn.Module):
             module = timm.create_model(backbone, pretrained=False, num_classes=0, **dict(backbone_options or {}))
         else:
             module = backbone
+        if weights is not None:
+            _load_backbone(module, weights)
         # Everything that `load_affinity` needs to build the network again; None: the backbone is not timm's own.
         self.config: dict[str, Any] = {
             "backbone": backbone if isinstance(backbone, str) else None,
@@ -209,3 +214,14 @@ class AffinityNetwork(nn.Module):
                 grid = image_grid(output.shape[1] - stage.prefix_tokens, size, stage.reduction)
             levels.append(to_map(output, stage, grid))
         return [*levels, final]
+
+
+def _load_backbone(module: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
+    own = module.state_dict()
+    missing = [name for name, value in own.items() if name not in weights or weights[name].shape != value.shape]
+    if missing:
+        raise PPLValueError(
+            f"the weights do not fit the backbone: {len(missing)} of {len(own)} tensors, such as {missing[0]!r}, are"
+            " missing or have another shape; pass backbone.state_dict() of the same architecture"
+        )
+    module.load_state_dict({name: weights[name] for name in own})

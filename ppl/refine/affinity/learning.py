@@ -1,0 +1,79 @@
+"""From CAM files to a trained affinity network in one call."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+
+from ppl.refine.affinity.labels import Recipe, confident_label_folder
+from ppl.refine.affinity.network import AffinityNetwork
+from ppl.refine.affinity.training import AffinityConfig, AffinitySummary, fit_affinity
+from ppl.refine.affinity.views import LabelledImages
+from ppl.refine.jobs import RefineJob
+
+__all__ = ["learn_affinity"]
+
+
+def learn_affinity(
+    jobs: Iterable[RefineJob],
+    out: str | os.PathLike[str],
+    network: AffinityNetwork,
+    config: AffinityConfig | None = None,
+    *,
+    foreground: float = 0.30,
+    background: float = 0.05,
+    steps: Recipe = "crf: irn",
+    n_jobs: int = -1,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+) -> AffinitySummary:
+    """Make confident labels of CAMs and train an affinity network on them; both parts resume.
+
+    Its result is what the step `random_walk: {affinity: out/affinity.safetensors}` takes.
+
+    Args:
+        jobs: the images and their CAMs; those that are bad are left out.
+        out: folder of `labels/`, the state and `affinity.safetensors`.
+        network: what to train.
+        config: how.
+        foreground: as for `confident_labels`, like the next two.
+        background: background score that must win for background.
+        steps: refinement of the labels.
+        n_jobs: workers for the labels; -1 for one per core.
+        device: where to train; by default a GPU if there is one.
+        progress: bars on a terminal.
+
+    Returns:
+        The losses and the path of the network.
+
+    Raises:
+        PPLValueError: if no image could be labelled, or `out` holds results of another configuration.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from PIL import Image
+        >>> with tempfile.TemporaryDirectory() as name:
+        ...     folder = Path(name)
+        ...     Image.new("RGB", (48, 48)).save(folder / "a.png")
+        ...     job = RefineJob("a", folder / "a.png", lambda: (np.eye(6, dtype=np.float32)[None], np.array([2])))
+        ...     config = AffinityConfig(epochs=1, crop=48, radius=3)
+        ...     summary = learn_affinity([job], folder / "out", AffinityNetwork("test_resnet"), config, steps=None)
+        ...     summary.path.relative_to(folder).as_posix()
+        'out/affinity.safetensors'
+    """
+    out, jobs = Path(out), list(jobs)
+    confident_label_folder(
+        jobs,
+        out / "labels",
+        foreground=foreground,
+        background=background,
+        steps=steps,
+        n_jobs=n_jobs,
+        progress=progress,
+    )
+    pairs = LabelledImages([(job.image, out / "labels" / f"{job.stem}.png") for job in jobs])
+    return fit_affinity(network, pairs, config, out=out, device=device, progress=progress)

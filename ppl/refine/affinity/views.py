@@ -1,0 +1,138 @@
+"""Images with their label maps, and the random views of them that training sees."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch.utils.data import Dataset
+
+from ppl.errors import PPLValueError
+from ppl.io import read_image, read_mask
+from ppl.refine.affinity.labels import UNSURE
+
+__all__ = ["LabelledImages", "RandomViews", "random_view"]
+
+
+class LabelledImages(Dataset[tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]):
+    """Pictures and label maps that lie in files.
+
+    Args:
+        files: picture and palette PNG of each; pairs without label map are left out: what could not be labelled was
+            reported by the run that labelled.
+
+    Example:
+        >>> len(LabelledImages([("a.jpg", "labels/a.png")]))
+        0
+    """
+
+    def __init__(self, files: Iterable[tuple[str | os.PathLike[str], str | os.PathLike[str]]]) -> None:
+        self.pairs = [(Path(image), Path(labels)) for image, labels in files if Path(labels).is_file()]
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+        image, labels = self.pairs[index]
+        return np.array(read_image(image)), read_mask(labels)
+
+
+def random_view(
+    image: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    crop: int,
+    scale: tuple[float, float],
+    fill: torch.Tensor,
+    generator: torch.Generator,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Resize by a random factor, mirror half of the time, and cut a square out, padded where the image ends.
+
+    Args:
+        image: `(3, H, W)` in [0, 1].
+        labels: `(H, W)` integers.
+        crop: side of the square in pixels.
+        scale: lowest and highest factor.
+        fill: `(3, 1, 1)` colour of the padding; its labels are unsure.
+        generator: source of all chance.
+
+    Returns:
+        `(3, crop, crop)` and `(crop, crop)`.
+
+    Example:
+        >>> chance = torch.Generator().manual_seed(0)
+        >>> view, labels = random_view(torch.zeros(3, 9, 7), torch.zeros(9, 7, dtype=torch.long), crop=8,
+        ...                            scale=(0.5, 1.5), fill=torch.zeros(3, 1, 1), generator=chance)
+        >>> view.shape, labels.shape
+        (torch.Size([3, 8, 8]), torch.Size([8, 8]))
+    """
+    chance = torch.rand(4, generator=generator).tolist()
+    factor = scale[0] + chance[0] * (scale[1] - scale[0])
+    size = [max(1, round(side * factor)) for side in labels.shape]
+    image = F.interpolate(image[None], size, mode="bilinear", align_corners=False, antialias=factor < 1)[0]
+    labels = F.interpolate(labels[None, None].float(), size, mode="nearest-exact")[0, 0].long()
+    if chance[1] < 0.5:
+        image, labels = image.flip(-1), labels.flip(-1)
+    view, view_labels = fill.expand(3, crop, crop).clone(), torch.full((crop, crop), UNSURE)
+    source, target = zip(*(_overlap(side, crop, c) for side, c in zip(size, chance[2:], strict=True)), strict=True)
+    view[:, target[0], target[1]] = image[:, source[0], source[1]]
+    view_labels[target] = labels[source]
+    return view, view_labels
+
+
+def _overlap(side: int, crop: int, chance: float) -> tuple[slice, slice]:
+    """Where a random crop meets the image along one axis: in the image, and in the crop."""
+    start = round(chance * (side - crop))  # negative where the image is the shorter one
+    length = min(side, crop)
+    return slice(max(start, 0), max(start, 0) + length), slice(max(-start, 0), max(-start, 0) + length)
+
+
+class RandomViews(Dataset[tuple[torch.Tensor, torch.Tensor]]):
+    """A random view of every pair, another one each epoch, the same ones for the same seed.
+
+    Args:
+        pairs: map-style dataset of `(image, labels)`: `(H, W, 3)` uint8 and `(H, W)` integers, numpy or torch.
+        crop: side of the views.
+        scale: range of the random factor.
+        fill: `(3, 1, 1)` colour of the padding.
+        seed: of all chance.
+
+    Example:
+        >>> pairs = [(np.zeros((9, 7, 3), np.uint8), np.zeros((9, 7), np.uint8))]
+        >>> RandomViews(pairs, crop=8, scale=(1, 1), fill=torch.zeros(3, 1, 1), seed=0)[0][0].shape
+        torch.Size([3, 8, 8])
+    """
+
+    def __init__(
+        self, pairs: Any, *, crop: int, scale: tuple[float, float], fill: torch.Tensor, seed: int, epoch: int = 0
+    ) -> None:
+        self.pairs, self.crop, self.scale, self.fill = pairs, crop, scale, fill
+        self.seed, self.epoch = seed, epoch
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        image, labels = (torch.as_tensor(part) for part in self.pairs[index])
+        if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != torch.uint8 or labels.shape != image.shape[:2]:
+            raise PPLValueError(
+                f"pair {index} must be an image (H, W, 3) uint8 and labels (H, W), got {tuple(image.shape)}"
+                f" {image.dtype} and {tuple(labels.shape)}"
+            )
+        # One seed per (seed, epoch, index), so that neither workers nor a resumed run change the views.
+        state = np.random.SeedSequence([self.seed, self.epoch, index]).generate_state(1, np.uint64)
+        generator = torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
+        return random_view(
+            image.permute(2, 0, 1) / 255.0,
+            labels.long(),
+            crop=self.crop,
+            scale=self.scale,
+            fill=self.fill,
+            generator=generator,
+        )

@@ -1,0 +1,79 @@
+"""Confident labels against IRN's rule written out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ppl.errors import PPLValueError
+from ppl.io import read_mask
+from ppl.refine import crf_from_labels, jobs_from_folders
+from ppl.refine.affinity import confident_label_folder, confident_labels
+
+
+@pytest.fixture
+def scene():
+    random = np.random.default_rng(0)
+    image = random.integers(0, 256, (16, 18, 3)).astype(np.uint8)
+    return image, random.random((2, 16, 18)).astype(np.float32) ** 2
+
+
+def test_irns_rule(scene):
+    image, maps = scene
+
+    def hard(score):
+        stack = np.concatenate([np.full((1, 16, 18), score, np.float32), maps])
+        return crf_from_labels(image, stack.argmax(axis=0), 3, gt_prob=0.7, bilateral_sxy=50, bilateral_srgb=5).argmax(
+            0
+        )
+
+    sure, generous = hard(0.5), hard(0.1)
+    expected = np.array([255, 4, 9])[sure]
+    expected[(sure == 0) & (generous == 0)] = 0
+    np.testing.assert_array_equal(confident_labels(image, maps, [3, 8], foreground=0.5, background=0.1), expected)
+
+
+def test_without_refinement_it_is_two_thresholds(scene):
+    image, maps = scene
+    labels = confident_labels(image, maps, steps=None)
+    best = maps.max(axis=0)
+    np.testing.assert_array_equal(labels == 0, best <= 0.05)
+    np.testing.assert_array_equal(labels == 255, (best > 0.05) & (best <= 0.30))
+    np.testing.assert_array_equal(labels[best > 0.30], (maps.argmax(axis=0) + 1)[best > 0.30])
+
+
+def test_an_image_of_no_class_is_background(scene):
+    assert not confident_labels(scene[0], np.zeros((0, 16, 18), np.float32)).any()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"foreground": 0.1, "background": 0.2}, "background=0.2"),
+        ({"classes": [1]}, "2 numbers"),
+        ({"classes": [1, 254]}, "254"),
+        ({"steps": "crff"}, "did you mean 'crf'"),
+    ],
+)
+def test_bad_input_is_named(scene, change, words):
+    with pytest.raises(PPLValueError, match=words):
+        confident_labels(*scene, **change)
+
+
+def test_folders(tmp_path, scene):
+    for name in ("images", "cams"):
+        (tmp_path / name).mkdir()
+    for stem in "ab":
+        Image.fromarray(scene[0]).save(tmp_path / "images" / f"{stem}.png")
+        np.savez(tmp_path / "cams" / f"{stem}.npz", maps=scene[1], classes=np.array([3, 8]))
+    (tmp_path / "cams" / "c.npz").write_bytes(b"")
+    jobs = jobs_from_folders(tmp_path / "images", tmp_path / "cams")
+    summary = confident_label_folder(jobs, tmp_path / "out", steps="guided_filter: 1", n_jobs=2)
+    assert summary.done == 2 and [file.stem for file in summary.bad] == ["c"]
+    expected = confident_labels(*scene, [3, 8], steps="guided_filter: 1")
+    np.testing.assert_array_equal(read_mask(tmp_path / "out" / "b.png"), expected)
+    with pytest.raises(PPLValueError, match="foreground=2"):
+        confident_label_folder(jobs, tmp_path / "other", foreground=2)
+    with pytest.raises(PPLValueError, match="another way"):
+        confident_label_folder(jobs, tmp_path / "out", steps=None)

@@ -1,0 +1,174 @@
+"""Training the head: it learns what it should, resumes exactly, and reads files."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pydantic import ValidationError
+
+from ppl.errors import PPLValueError
+from ppl.io import write_mask
+from ppl.refine import RefineJob, random_walk, refine_folder
+from ppl.refine.affinity import (
+    AffinityConfig,
+    AffinityNetwork,
+    LabelledImages,
+    fit_affinity,
+    learn_affinity,
+    load_affinity,
+    training,
+)
+from ppl.refine.affinity.views import RandomViews, random_view
+
+
+def boxes(count, size=64):
+    """Bright boxes on a dark ground, their outline unsure."""
+    random = np.random.default_rng(0)
+    pairs = []
+    for _ in range(count):
+        top, left = random.integers(8, 24, 2)
+        bottom, right = random.integers(40, 56, 2)
+        labels = np.zeros((size, size), np.uint8)
+        labels[top - 2 : bottom + 2, left - 2 : right + 2] = 255
+        labels[top:bottom, left:right] = 1
+        image = np.full((size, size, 3), 40, np.uint8)
+        image[top:bottom, left:right] = (220, 60, 60)
+        pairs.append((image, labels))
+    return pairs
+
+
+def config(**changes):
+    return AffinityConfig(
+        **{"epochs": 2, "batch_size": 4, "crop": 64, "radius": 5, "scale": (1, 1), "momentum": 0.9, **changes}
+    )
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    return AffinityNetwork("test_resnet")
+
+
+def test_it_learns_boundaries(network, tmp_path):
+    pairs = boxes(8)
+    summary = fit_affinity(network, pairs, config(epochs=12), out=tmp_path)
+    assert summary.losses[-1] < 0.6 * summary.losses[0]
+    image, labels = pairs[0]
+    edges = load_affinity(summary.path)(image).edges.numpy()
+    inside = labels[2::4, 2::4] == 1
+    seed = np.zeros((1, *inside.shape), np.float32)
+    seed[0, 8, 8] = 1
+    walked = random_walk(seed, edges, steps=64)[0]
+    assert walked[inside].mean() > 3 * walked[~inside].mean()
+
+
+def test_features_learn_too(tmp_path):
+    torch.manual_seed(0)
+    network = AffinityNetwork("test_resnet", kind="features", stride=4)
+    summary = fit_affinity(network, boxes(8), config(epochs=6, lr=0.05), out=tmp_path)
+    assert summary.losses[-1] < summary.losses[0]
+
+
+def test_a_stopped_run_ends_as_one_that_was_not(network, tmp_path, monkeypatch):
+    pairs = boxes(6)
+    whole = fit_affinity(network, pairs, config(epochs=3), out=tmp_path / "whole")
+    expected = {name: value.clone() for name, value in network.head.state_dict().items()}
+
+    step, calls = training._train_step, []
+
+    def stopping(*arguments):
+        calls.append(1)
+        if len(calls) == 4:  # in the middle of the second epoch
+            raise KeyboardInterrupt
+        return step(*arguments)
+
+    monkeypatch.setattr(training, "_train_step", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        fit_affinity(network, pairs, config(epochs=3), out=tmp_path / "stopped")
+    monkeypatch.undo()
+    assert not (tmp_path / "stopped" / "affinity.safetensors").exists()
+    resumed = fit_affinity(network, pairs, config(epochs=3), out=tmp_path / "stopped")
+    assert resumed.losses == whole.losses
+    assert all(torch.equal(value, expected[name]) for name, value in network.head.state_dict().items())
+
+
+def test_chance_comes_from_the_seed_alone(network, tmp_path):
+    state = torch.get_rng_state()
+    first = fit_affinity(network, boxes(4), config(epochs=1, scale=(0.5, 1.5)), out=tmp_path / "a")
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.rand(3)
+    second = fit_affinity(network, boxes(4), config(epochs=1, scale=(0.5, 1.5)), out=tmp_path / "b")
+    third = fit_affinity(network, boxes(4), config(epochs=1, scale=(0.5, 1.5), seed=1), out=tmp_path / "c")
+    assert first.losses == second.losses != third.losses
+
+
+def test_the_state_of_another_configuration_is_refused(network, tmp_path):
+    fit_affinity(network, boxes(2), config(epochs=1), out=tmp_path)
+    with pytest.raises(PPLValueError, match="another configuration"):
+        fit_affinity(network, boxes(2), config(epochs=2), out=tmp_path)
+
+
+def test_files(network, tmp_path):
+    for index, (image, labels) in enumerate(boxes(3)):
+        Image.fromarray(image).save(tmp_path / f"{index}.jpg", quality=95)
+        if index:
+            write_mask(tmp_path / "labels" / f"{index}.png", labels)
+    pairs = LabelledImages((path, tmp_path / "labels" / f"{path.stem}.png") for path in sorted(tmp_path.glob("*.jpg")))
+    assert len(pairs) == 2  # the first has no labels
+    np.testing.assert_array_equal(pairs[1][1], boxes(3)[2][1])
+    assert fit_affinity(network, pairs, config(epochs=1, num_workers=1), out=tmp_path / "out").path.is_file()
+
+
+def test_from_cams_to_masks_without_a_line_between(network, tmp_path):
+    jobs = []
+    for index, (image, labels) in enumerate(boxes(4)):
+        Image.fromarray(image).save(tmp_path / f"{index}.png")
+        np.savez(tmp_path / f"{index}.npz", maps=(labels == 1)[None].astype(np.float32), classes=np.array([2]))
+        jobs.append(RefineJob(str(index), tmp_path / f"{index}.png", tmp_path / f"{index}.npz"))
+    jobs.append(RefineJob("gone", tmp_path / "gone.png", tmp_path / "gone.npz"))
+    summary = learn_affinity(jobs, tmp_path / "affinity", network, config(epochs=1), steps="guided_filter: 2")
+    steps = {"random_walk": {"affinity": str(summary.path), "steps": 16}}
+    done = refine_folder(jobs, tmp_path / "masks", steps)
+    assert done.done == 4 and [file.stem for file in done.bad] == ["gone"]
+
+
+def test_views_keep_image_and_labels_together():
+    labels = torch.arange(30 * 40).view(30, 40) % 200
+    image = (labels.float() / 200).expand(3, 30, 40)
+    for seed in range(8):
+        chance = torch.Generator().manual_seed(seed)
+        view, view_labels = random_view(
+            image, labels, crop=34, scale=(1, 1), fill=torch.full((3, 1, 1), 0.25), generator=chance
+        )
+        known = view_labels != 255
+        assert known.sum() == 30 * 34  # all rows, and as many columns as fit
+        torch.testing.assert_close(view[0][known] * 200, view_labels[known].float())
+        assert (view[:, ~known] == 0.25).all()
+
+
+def test_views_change_with_the_epoch_alone():
+    views = RandomViews(boxes(1), crop=48, scale=(0.5, 1.5), fill=torch.zeros(3, 1, 1), seed=0)
+    first, again = views[0], views[0]
+    views.epoch = 1
+    assert torch.equal(first[0], again[0]) and not torch.equal(first[0], views[0][0])
+
+
+@pytest.mark.parametrize(
+    ("pairs", "words"),
+    [
+        ([], "no images"),
+        ([(np.zeros((3, 9, 9), np.uint8), np.zeros((9, 9), np.uint8))], "pair 0"),
+        ([(np.zeros((9, 9, 3), np.float32), np.zeros((9, 9), np.uint8))], "float32"),
+        ([(np.zeros((9, 9, 3), np.uint8), np.zeros((9, 8), np.uint8))], r"\(9, 8\)"),
+    ],
+)
+def test_bad_pairs_are_named(network, tmp_path, pairs, words):
+    with pytest.raises(PPLValueError, match=words):
+        fit_affinity(network, pairs, config(), out=tmp_path)
+
+
+def test_unknown_keys_are_refused():
+    with pytest.raises(ValidationError, match="learning_rate"):
+        AffinityConfig(learning_rate=1)
