@@ -1,0 +1,150 @@
+"""Which refiner gains how much: mIoU before and after each one, with the seconds that it takes.
+
+    python benchmarks/refine/which.py DATASET --split val --corrupt blur:8 stride:16 --limit 60 --out results.csv
+    python benchmarks/refine/which.py DATASET --split val --cams RUN/cams/val --background 0.2 0.3 --out results.csv
+
+Without `--cams`, the ground-truth masks are corrupted, and the refiners are to recover them: `blur:S` blurs them by a
+Gaussian of S pixels, `stride:N` averages them over cells of N pixels and enlarges those, as a network's output is. The
+labels that an image has are known, as they are to a method that starts from tags. Seconds are CPU time of the thread
+that refines one image.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import time
+from pathlib import Path
+
+import joblib
+import numpy as np
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.table import Table
+from scipy import ndimage
+
+from ppl.data import open_dataset
+from ppl.io import read_image, read_mask
+from ppl.metrics import ConfusionMatrix
+from ppl.refine import PRESETS, apply_steps, cams_to_probs, load_cams, parse_steps
+from ppl.refine.jobs import resize_maps
+
+REFINERS = [
+    "none",
+    *(f"crf: {name}" for name in PRESETS),
+    "pixel_adaptive: 10",
+    "pixel_adaptive: 20",
+    "guided_filter: 8",
+    "guided_filter: 16",
+    "superpixels: slic",
+    "superpixels: felzenszwalb",
+    "random_walk: {steps: 4}",
+    "random_walk: {steps: 16}",
+    "pixel_adaptive: 10, crf: irn",
+]
+
+
+def one_hot(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities of the labels that are there, background first, and the labels."""
+    labels = np.union1d([0], np.setdiff1d(mask, [255]))
+    maps = (mask[None] == labels[:, None, None]).astype(np.float32)
+    maps[0] += mask == 255
+    return maps, labels
+
+
+def corrupt(maps: np.ndarray, how: str) -> np.ndarray:
+    kind, _, amount = how.partition(":")
+    if kind == "blur":
+        return ndimage.gaussian_filter(maps, (0, float(amount), float(amount)), mode="nearest")
+    height, width = maps.shape[1:]
+    cells = (-(-height // int(amount)), -(-width // int(amount)))
+    small = F.interpolate(torch.from_numpy(maps)[None], cells, mode="area")
+    return F.interpolate(small, (height, width), mode="bilinear", align_corners=False)[0].numpy()
+
+
+def start_of(sample, source: str, cams: Path | None) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Image, ground truth, and what a refiner gets: probabilities and the label of each channel."""
+    image, target = np.asarray(read_image(sample.image)), read_mask(sample.mask)
+    if cams is None:
+        maps, labels = one_hot(target)
+        return image, target, corrupt(maps, source), labels
+    maps, classes = load_cams(cams / f"{sample.stem}.npz")
+    probs = cams_to_probs(resize_maps(maps, image.shape[:2]), float(source.partition(":")[2]))
+    return image, target, probs, np.concatenate([[0], classes + 1])
+
+
+def evaluate(samples, source, steps, cams, num_classes, n_jobs):
+    def one(sample):
+        image, target, probs, labels = start_of(sample, source, cams)
+        start = time.thread_time()
+        refined = apply_steps(steps, image, probs)
+        seconds = time.thread_time() - start
+        return target, labels[refined.argmax(axis=0)], seconds
+
+    matrix, times = ConfusionMatrix(num_classes), []
+    for target, prediction, seconds in joblib.Parallel(n_jobs, prefer="threads", return_as="generator")(
+        joblib.delayed(one)(sample) for sample in samples
+    ):
+        matrix.update(target, prediction)
+        times.append(seconds)
+    return 100 * float(matrix.compute()["miou"]), float(np.median(times))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", type=Path)
+    parser.add_argument("--split", default="val")
+    parser.add_argument("--cams", type=Path, help="folder of .npz files; without it, corrupted masks")
+    parser.add_argument("--background", type=float, nargs="+", default=[0.2], help="scores, with --cams")
+    parser.add_argument("--corrupt", nargs="+", default=["blur:8", "stride:16"])
+    parser.add_argument("--steps", nargs="+", default=REFINERS, help="each as a recipe writes it")
+    parser.add_argument("--limit", type=int, help="so many images, evenly spread over the split")
+    parser.add_argument("--jobs", type=int, default=-1)
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+
+    chosen = [(name, parse_steps(None if name == "none" else name)) for name in arguments.steps]
+    dataset = open_dataset(arguments.dataset, arguments.split)
+    samples = [sample for sample in dataset if sample.mask is not None]
+    if arguments.cams is not None:
+        samples = [sample for sample in samples if (arguments.cams / f"{sample.stem}.npz").is_file()]
+    if arguments.limit and arguments.limit < len(samples):
+        samples = [samples[i] for i in np.linspace(0, len(samples) - 1, arguments.limit).astype(int)]
+    torch.set_num_threads(1)
+    sources = [f"cam:{score}" for score in arguments.background] if arguments.cams else arguments.corrupt
+
+    rows = []
+    for source in sources:
+        before = evaluate(samples, source, (), arguments.cams, len(dataset.classes) + 1, arguments.jobs)[0]
+        for name, steps in chosen:
+            evaluate(samples[:1], source, steps, arguments.cams, len(dataset.classes) + 1, 1)  # compiles
+            after, seconds = evaluate(samples, source, steps, arguments.cams, len(dataset.classes) + 1, arguments.jobs)
+            rows.append(
+                {
+                    "start": source,
+                    "images": str(len(samples)),
+                    "refine": name,
+                    "miou_before": f"{before:.2f}",
+                    "miou_after": f"{after:.2f}",
+                    "gain": f"{after - before:+.2f}",
+                    "cpu_s_per_image": f"{seconds:.3f}",
+                }
+            )
+            print(rows[-1], flush=True) if not Console().is_terminal else None
+            if arguments.out:
+                arguments.out.parent.mkdir(parents=True, exist_ok=True)
+                with arguments.out.open("w", newline="") as handle:
+                    writer = csv.DictWriter(handle, rows[0])
+                    writer.writeheader()
+                    writer.writerows(rows)
+    table = Table(title=f"{arguments.dataset.name} {arguments.split}, {len(samples)} images")
+    for name in rows[0]:
+        table.add_column(name)
+    for row in rows:
+        table.add_row(*row.values())
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
