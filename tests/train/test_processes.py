@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from ppl.models import load_model
+from ppl.train import fit
+
+SHARE = """
+import sys
+import torch
+from ppl.data import read_folder
+from ppl.models import create_model
+from ppl.train import TrainConfig, fit
+
+root, out, config = sys.argv[1], sys.argv[2], TrainConfig.model_validate_json(sys.argv[3])
+torch.set_num_threads(1)
+torch.manual_seed(0)
+model = create_model("test_resnet", 3, cuts=["layer2", "layer3"], pretrained=False)
+fit(model, read_folder(root, "train"), read_folder(root, "val"), config, out, device="cpu")
+torch.distributed.destroy_process_group()
+"""
+
+
+def run_together(arguments, count):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {
+        "WORLD_SIZE": str(count),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "ACCELERATE_USE_CPU": "true",
+    }
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", SHARE, *arguments],
+            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(count)
+    ]
+    errors = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0] * count, "\n".join(errors)
+
+
+def test_two_processes_train_as_one_with_twice_the_batch(
+    colours_root, colours, colours_val, make_model, make_config, tmp_path
+):
+    options = {"epochs": 3, "warmup_epochs": 1, "batch_norm": "frozen", "clip_grad": 1.0, "ema_decay": 0.5}
+    config = make_config(batch_size=3, accumulate=2, **options)
+    run_together([str(colours_root), str(tmp_path / "two"), config.model_dump_json()], 2)
+    fit(make_model(), colours, colours_val, make_config(batch_size=6, accumulate=2, **options), tmp_path / "one")
+    two, one = (
+        [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("two", "one")
+    )
+    assert [line["loss"] for line in two] == pytest.approx([line["loss"] for line in one], rel=1e-4)
+    assert [line["val_map"] for line in two] == pytest.approx([line["val_map"] for line in one], abs=1e-2)
+    weights = [load_model(tmp_path / name / "last.safetensors").state_dict() for name in ("two", "one")]
+    for key, tensor in weights[1].items():
+        torch.testing.assert_close(weights[0][key], tensor, rtol=1e-2, atol=1e-3)
