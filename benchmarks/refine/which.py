@@ -33,15 +33,14 @@ from ppl.refine.jobs import resize_maps
 REFINERS = [
     "none",
     *(f"crf: {name}" for name in PRESETS),
-    "pixel_adaptive: 10",
-    "pixel_adaptive: 20",
+    "pixel_adaptive",
+    "pixel_adaptive: {iterations: 5, dilations: [1, 2, 4]}",
+    "guided_filter: 4",
     "guided_filter: 8",
-    "guided_filter: 16",
     "superpixels: slic",
     "superpixels: felzenszwalb",
-    "random_walk: {steps: 4}",
-    "random_walk: {steps: 16}",
-    "pixel_adaptive: 10, crf: irn",
+    "random_walk",
+    "crf: irn, pixel_adaptive: {iterations: 5, dilations: [1, 2, 4]}",
 ]
 
 

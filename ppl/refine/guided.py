@@ -23,8 +23,8 @@ def guided_filter(
     image: npt.NDArray[np.generic] | torch.Tensor,
     maps: Array,
     *,
-    radius: Annotated[int, Field(ge=0)] = 16,
-    eps: Annotated[float, Field(gt=0)] = 1e-3,
+    radius: Annotated[int, Field(ge=0)] = 8,
+    eps: Annotated[float, Field(gt=0)] = 1e-4,
 ) -> Array:
     """Filter maps with the colour image as their guide.
 

@@ -13,7 +13,6 @@ import yaml
 
 from ppl.errors import PPLTypeError, PPLValueError
 from ppl.refine.arrays import as_tensor, like
-from ppl.refine.crf import crf_backend
 from ppl.refine.parameters import check_parameters, known_parameters, nearest
 from ppl.refine.steps import REFINERS
 
@@ -57,15 +56,14 @@ class Step:
         return f"{self.name}: {', '.join(first + rest)}" if first or rest else self.name
 
     def record(self) -> dict[str, Any]:
-        """What ran, for a manifest: the name, every parameter with its default, and the CRF's engine.
+        """What ran, for a manifest: the name and the value of every parameter, the CRF's numbers and engine included.
 
         Returns:
             A dictionary that JSON can hold.
         """
-        defaults = known_parameters(REFINERS[self.name].function)
-        parameters = {name: _plain(self.parameters.get(name, default)) for name, default in defaults.items()}
-        if self.name == "crf":
-            parameters["backend"] = crf_backend(parameters["backend"])
+        refiner = REFINERS[self.name]
+        parameters = refiner.resolve({**known_parameters(refiner.function), **self.parameters})
+        parameters = {name: _plain(value) for name, value in parameters.items()}
         return {"name": self.name, "parameters": parameters}
 
 

@@ -89,7 +89,6 @@ def crf_step(
         >>> crf_step(np.zeros((5, 6, 3), np.uint8), probs, preset="irn", iterations=1).shape
         (2, 5, 6)
     """
-    setting = PRESETS[check_parameters(crf_step, preset=preset)["preset"]]
     given: dict[str, Any] = {
         "iterations": iterations,
         "gaussian_sxy": gaussian_sxy,
@@ -99,7 +98,8 @@ def crf_step(
         "bilateral_compat": bilateral_compat,
         "gt_prob": gt_prob,
     }
-    setting = replace(setting, **{name: value for name, value in given.items() if value is not None})
+    known = PRESETS[check_parameters(crf_step, preset=preset)["preset"]]
+    setting = replace(known, **{name: value for name, value in given.items() if value is not None})
     arguments: dict[str, Any] = {**setting.arguments(scale_factor), "backend": backend}
     if setting.unary == "probs":
         return crf(image, probs, **arguments)
@@ -111,6 +111,12 @@ def crf_step(
     return like(probs, result)
 
 
+def _resolve_crf(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    setting = PRESETS[parameters["preset"]]
+    resolved = {name: getattr(setting, name) if value is None else value for name, value in parameters.items()}
+    return {**resolved, "backend": crf_backend(resolved["backend"])}
+
+
 def random_walk_step(
     image: npt.NDArray[np.generic] | torch.Tensor,
     probs: Array,
@@ -118,8 +124,8 @@ def random_walk_step(
     affinity: Path | Callable[[Any], Any] | None = None,
     stride: Annotated[int, Field(ge=1)] | None = None,
     radius: Annotated[int, Field(ge=2)] = 5,
-    beta: Positive = 10.0,
-    steps: Annotated[int, Field(ge=0)] = 256,
+    beta: Positive | None = None,
+    steps: Annotated[int, Field(ge=0)] | None = None,
     background: Annotated[float, Field(gt=0, lt=1)] | None = None,
 ) -> Array:
     """The random walk on learned affinities, or on the colours of the image where there are none.
@@ -130,11 +136,11 @@ def random_walk_step(
         image: `(H, W, 3)` uint8.
         probs: `(L, H, W)`.
         affinity: file of a trained affinity network, or what `load_affinity` made of it. Without it the affinity of
-            two cells is `exp(-mean |colour difference|)`, colours in [0, 1]: this needs fewer steps, 16 or so.
-        stride: pixels per cell; by default the network's, and 4 on colours.
+            two cells is `exp(-mean |colour difference|)`, colours in [0, 1].
+        stride: pixels per cell; by default the network's, and 1 on colours (ours).
         radius: cells nearer than this are neighbours.
-        beta: power on the affinities.
-        steps: length of the walk.
+        beta: power on the affinities; by default 10 with a network, as in IRN, and 60 on colours (ours).
+        steps: length of the walk; by default 256 with a network, as in IRN, and 32 on colours (ours).
         background: IRN's way: only the foreground walks, is divided by its maximum over all labels, and competes with
             this constant (IRN takes 0.25). By default the background walks like any other label, as in PSA.
 
@@ -146,13 +152,14 @@ def random_walk_step(
         >>> random_walk_step(np.zeros((8, 9, 3), np.uint8), probs, steps=4).shape
         (2, 8, 9)
     """
+    given = _resolve_walk({"affinity": affinity, "stride": stride, "beta": beta, "steps": steps})
     values = as_tensor(probs, "probs", "L H W")
     size = (values.shape[-2], values.shape[-1])
     colours = as_image(image, size).to(values)
     if not values.numel():
         return like(probs, values.clone())
     if affinity is None:
-        cells = tuple((length - 1) // (stride or 4) + 1 for length in size)
+        cells = tuple((length - 1) // given["stride"] + 1 for length in size)
         guides: dict[str, Any] = {"features": F.interpolate(colours.permute(2, 0, 1)[None], cells, mode="area")[0]}
     else:
         from ppl.refine.affinity import load_affinity  # the only step that needs backbones
@@ -165,12 +172,19 @@ def random_walk_step(
     guides = {name: guide.to(values) for name, guide in guides.items() if guide is not None}
     start = F.interpolate(values[None], cells, mode="area")[0]
     start = start[1:] if background is not None else start
-    walked = random_walk(start, **guides, radius=radius, beta=beta, steps=steps)
+    walked = random_walk(start, **guides, radius=radius, beta=given["beta"], steps=given["steps"])
     result = F.interpolate(walked[None], size, mode="bilinear", align_corners=False)[0]
     if background is not None:
         highest = result.max().clamp(min=1e-12) if len(result) else 1.0
         result = torch.cat([torch.full_like(values[:1], background), result / highest])
     return like(probs, result / result.sum(dim=0, keepdim=True).clamp(min=1e-12))
+
+
+def _resolve_walk(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    learned = parameters["affinity"] is not None
+    # A network's stride is its own: None stays None.
+    defaults = {"stride": None, "beta": 10.0, "steps": 256} if learned else {"stride": 1, "beta": 60.0, "steps": 32}
+    return {name: defaults.get(name) if value is None else value for name, value in parameters.items()}
 
 
 @dataclass(frozen=True)
@@ -180,18 +194,20 @@ class Refiner:
     Args:
         function: `(image, probs, *, ...) -> probs`.
         shorthand: the parameter that `name: value` in a recipe sets.
+        resolve: fills in what the parameters leave to the refiner, for the manifest.
     """
 
     function: Callable[..., Any]
     shorthand: str
+    resolve: Callable[[Mapping[str, Any]], dict[str, Any]] = dict
 
 
 REFINERS: Mapping[str, Refiner] = MappingProxyType(
     {
-        "crf": Refiner(crf_step, "preset"),
+        "crf": Refiner(crf_step, "preset", _resolve_crf),
         "guided_filter": Refiner(guided_filter, "radius"),
         "pixel_adaptive": Refiner(pixel_adaptive, "iterations"),
-        "random_walk": Refiner(random_walk_step, "affinity"),
+        "random_walk": Refiner(random_walk_step, "affinity", _resolve_walk),
         "superpixels": Refiner(superpixels, "method"),
     }
 )

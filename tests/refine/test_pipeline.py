@@ -15,6 +15,7 @@ from ppl.refine import (
     Step,
     apply_steps,
     crf,
+    crf_backend,
     crf_preset,
     guided_filter,
     iterate_steps,
@@ -127,7 +128,7 @@ def test_crf_step_replaces_single_values(scene):
 
 def test_random_walk_step_at_stride_one_is_the_walk(scene):
     image, probs = scene
-    refined = apply_steps(parse_steps({"random_walk": {"stride": 1, "steps": 5}}), image, probs)
+    refined = apply_steps(parse_steps({"random_walk": {"beta": 10, "steps": 5}}), image, probs)
     colours = (image.astype(np.float32) / 255).transpose(2, 0, 1)
     walked = random_walk(probs, features=colours, steps=5)
     np.testing.assert_allclose(refined, walked / walked.sum(axis=0), atol=1e-5)
@@ -135,8 +136,8 @@ def test_random_walk_step_at_stride_one_is_the_walk(scene):
 
 def test_random_walk_step_with_irns_background(scene):
     image, probs = scene
-    refined = apply_steps(parse_steps({"random_walk": {"background": 0.25, "stride": 1, "steps": 5}}), image, probs)
-    walked = random_walk(probs[1:], features=(image.astype(np.float32) / 255).transpose(2, 0, 1), steps=5)
+    refined = apply_steps(parse_steps({"random_walk": {"background": 0.25, "steps": 5}}), image, probs)
+    walked = random_walk(probs[1:], features=(image.astype(np.float32) / 255).transpose(2, 0, 1), beta=60, steps=5)
     background = (walked / walked.max()).max(axis=0) <= 0.25
     np.testing.assert_array_equal(refined.argmax(axis=0) == 0, background)
 
@@ -144,8 +145,18 @@ def test_random_walk_step_with_irns_background(scene):
 def test_records_hold_every_parameter_and_the_engine():
     records = [step.record() for step in parse_steps("crf: irn, random_walk: {affinity: a/b.safetensors}, superpixels")]
     assert json.loads(json.dumps(records)) == records
-    assert records[0]["parameters"]["preset"] == "irn"
-    assert records[0]["parameters"]["backend"] != "auto"
+    assert records[0]["parameters"] == {
+        "preset": "irn",
+        "iterations": 10,
+        "gaussian_sxy": 3,
+        "gaussian_compat": 3,
+        "bilateral_sxy": 50,
+        "bilateral_srgb": 5,
+        "bilateral_compat": 10,
+        "gt_prob": 0.7,
+        "scale_factor": 1.0,
+        "backend": crf_backend("auto"),
+    }
     assert records[1]["parameters"] == {
         "affinity": "a/b.safetensors",
         "stride": None,
@@ -154,4 +165,4 @@ def test_records_hold_every_parameter_and_the_engine():
         "steps": 256,
         "background": None,
     }
-    assert records[2]["parameters"]["n_segments"] == 400
+    assert records[2]["parameters"]["n_segments"] == 1000
