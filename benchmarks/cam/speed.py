@@ -1,0 +1,112 @@
+"""`cam.generate` with scales and mirror images against the bare forward passes on the same pixels.
+
+The peer runs nothing but the network (`forward_features`, or all branches of a patch-learning model) on batches that
+were scaled and mirrored beforehand. Runs are interleaved and the median of processor time is taken.
+
+    python benchmarks/cam/speed.py --backbone resnet18 --images 16
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ppl.cam import generate
+from ppl.models import create_model
+
+SCALES = (1.0, 0.5, 1.5, 2.0)
+
+
+def make_batches(images: list[Tensor], batch_size: int) -> list[Tensor]:
+    """What `generate` feeds to the network: batches of equal sizes, at every scale, with their mirror images."""
+    groups: dict[torch.Size, list[Tensor]] = {}
+    for image in images:
+        groups.setdefault(image.shape, []).append(image)
+    batches = []
+    for members in groups.values():
+        for start in range(0, len(members), batch_size):
+            x = torch.stack(members[start : start + batch_size])
+            for scale in SCALES:
+                size = [round(pixels * scale) for pixels in x.shape[-2:]]
+                scaled = F.interpolate(x, size, mode="bilinear", align_corners=False)
+                batches.append(torch.cat((scaled, scaled.flip(-1))))
+    return batches
+
+
+@torch.inference_mode()
+def run_bare(forward: Callable[[Tensor], object], batches: list[Tensor]) -> None:
+    for batch in batches:
+        forward(batch)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--backbone", default="resnet18")
+    parser.add_argument("--images", type=int, default=16)
+    parser.add_argument("--height", type=int, default=188)
+    parser.add_argument("--width", type=int, default=250)
+    parser.add_argument("--classes", type=int, default=2, help="classes per image")
+    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--csv", type=Path, default=Path("cam_speed.csv"))
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+
+    classifier = timm.create_model(options.backbone, num_classes=20).eval()
+    baseline = create_model(options.backbone, 20, mode="baseline", pretrained=False).eval()
+    progressive = create_model(options.backbone, 20, pretrained=False).eval()
+    contenders: dict[str, tuple[nn.Module, Callable[[Tensor], object]]] = {
+        "timm classifier": (classifier, classifier.forward_features),
+        "baseline": (baseline, baseline.backbone.forward_features),
+        "progressive": (progressive, progressive._branches),
+    }
+    half = options.images // 2  # as in most collections: landscape and portrait
+    sizes = [(options.height, options.width)] * (options.images - half) + [(options.width, options.height)] * half
+    images = [torch.randn(3, *size) for size in sizes]
+    labels = [list(range(options.classes))] * len(images)
+    batches = make_batches(images, options.batch_size)
+
+    rows = []
+    for name, (model, forward) in contenders.items():
+        generated, bare = [], []
+        for repeat in range(options.repeats + 1):
+            start = time.process_time()
+            generate(model, images, labels, scales=SCALES, batch_size=options.batch_size)
+            middle = time.process_time()
+            run_bare(forward, batches)
+            end = time.process_time()
+            if repeat:  # the first round warms up
+                generated.append(middle - start)
+                bare.append(end - middle)
+        ratio = statistics.median(one / other for one, other in zip(generated, bare, strict=True))
+        rows.append(
+            {
+                "model": name,
+                "backbone": options.backbone,
+                "images": len(images),
+                "generate_s": round(statistics.median(generated), 3),
+                "bare_s": round(statistics.median(bare), 3),
+                "ratio": round(ratio, 3),
+            }
+        )
+    print("".join(f"{key:>17}" for key in rows[0]))
+    for row in rows:
+        print("".join(f"{value:>17}" for value in row.values()))
+    with options.csv.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()
