@@ -1,0 +1,124 @@
+"""Training curves from `metrics.jsonl`."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ppl.errors import PPLFileNotFoundError, PPLValueError
+from ppl.io import atomic_write
+
+__all__ = ["curves", "read_history"]
+
+History = Sequence[Mapping[str, Any]]
+_X, _STAGE = "epoch", "stage"
+_TITLES = {"loss": "training loss", "val_map": "validation mAP", "lr": "learning rate", "val_loss": "validation loss"}
+
+
+def read_history(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Read a file of one JSON object per line.
+
+    A last line that was cut off by a kill is left out.
+
+    Raises:
+        PPLFileNotFoundError: if there is no such file.
+        PPLValueError: if another line is broken; the message holds its number.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError as error:
+        raise PPLFileNotFoundError(f"{path} is missing; train first") from error
+    history = [_parse(line, f"{path} line {n}", last=n == len(lines)) for n, line in enumerate(lines, start=1)]
+    return [line for line in history if line]
+
+
+def _parse(line: str, where: str, *, last: bool) -> dict[str, Any]:
+    try:
+        return dict(json.loads(line)) if line.strip() else {}
+    except (ValueError, TypeError) as error:
+        if last:
+            return {}
+        raise PPLValueError(f"{where} is not a JSON object: {error}; remove the line") from error
+
+
+def curves(
+    runs: Mapping[str, History],
+    path: str | os.PathLike[str] | None = None,
+    *,
+    keys: Sequence[str] = ("loss", "val_map", "lr"),
+) -> str:
+    """Draw the curves of one or several runs side by side, one panel per key.
+
+    A dotted line marks the first epoch of a new stage. What is missing or null is left out.
+
+    Args:
+        runs: name of each run -> its epochs; see `read_history`.
+        path: where to write it (.svg, .png, ...), whole or not at all; None only returns the SVG.
+        keys: what to draw; a key that no run has is skipped.
+
+    Returns:
+        The drawing as SVG, to be put into a page.
+
+    Raises:
+        PPLValueError: if there is nothing to draw.
+
+    Example:
+        >>> history = [{"epoch": 0, "loss": 0.7}, {"epoch": 1, "loss": 0.4}]
+        >>> curves({"baseline": history})[:4]
+        '<svg'
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    panels = [key for key in keys if any(_points(history, key)[0] for history in runs.values())]
+    if not panels:
+        raise PPLValueError(f"there is nothing to draw: no epoch holds any of {', '.join(keys)}")
+    figure = Figure(figsize=(4.3 * len(panels), 2.9), layout="constrained")  # no pyplot: nothing global is touched
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axis, key in zip(axes, panels, strict=True):
+        for number, (name, history) in enumerate(runs.items()):
+            x, y = _points(history, key)
+            axis.plot(x, y, marker="o" if len(x) < 25 else None, markersize=3, label=name, color=f"C{number}")
+            for start in _stage_starts(history):
+                axis.axvline(start, color=f"C{number}", linestyle=":", linewidth=0.9, alpha=0.7)
+        axis.set_title(_TITLES.get(key, key), fontsize=10, loc="left")
+        axis.set_xlabel("epoch", fontsize=9)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.tick_params(labelsize=8)
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+    if len(runs) > 1:
+        axes[0].legend(fontsize=8, frameon=False)
+    if path is not None:
+        with atomic_write(path) as handle:
+            figure.savefig(handle, format=Path(path).suffix[1:] or "svg", dpi=150)
+    drawing = io.StringIO()
+    figure.savefig(drawing, format="svg", metadata={"Date": None})
+    text = drawing.getvalue()
+    return text[text.index("<svg") :].strip()
+
+
+def _points(history: History, key: str) -> tuple[list[float], list[float]]:
+    """Where a key holds a number: epochs and values. A list (one per parameter group) counts with its first."""
+    x, y = [], []
+    for number, line in enumerate(history):
+        value = line.get(key)
+        value = value[0] if isinstance(value, list) and value else value
+        if isinstance(value, (int, float)) and math.isfinite(value):
+            x.append(float(line.get(_X, number)))
+            y.append(float(value))
+    return x, y
+
+
+def _stage_starts(history: History) -> list[float]:
+    stages = [line.get(_STAGE) for line in history]
+    return [
+        float(history[i].get(_X, i)) - 0.5
+        for i in range(1, len(stages))
+        if stages[i] != stages[i - 1] and None not in stages
+    ]

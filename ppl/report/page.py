@@ -1,0 +1,233 @@
+"""A run as one HTML file that needs nothing beside it."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from ppl.errors import PPLFileNotFoundError, PPLValueError
+from ppl.io import atomic_write
+from ppl.report.curves import curves, read_history
+from ppl.report.overlay import as_rgb
+
+__all__ = ["Picture", "Report", "Table", "read_run", "write_report"]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Numbers with headings.
+
+    Attributes:
+        title: printed above it.
+        columns: headings; the first one is of the rows' names.
+        rows: cells per row. Floats are shares in 0..1 and are printed in percent, None and NaN as a dash, anything else
+            as it is. The largest float of a column is set in bold if it has rivals.
+        note: a line below, e.g. on which split a threshold was chosen.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    note: str = ""
+
+    def cells(self) -> list[list[tuple[str, bool, bool]]]:
+        """Per row and column: text, whether it is a number, whether it is the best of its column."""
+        best = [_best([row[i] for row in self.rows]) for i in range(len(self.columns))]
+        return [
+            [
+                (_text(value), isinstance(value, (int, float)), value is not None and value == best[i])
+                for i, value in enumerate(row)
+            ]
+            for row in self.rows
+        ]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of the page.
+
+    Attributes:
+        title: printed above it.
+        image: file, PIL image or (H, W, 3) uint8 array.
+        caption: printed below it.
+    """
+
+    title: str
+    image: Any
+    caption: str = ""
+
+    def source(self) -> str:
+        """The picture as a data URI."""
+        if isinstance(self.image, (str, os.PathLike)):
+            path = Path(self.image)
+            if not path.is_file():
+                raise PPLFileNotFoundError(f"{path} is missing; draw the picture {self.title!r} before the page")
+            kind = {".jpg": "jpeg", ".jpeg": "jpeg", ".svg": "svg+xml"}.get(
+                path.suffix.lower(), path.suffix[1:].lower()
+            )
+            return f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+        buffer = io.BytesIO()
+        Image.fromarray(as_rgb(self.image)).save(buffer, "PNG")
+        return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+@dataclass
+class Report:
+    """All that a page shows; whatever is empty is left out.
+
+    Attributes:
+        title: of the page.
+        summary: one line below it.
+        notes: what a reader of the scores should know.
+        tables: in their order, the most important one first.
+        history: name of a run -> its epochs (see `read_history`), for the curves.
+        pictures: in their order.
+        manifest: how the run was made; printed as it is.
+    """
+
+    title: str
+    summary: str = ""
+    notes: list[str] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    history: dict[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    pictures: list[Picture] = field(default_factory=list)
+    manifest: dict[str, Any] = field(default_factory=dict)
+
+
+def write_report(report: Report, path: str | os.PathLike[str]) -> Path:
+    """Write a report as one HTML file, pictures and curves inside, whole or not at all.
+
+    Args:
+        report: what it shows; `read_run` makes one of a run folder.
+        path: the file.
+
+    Returns:
+        The path.
+
+    Raises:
+        PPLFileNotFoundError: if a picture is missing.
+        FileWriteError: if the file cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> table = Table("Scores", ["model", "CAM mIoU"], [["baseline", 0.41], ["progressive", 0.47]])
+        >>> page = write_report(Report("demo", tables=[table]), Path(folder.name) / "report.html")
+        >>> "47.0" in page.read_text()
+        True
+        >>> folder.cleanup()
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    loader = PackageLoader("ppl.report", "templates")
+    template = Environment(loader=loader, autoescape=True, undefined=StrictUndefined).get_template("page.html")
+    runs = {name: history for name, history in report.history.items() if history}
+    try:
+        drawing = curves(runs) if runs else ""
+    except PPLValueError:  # epochs without a number to draw are no reason to withhold the page
+        drawing = ""
+    manifest = json.dumps(report.manifest, indent=2, default=str, ensure_ascii=False) if report.manifest else ""
+    with atomic_write(path, "w") as handle:
+        handle.write(template.render(report=report, drawing=drawing, manifest=manifest))
+    return Path(path)
+
+
+def read_run(run: str | os.PathLike[str]) -> Report:
+    """Make a report of what lies in a run folder; add to it, then `write_report`.
+
+    It takes what is there of: `manifest.json` with the sections `scores` (split -> name -> share), `per_class`
+    (split -> kind -> class -> IoU), `per_image` (split -> name -> IoU, of which best and worst are shown), `notes` and
+    `mode`; `metrics.jsonl`; `sheet.png`; and the same files of other models in `compare/<name>/`.
+
+    Args:
+        run: the folder.
+
+    Returns:
+        The report.
+
+    Raises:
+        PPLFileNotFoundError: if the folder is not there.
+        PPLValueError: if a file in it is damaged.
+    """
+    run = Path(run)
+    if not run.is_dir():
+        raise PPLFileNotFoundError(f"{run} is not a folder; give a run folder")
+    own = _manifest(run)
+    name = str(own.get("mode", run.name))
+    arms = {path.name: path for path in sorted(run.glob("compare/*")) if path.is_dir()} | {name: run}
+    manifests = {arm: _manifest(path) for arm, path in arms.items()}
+    histories = {arm: path / "metrics.jsonl" for arm, path in arms.items()}
+    report = Report(title=run.name, manifest=own, notes=[str(note) for note in own.get("notes", [])])
+    report.history = {arm: read_history(path) for arm, path in histories.items() if path.is_file()}
+    report.tables = [*_score_tables(manifests), *_class_tables(manifests), *_image_tables(own)]
+    if (run / "sheet.png").is_file():
+        report.pictures.append(Picture("Pictures", run / "sheet.png"))
+    return report
+
+
+def _manifest(run: Path) -> dict[str, Any]:
+    path = run / "manifest.json"
+    if not path.is_file():
+        return {}
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise PPLValueError(f"{path} is not JSON ({error}); run the step that writes it again") from error
+
+
+def _score_tables(manifests: Mapping[str, Mapping[str, Any]]) -> list[Table]:
+    splits = dict.fromkeys(split for manifest in manifests.values() for split in manifest.get("scores", {}))
+    tables = []
+    for split in splits:
+        scores = {arm: dict(manifest.get("scores", {}).get(split, {})) for arm, manifest in manifests.items()}
+        names = list(dict.fromkeys(name for row in scores.values() for name in row))
+        rows = [[arm, *(row.get(name) for name in names)] for arm, row in scores.items()]
+        tables.append(Table(f"Scores on {split}, %", ["model", *names], rows))
+    return tables
+
+
+def _class_tables(manifests: Mapping[str, Mapping[str, Any]]) -> list[Table]:
+    splits = dict.fromkeys(split for manifest in manifests.values() for split in manifest.get("per_class", {}))
+    tables = []
+    for split in splits:
+        columns = {
+            f"{arm}, {kind}" if len(manifests) > 1 else kind: dict(values)
+            for arm, manifest in manifests.items()
+            for kind, values in manifest.get("per_class", {}).get(split, {}).items()
+        }
+        classes = list(dict.fromkeys(name for column in columns.values() for name in column))
+        rows = [[name, *(column.get(name) for column in columns.values())] for name in classes]
+        tables.append(Table(f"IoU per class on {split}, %", ["class", *columns], rows))
+    return tables
+
+
+def _image_tables(manifest: Mapping[str, Any], count: int = 5) -> list[Table]:
+    tables = []
+    for split, scores in manifest.get("per_image", {}).items():
+        ranked = sorted(
+            ((v, k) for k, v in scores.items() if isinstance(v, (int, float)) and not math.isnan(v)), reverse=True
+        )
+        for title, part in (("Best", ranked[:count]), ("Worst", ranked[: -count - 1 : -1])):
+            rows = [[name, value] for value, name in part]
+            tables.append(Table(f"{title} images of {split}, IoU in %", ["image", "IoU"], rows))
+    return tables
+
+
+def _best(values: Sequence[Any]) -> float | None:
+    numbers = [value for value in values if isinstance(value, float) and not math.isnan(value)]
+    return max(numbers) if len(numbers) > 1 and len(set(numbers)) > 1 else None
+
+
+def _text(value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    return f"{100 * value:.1f}" if isinstance(value, float) else str(value)

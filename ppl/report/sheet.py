@@ -1,0 +1,162 @@
+"""Picture sheets: one row per image, one column per stage of the work."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageFont
+
+from ppl.errors import PPLValueError
+from ppl.io import atomic_write
+from ppl.report.overlay import as_rgb, class_colours
+
+__all__ = ["Row", "sheet"]
+
+_GAP, _MARGIN = 8, 20
+_PAPER, _INK, _FAINT = (255, 255, 255), (30, 30, 34), (236, 236, 240)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a sheet.
+
+    Attributes:
+        title: printed above it, e.g. the image's name and tags.
+        cells: one picture per column, (H, W, 3) uint8 or PIL; None leaves an empty place.
+    """
+
+    title: str
+    cells: Sequence[Any]
+
+
+def sheet(
+    rows: Sequence[Row],
+    columns: Sequence[str],
+    path: str | os.PathLike[str] | None = None,
+    *,
+    classes: Sequence[str] = (),
+    title: str = "",
+    cell: tuple[int, int] = (220, 220),
+) -> Image.Image:
+    """Draw a picture sheet.
+
+    Args:
+        rows: the images.
+        columns: a heading per column.
+        path: where to write it, whole or not at all; the suffix names the format. None only returns it.
+        classes: names for the legend, in the colours of `class_colours`.
+        title: printed on top.
+        cell: greatest (height, width) of a picture; smaller ones are enlarged to it.
+
+    Returns:
+        The sheet, RGB.
+
+    Raises:
+        PPLValueError: if there is no row, or a row has more or fewer cells than there are columns.
+        FileWriteError: if the file cannot be written.
+
+    Example:
+        >>> import numpy as np
+        >>> picture = np.zeros((30, 40, 3), np.uint8)
+        >>> sheet([Row("a", [picture, None])], ["image", "mask"], classes=["cat"], cell=(60, 80)).mode
+        'RGB'
+    """
+    if not rows or not columns:
+        raise PPLValueError(
+            f"a sheet of {len(rows)} rows and {len(columns)} columns is empty; give one of each at least"
+        )
+    for row in rows:
+        if len(row.cells) != len(columns):
+            raise PPLValueError(
+                f"row {row.title!r} has {len(row.cells)} cells for {len(columns)} columns; use None for a gap"
+            )
+    pictures = [[None if item is None else _fit(item, cell) for item in row.cells] for row in rows]
+    wide = [
+        max([_text_width(name, 15, bold=True)] + [p.width for p in column if p])
+        for name, column in _columns(columns, pictures)
+    ]
+    high = [max([p.height for p in line if p] or [cell[0] // 2]) for line in pictures]
+    width = sum(wide) + _GAP * (len(wide) - 1) + 2 * _MARGIN
+    legend = _wrap(classes, width - 2 * _MARGIN)
+    top = _MARGIN + (34 if title else 0)
+    height = top + 28 + sum(h + 26 + _GAP for h in high) + 28 * len(legend) + _MARGIN
+    page = Image.new("RGB", (width, height), _PAPER)
+    pen = ImageDraw.Draw(page)
+    if title:
+        pen.text((_MARGIN, _MARGIN - 4), _shorten(title, 20, width - 2 * _MARGIN), fill=_INK, font=_font(20, bold=True))
+    lefts = [_MARGIN + sum(wide[:i]) + _GAP * i for i in range(len(wide))]
+    for left, name in zip(lefts, columns, strict=True):
+        pen.text((left, top), name, fill=_INK, font=_font(15, bold=True))
+    top += 28
+    for row, line, tall in zip(rows, pictures, high, strict=True):
+        pen.text((_MARGIN, top), _shorten(row.title, 14, width - 2 * _MARGIN), fill=_INK, font=_font(14))
+        for left, breadth, picture in zip(lefts, wide, line, strict=True):
+            if picture is None:
+                pen.rectangle((left, top + 22, left + breadth - 1, top + 21 + tall), fill=_FAINT)
+            else:
+                page.paste(picture, (left, top + 22))
+        top += tall + 26 + _GAP
+    colours = class_colours(len(classes))
+    for entries in legend:
+        left = _MARGIN
+        for index, name, breadth in entries:
+            pen.rectangle((left, top + 4, left + 15, top + 19), fill=tuple(colours[index].tolist()))
+            pen.text((left + 21, top + 2), name, fill=_INK, font=_font(14))
+            left += breadth
+        top += 28
+    if path is not None:
+        with atomic_write(path) as handle:
+            page.save(
+                handle, format={"jpg": "JPEG", "jpeg": "JPEG"}.get(Path(path).suffix[1:].lower(), "PNG"), quality=92
+            )
+    return page
+
+
+def _columns(names: Sequence[str], pictures: list[list[Image.Image | None]]) -> Any:
+    return zip(names, zip(*pictures, strict=True), strict=True)
+
+
+def _fit(item: Any, cell: tuple[int, int]) -> Image.Image:
+    picture = Image.fromarray(as_rgb(item))
+    ratio = min(cell[0] / picture.height, cell[1] / picture.width)
+    size = max(1, round(picture.width * ratio)), max(1, round(picture.height * ratio))
+    return picture.resize(size, Image.Resampling.LANCZOS)
+
+
+def _wrap(classes: Sequence[str], width: int) -> list[list[tuple[int, str, int]]]:
+    """The legend's lines: (class, name, breadth)."""
+    lines: list[list[tuple[int, str, int]]] = []
+    used = width + 1
+    for index, name in enumerate(classes):
+        breadth = 21 + _text_width(name, 14) + 22
+        if used + breadth > width:
+            lines.append([])
+            used = 0
+        lines[-1].append((index, name, breadth))
+        used += breadth
+    return lines
+
+
+@lru_cache(maxsize=8)
+def _font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
+    import matplotlib
+
+    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"  # ships with matplotlib, so it is there everywhere
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), size)
+
+
+def _text_width(text: str, size: int, *, bold: bool = False) -> int:
+    return int(_font(size, bold=bold).getlength(text)) + 1
+
+
+def _shorten(text: str, size: int, width: int) -> str:
+    if _text_width(text, size) <= width:
+        return text
+    while text and _text_width(text + "…", size) > width:
+        text = text[:-1]
+    return text + "…"

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+from xml.etree import ElementTree
+
+import pytest
+
+from ppl.report import curves, read_history
+
+HISTORY = [
+    {"epoch": 0, "stage": 0, "loss": 0.7, "val_map": None, "lr": [0.1, 1.0]},
+    {"epoch": 1, "stage": 1, "loss": 0.5, "val_map": 0.4, "lr": [0.05, 0.5]},
+]
+
+
+def test_the_drawing_is_whole_svg(tmp_path):
+    drawing = curves({"a<b": HISTORY, "other": HISTORY[:1]}, tmp_path / "curves.png")
+    assert ElementTree.fromstring(drawing).tag.endswith("svg")
+    assert (tmp_path / "curves.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_nothing_to_draw():
+    with pytest.raises(ValueError, match="nothing to draw: no epoch holds any of loss, val_map, lr"):
+        curves({"a": [{"epoch": 0, "loss": float("nan")}]})
+
+
+def test_history_survives_a_kill_but_not_damage(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"epoch": 0}\n\n{"epoch": 1}\n{"epo')
+    assert read_history(path) == [{"epoch": 0}, {"epoch": 1}]
+    path.write_text('{"epoch": 0}\n{"epo\n{"epoch": 2}\n')
+    with pytest.raises(ValueError, match=r"metrics\.jsonl line 2 is not a JSON object"):
+        read_history(path)
+    with pytest.raises(FileNotFoundError, match="train first"):
+        read_history(tmp_path / "none")

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ppl.io import FileWriteError
+from ppl.report import Picture, Report, Table, read_run, write_report
+
+
+@pytest.fixture
+def run(tmp_path):
+    for folder, mode, gain in (("run", "progressive", 0.1), ("run/compare/baseline", "baseline", 0.0)):
+        path = tmp_path / folder
+        path.mkdir(parents=True)
+        manifest = {
+            "mode": mode,
+            "notes": ["chosen on val"],
+            "scores": {"val": {"CAM mIoU": 0.4 + gain, "refined mIoU": None}},
+            "per_class": {"val": {"CAM": {"background": 0.8, "cat": 0.2 + gain, "dog": math.nan}}},
+            "per_image": {"val": {f"i{n}": n / 20 for n in range(20)}},
+        }
+        (path / "manifest.json").write_text(json.dumps(manifest))
+        (path / "metrics.jsonl").write_text('{"epoch": 0, "loss": 0.6}\n{"epoch": 1, "loss": 0.4}\n')
+    Image.new("RGB", (40, 30)).save(tmp_path / "run" / "sheet.png")
+    return tmp_path / "run"
+
+
+def text(path):
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", path.read_text().split("<body>")[1]))
+
+
+def test_a_run_folder_becomes_a_page(run):
+    page = write_report(read_run(run), run / "report.html")
+    words = text(page)
+    for expected in (
+        "Scores on val, % model CAM mIoU refined mIoU baseline 40.0 – progressive 50.0 –",
+        "class baseline, CAM progressive, CAM background 80.0 80.0 cat 20.0 30.0 dog – –",
+        "Best images of val, IoU in % image IoU i19 95.0",
+        "Worst images of val, IoU in % image IoU i0 0.0",
+        "chosen on val",
+    ):
+        assert expected in words
+    html = page.read_text()
+    assert '<td class="number best">50.0</td>' in html
+    assert "<svg" in html
+
+
+def test_the_page_needs_nothing_beside_it(run):
+    html = write_report(read_run(run), run / "report.html").read_text()
+    sources = re.findall(r'(?:src|href)="([^"]*)"', html)
+    assert all(source.startswith(("data:", "#")) for source in sources)
+    assert any(source.startswith("data:image/png;base64,") for source in sources)
+    assert "<script" not in html
+
+
+def test_names_cannot_break_the_page(tmp_path):
+    evil = "<b>&\"'"
+    report = Report(evil, evil, [evil], [Table(evil, [evil], [[evil]], evil)], {evil: [{"epoch": 0, "loss": 1.0}]})
+    report.pictures.append(Picture(evil, np.zeros((2, 2, 3), np.uint8), evil))
+    report.manifest = {evil: evil}
+    assert "<b>" not in write_report(report, tmp_path / "a.html").read_text()
+
+
+def test_an_empty_report_and_an_empty_folder(tmp_path):
+    (tmp_path / "run").mkdir()
+    report = read_run(tmp_path / "run")
+    assert report == Report("run")
+    report.history = {"a": [{"epoch": 0}]}
+    assert "<h1>run</h1>" in write_report(report, tmp_path / "a.html").read_text()
+
+
+def test_missing_and_damaged_files(run, tmp_path):
+    with pytest.raises(FileNotFoundError, match="draw the picture 'x'"):
+        write_report(Report("a", pictures=[Picture("x", tmp_path / "none.png")]), tmp_path / "a.html")
+    assert not (tmp_path / "a.html").exists()
+    with pytest.raises(FileNotFoundError, match="give a run folder"):
+        read_run(tmp_path / "none")
+    (run / "manifest.json").write_text("{")
+    with pytest.raises(ValueError, match=r"manifest\.json is not JSON"):
+        read_run(run)
+    (tmp_path / "b.html").mkdir()
+    with pytest.raises(FileWriteError):
+        write_report(Report("a"), tmp_path / "b.html")

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ppl.report import Row, class_colours, sheet
+
+
+def picture(colour, height=30, width=60):
+    return np.full((height, width, 3), colour, np.uint8)
+
+
+def test_every_cell_and_legend_colour_is_on_the_sheet(tmp_path):
+    rows = [
+        Row("first", [picture((1, 2, 3)), Image.new("RGB", (20, 80), (4, 5, 6))]),
+        Row("second", [picture((7, 8, 9)), None]),
+    ]
+    page = sheet(
+        rows, ["image", "mask"], tmp_path / "sheet.png", classes=["cat", "dog"], title="A sheet", cell=(80, 120)
+    )
+    with Image.open(tmp_path / "sheet.png") as saved:
+        pixels = np.asarray(saved)
+    assert np.array_equal(pixels, np.asarray(page))
+    expected = [((1, 2, 3), 120 * 60), ((4, 5, 6), 20 * 80), ((7, 8, 9), 120 * 60)]
+    for colour, area in expected + [(tuple(c), 256) for c in class_colours(2)]:
+        assert (pixels == colour).all(-1).sum() == area
+
+
+def test_long_names_and_many_classes_stay_on_the_sheet():
+    page = sheet([Row("n" * 400, [picture(0)])], ["image"], classes=[f"class {i}" for i in range(40)], cell=(60, 200))
+    edge = np.asarray(page)[:, -10:]
+    assert (edge == 255).all()
+
+
+def test_jpeg_by_suffix(tmp_path):
+    sheet([Row("a", [picture(9)])], ["image"], tmp_path / "sheet.jpg")
+    with Image.open(tmp_path / "sheet.jpg") as saved:
+        assert saved.format == "JPEG"
+
+
+def test_bad_input():
+    with pytest.raises(ValueError, match="0 rows"):
+        sheet([], ["image"])
+    with pytest.raises(ValueError, match="'a' has 1 cells for 2 columns"):
+        sheet([Row("a", [None])], ["image", "mask"])
