@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from ppl.backbones.check import BackboneReport, CutReport, check_backbone
 from ppl.backbones.cut import CutBackbone, refuse_data_parallel
 from ppl.backbones.data_config import data_config
+from ppl.backbones.errors import UnsupportedBackboneError
 from ppl.backbones.stages import Stage, default_cuts
+from ppl.backbones.table import support_table, variants
 from ppl.backbones.trace import resolve_stages
 
 __all__ = [
+    "BackboneReport",
     "CutBackbone",
+    "CutReport",
     "Stage",
+    "UnsupportedBackboneError",
+    "check_backbone",
     "data_config",
     "default_cuts",
     "refuse_data_parallel",
     "resolve_stages",
+    "support_table",
+    "variants",
 ]

@@ -84,7 +84,7 @@ class CutBackbone:
         self.model = model
         self.stages = trace.stages
         self._family = family_of(model)
-        indices = [self._usable(cut) for cut in cuts]
+        indices = [find_stage(trace.stages, cut) for cut in cuts]
         if len(set(indices)) < len(indices):
             raise PPLValueError(f"cuts name a stage twice: {list(cuts)!r}")
         self.cuts = tuple(trace.stages[index] for index in indices)
@@ -95,6 +95,7 @@ class CutBackbone:
         self._trace = trace
         self._sizes: set[tuple[int, int]] = set()
         self._prefixes = tuple(tuple(model.get_submodule(name) for name in trace.prefixes[i]) for i in indices)
+        self._skipped = tuple(self._blocks_in(prefix) for prefix in self._prefixes)
         self._names = dict(enumerate(stage.name for stage in self.cuts))
         for index in range(len(self.cuts)):
             self._check_halo(index)
@@ -135,7 +136,7 @@ class CutBackbone:
         if self._trace.final.layout == "NLC":
             count = output.shape[1] - self._trace.final.prefix_tokens
             size = image_grid(count, (int(x.shape[-2]), int(x.shape[-1])), self.stride)
-        return to_map(output, self._trace.final, size), features
+        return self._final_map(output, size), features
 
     def resume(self, cut_index: int, features: Any, size: tuple[int, int] | None = None) -> Tensor:
         """Run only what comes after a cut.
@@ -156,7 +157,7 @@ class CutBackbone:
         whole = map_size(features, self.cuts[cut_index], size, stride)
         place = Place(1, (1, 1), whole, 0, whole, self.cuts[cut_index].reduction, stride)
         size = size or (-(-whole[0] // stride), -(-whole[1] // stride))
-        return to_map(self._resume(cut_index, features, place), self._trace.final, size)
+        return self._final_map(self._resume(cut_index, features, place), size)
 
     def patched(self, cut_index: int, features: Any, grid: Grid, size: tuple[int, int]) -> Tensor:
         """Cut the features into patches, run each on its own through what comes after the cut, stitch the results.
@@ -184,7 +185,7 @@ class CutBackbone:
                 "again without the positions of the patches: call set_grad_checkpointing(False)"
             )
         tokens = (place.cells[0] // place.stride, place.cells[1] // place.stride)
-        maps = to_map(self._resume(cut_index, patches, place), self._trace.final, tokens)
+        maps = self._final_map(self._resume(cut_index, patches, place), tokens)
         inner = (place.cells[0] - 2 * self.halo, place.cells[1] - 2 * self.halo)
         return merge_maps(maps, place.grid, inner, place.stride, self.halo, size)
 
@@ -240,27 +241,22 @@ class CutBackbone:
                 done = set(prefix)
                 tail = [module for module in self.model.modules() if module not in done]
                 stack.enter_context(family.positions(self.model, tail, place))
-            if family.blocks is not None and (family.positions is not None or max(self._trace.dummy) > 32):
-                blocks: Any = self.model.get_submodule(family.blocks)
-                before = [block for block in blocks if block in prefix]
-                stack.enter_context(overridden(passing_through(before)))
-            dummy = make_dummy(self.model, size)
+            if family.blocks and (family.positions is not None or family.batched_dummy or max(size) > 32):
+                stack.enter_context(overridden(passing_through(self._skipped[cut_index])))
+            batch = len(tensors_of(features)[-1]) if family.batched_dummy else 1
+            dummy = make_dummy(self.model, size, batch)
             output, _ = self._run(dummy, resume_at=cut_index, replacement=features)
         return output
 
+    def _blocks_in(self, prefix: Sequence[nn.Module]) -> tuple[nn.Module, ...]:
+        modules = dict(self.model.named_modules())
+        lists = [modules[name] for name in self._family.blocks if name in modules]
+        for entry in lists:  # a list of lists is searched too
+            lists += [child for child in entry.children() if isinstance(child, nn.ModuleList)]
+        return tuple(block for entry in lists for block in entry.children() if block in prefix)
+
     def _checkpoints(self) -> bool:
         return any(getattr(module, "grad_checkpointing", False) for module in self.model.modules())
-
-    def _usable(self, cut: str | int) -> int:
-        index = find_stage(self.stages, cut)
-        if self._family.only is not None:
-            names, reason = self._family.only(self.model, [stage.name for stage in self.stages])
-            if self.stages[index].name not in names:
-                valid = ", ".join(repr(name) for name in names)
-                raise UnsupportedBackboneError(
-                    f"{type(self.model).__name__} cannot be cut after {cut!r}: {reason}; valid cuts are {valid}"
-                )
-        return index
 
     def _check_window(self, whole: tuple[int, int], grid: tuple[int, int], reduction: int, stride: int) -> None:
         window = self._family.window(self.model) if self._family.window else 1
@@ -272,6 +268,9 @@ class CutBackbone:
                 f"over a {whole[0]}x{whole[1]} map leaves patches that are no multiple of them: "
                 f"use images of {wanted[0]}x{wanted[1]} or a smaller grid"
             )
+
+    def _final_map(self, output: Any, size: tuple[int, int] | None) -> Tensor:
+        return to_map(output, self._trace.final, size)
 
     def _run(self, x: Tensor, **plan: Any) -> tuple[Any, dict[int, Any]]:
         if not self._trace.has_map:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+from ppl.backbones.errors import UnsupportedBackboneError
 from ppl.errors import PPLTypeError, PPLValueError
 
 __all__ = ["Layout", "Stage", "default_cuts", "find_stage"]
@@ -26,6 +27,7 @@ class Stage:
         channels: channels of the output.
         reduction: input pixels per cell of the output, along one axis.
         prefix_tokens: class, distillation and register tokens ahead of the cells ("NLC" alone).
+        refusal: why the backbone cannot be cut here; empty where it can.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Stage:
     channels: int
     reduction: int
     prefix_tokens: int = 0
+    refusal: str = ""
 
 
 def find_stage(stages: Sequence[Stage], cut: str | int) -> int:
@@ -48,6 +51,7 @@ def find_stage(stages: Sequence[Stage], cut: str | int) -> int:
 
     Raises:
         PPLValueError: if there is no such stage or it is the last; the message lists the valid ones.
+        UnsupportedBackboneError: if the backbone cannot be cut there.
         PPLTypeError: if `cut` is neither a string nor an integer.
 
     Example:
@@ -56,13 +60,14 @@ def find_stage(stages: Sequence[Stage], cut: str | int) -> int:
         1
     """
     names = [stage.name for stage in stages]
-    valid = ", ".join(f"{name!r} ({index})" for index, name in enumerate(names[:-1])) or "none"
+    usable = {stage.name: index for index, stage in enumerate(stages[:-1]) if not stage.refusal}
+    valid = ", ".join(f"{name!r} ({index})" for name, index in usable.items()) or "none"
     if isinstance(cut, bool) or not isinstance(cut, (str, int)):
         raise PPLTypeError(f"a cut is a stage's name or index, got {cut!r}: valid cuts are {valid}")
     index: Any = cut
     if isinstance(cut, str):
         if cut not in names:
-            near = difflib.get_close_matches(cut, names[:-1], n=1, cutoff=0.0)
+            near = difflib.get_close_matches(cut, usable, n=1, cutoff=0.0)
             hint = f"; the nearest is {near[0]!r}" if near else ""
             raise PPLValueError(f"there is no stage {cut!r} to cut after: valid cuts are {valid}{hint}")
         index = names.index(cut)
@@ -72,6 +77,8 @@ def find_stage(stages: Sequence[Stage], cut: str | int) -> int:
         )
     if not 0 <= index < len(names):
         raise PPLValueError(f"there is no stage of index {cut}: valid cuts are {valid}")
+    if stages[index].refusal:
+        raise UnsupportedBackboneError(f"cannot cut after {cut!r}: {stages[index].refusal}; valid cuts are {valid}")
     return int(index)
 
 
@@ -92,7 +99,7 @@ def default_cuts(stages: Sequence[Stage]) -> tuple[str, ...]:
         >>> default_cuts(stages)
         ('layer1', 'layer2', 'layer3')
     """
-    candidates = list(stages[:-1])
+    candidates = [stage for stage in stages[:-1] if not stage.refusal]
     if len(candidates) > 3 and len({stage.reduction for stage in stages}) == 1:
         candidates = [stages[len(stages) * quarter // 4 - 1] for quarter in (1, 2, 3)]
     return tuple(stage.name for stage in candidates[-3:])

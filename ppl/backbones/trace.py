@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -129,6 +129,9 @@ def trace_model(
             wrapped.add(name)
             output = output[0]
         found.append(_describe(model, name, leaf, output, size, declared.get(name, {}), family))
+    if family.only:
+        usable, reason = family.only(model, [stage.name for stage in found])
+        found = [stage if stage.name in usable else replace(stage, refusal=reason) for stage in found]
     final = found[-1]
     has_map = has_forward_features(model) and not family.from_last_stage
     if has_map:
@@ -137,7 +140,7 @@ def trace_model(
         final = _describe(model, "forward_features", "", result, size, expected, family)
     return Trace(
         stages=tuple(found),
-        prefixes=tuple(tuple(m for m, end in record.ends.items() if end <= when and m) for when, _, _ in order),
+        prefixes=tuple(_finished(model, record.ends, when) for when, _, _ in order),
         overwritten=frozenset(name for _, leaf, name in order if record.overwritten(leaf)),
         wrapped=frozenset(wrapped),
         final=final,
@@ -145,6 +148,16 @@ def trace_model(
         dummy=dummy,
         fixed=size if size not in _PROBES else None,
     )
+
+
+def _finished(model: nn.Module, ends: dict[str, int], when: int) -> tuple[str, ...]:
+    """Modules that have ended by then, and those inside of them that are used without being called."""
+    finished = set()
+    for name, _ in model.named_modules():  # parents come before children
+        parent = name.rpartition(".")[0]
+        if name and (ends[name] <= when if name in ends else parent in finished):
+            finished.add(name)
+    return tuple(sorted(finished))
 
 
 def is_wrapped(output: Any, family: Family) -> bool:
@@ -244,10 +257,10 @@ def _describe(
         return Stage(name, leaf, layout, int(found), _reduction(height, cells, declared.get("reduction")))
     if isinstance(output, Tensor) and output.ndim == 3:
         # tokens: so many prefix tokens as leave a grid over the image
-        usual = getattr(model, "num_prefix_tokens", 0)
-        reduction = declared.get("reduction") or _token_reduction(output.shape[1] - usual, size)
-        for prefix in (usual, *range(9)):
-            if image_grid(output.shape[1] - prefix, size, reduction):
+        for prefix in (getattr(model, "num_prefix_tokens", 0), *range(9)):
+            cells = output.shape[1] - prefix
+            reduction = int(declared.get("reduction") or _token_reduction(cells, size))
+            if image_grid(cells, size, reduction):
                 return Stage(name, leaf, "NLC", int(output.shape[2]), reduction, prefix)
     shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
     raise PPLValueError(f"stage {name!r} of {type(model).__name__} returns no map but {shape}: choose another stage")
@@ -283,12 +296,12 @@ def image_grid(count: int, size: tuple[int, int], reduction: int) -> tuple[int, 
 
 
 def _token_reduction(count: int, size: tuple[int, int]) -> int:
-    return max(1, round((size[0] * size[1] / max(count, 1)) ** 0.5))
+    return max(1, round(float(size[0] * size[1] / max(count, 1)) ** 0.5))
 
 
-def _reduction(pixels: int, cells: int, declared: int | None) -> int:
+def _reduction(pixels: int, cells: int, declared: Any) -> int:
     """Pixels per cell: the declared number where it is near the measured one (valid convolutions lose a few cells)."""
     measured = pixels / cells
-    if declared and abs(declared - measured) <= 0.35 * measured:
+    if declared is not None and abs(declared - measured) <= 0.35 * measured:
         return int(declared)
     return max(1, round(measured))

@@ -42,7 +42,7 @@ def added_grids(model: nn.Module, tail: Sequence[nn.Module], place: Place) -> It
         last = name == "pos_embed"  # VOLO's, channels last
         grid_map = rearrange(grid, "b h w c -> b c h w") if last else grid
         factor = round(place.whole[0] / grid_map.shape[-2])
-        if factor < 1:  # before the cut; what is computed there is thrown away
+        if factor < 2:  # as fine as the cut's map: it was added before
             continue
         part = patch_part(grid_map, place, factor)
         changes.append((model, name, rearrange(part, "b c h w -> b h w c") if last else part))

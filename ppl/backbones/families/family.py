@@ -58,11 +58,12 @@ class Family:
     Attributes:
         prepare: sets switches of a model, in place, so that it takes maps of any size; results at its own size stay.
         repair: corrects the names that the model's `feature_info` gives to its stages.
-        blocks: name of the container of alike blocks that keep their input's shape; those before the cut are skipped.
+        blocks: names of the lists of blocks that keep their input's shape; those before the cut need not run.
         positions: for the time of a patched pass, lets the modules after the cut give every patch the positions of its
             own pixels.
         replays: whether `positions` survives gradient checkpointing, which runs blocks again after the pass.
         sized_dummy: the sizes of maps are handed on beside them, so the dummy image has the patches' size.
+        batched_dummy: so is the batch, so there are as many dummies as patches.
         final: takes the final map out of what `forward_features` returns.
         from_last_stage: the final map is the last stage's, as `forward_features` returns none.
         cut: cuts the features of a stage that has no ordinary layout; the model, then the arguments of `cut_features`.
@@ -73,10 +74,11 @@ class Family:
 
     prepare: Callable[[nn.Module], None] | None = None
     repair: Callable[[nn.Module, list[str]], list[str]] | None = None
-    blocks: str | None = None
+    blocks: tuple[str, ...] = ()
     positions: Callable[[nn.Module, Sequence[nn.Module], Place], AbstractContextManager[None]] | None = None
     replays: bool = True
     sized_dummy: bool = False
+    batched_dummy: bool = False
     final: Callable[[Any], Tensor] | None = None
     from_last_stage: bool = False
     cut: Cut | None = None

@@ -23,7 +23,8 @@ def last_of_list(output: Any) -> Tensor:
 
 def last_of_states(output: Any) -> Tensor:
     """EfficientViM returns hidden states and, last, the final map (B,C,N)."""
-    return rearrange(output[-1], "b c n -> b n c")
+    final: Tensor = output[-1]
+    return rearrange(final, "b c n -> b n c")
 
 
 def cut_pixels_and_patches(

@@ -88,12 +88,14 @@ def cropped_tables(model: nn.Module, tail: Sequence[nn.Module], place: Place) ->
     """
     changes: list[tuple[object, str, Any]] = []
     for module in tail:
-        if getattr(module, "window_size", None) == 0 and getattr(module.attn, "use_rel_pos", False):
-            changes += _tables(module.attn, place.whole, place.cells)  # SAM; its windows keep their own tables
-        elif getattr(module, "rel_pos_type", None) == "spatial":
+        block: Any = module
+        if getattr(block, "window_size", None) == 0 and getattr(block.attn, "use_rel_pos", False):
+            changes += _tables(block.attn, place.whole, place.cells)  # SAM; its windows keep their own tables
+        elif getattr(block, "rel_pos_type", None) == "spatial":
+            native = ((block.rel_pos_h.shape[0] + 1) // 2, (block.rel_pos_w.shape[0] + 1) // 2)
             for whole, patch in levels(place.whole, place.cells):
-                if whole == ((module.rel_pos_h.shape[0] + 1) // 2, (module.rel_pos_w.shape[0] + 1) // 2):  # type: ignore[operator, union-attr]
-                    changes += _tables(module, whole, patch)
+                if whole == native:
+                    changes += _tables(block, whole, patch)
         elif type(module).__name__ == "PosEmbedRel":
             changes += _bottleneck(module, place)
     with overridden(changes):

@@ -12,7 +12,11 @@ __all__ = ["any_image_size", "dynamic_windows", "free_patch_embeds", "measured_p
 def any_image_size(model: nn.Module) -> None:
     """Let a ViT resample its position embedding to the image at hand (timm's `dynamic_img_size`)."""
     embed = getattr(model, "patch_embed", None)
-    if getattr(model, "dynamic_img_size", None) is not False or not hasattr(embed, "strict_img_size"):
+    if not hasattr(embed, "strict_img_size"):
+        return
+    if getattr(model, "dynamic_img_size", None) is True:  # lacks only sizes that the patch size does not divide
+        embed.dynamic_img_pad = True  # type: ignore[union-attr]
+    if getattr(model, "dynamic_img_size", None) is not False:
         return
     if getattr(embed, "backbone", None) is not None:  # hybrid stems measure the image once and for all
         return
@@ -20,6 +24,8 @@ def any_image_size(model: nn.Module) -> None:
 
     target: Any = model
     target.dynamic_img_size = True
+    if getattr(getattr(model, "rope", None), "_use_cached_embed", False):
+        target.rope._use_cached_embed = False  # compute the angles of the map at hand
     embed.strict_img_size = False  # type: ignore[union-attr]
     embed.dynamic_img_pad = True  # type: ignore[union-attr]
     embed.flatten = False  # type: ignore[union-attr]

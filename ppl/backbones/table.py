@@ -1,0 +1,191 @@
+"""The published table: which timm variants can be cut, and where."""
+
+from __future__ import annotations
+
+import csv
+import gc
+import json
+import statistics
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from importlib import resources
+from pathlib import Path
+
+import torch
+
+from ppl.backbones.check import BackboneReport, check_backbone
+from ppl.backbones.cut import CutBackbone
+from ppl.backbones.stages import default_cuts
+from ppl.backbones.trace import resolve_stages
+
+__all__ = ["Row", "support_table", "variants"]
+
+_INTRO = """# Backbones
+
+Which backbones of timm can be cut into patches, measured with random weights. One row per small variant of each model
+file; larger variants of the same file behave alike. `ppl check NAME` measures any other, `ppl check --table` this page.
+
+* **tier** 1: every cut, any image size. 2: every cut, under the conditions in the last column. 3: at the cuts named
+  alone. 0: refused, for the reason in the last column.
+* **cuts**: stages after which a 2x2 cut keeps every identity (resuming is the plain forward; no patch sees another;
+  each stage runs once; gradient reaches the stem; a detached branch sends none). Of many alike blocks, five are tried.
+* **layout**: of the stages: maps, channels-last maps, tokens, or lists of maps. **stride**: of the final map.
+* **os16**: whether `output_stride=16` is accepted and effective.
+* **speed**: CPU time of a patched pass from the middle default cut, divided by that of a plain forward.
+
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the table."""
+
+    module: str
+    variant: str
+    tier: int
+    cuts: str
+    layout: str
+    stride: int
+    output_stride: bool
+    speed: float | None
+    remark: str
+
+
+def variants() -> list[tuple[str, str]]:
+    """Pairs (timm module, variant) of the table, one or a few small variants per timm model file.
+
+    Example:
+        >>> len(variants())
+        141
+    """
+    text = resources.files("ppl.backbones").joinpath("variants.tsv").read_text(encoding="utf-8")
+    rows = csv.DictReader(text.splitlines(), delimiter="\t")
+    return [(row["module"], row["variant"]) for row in rows]
+
+
+def support_table(
+    path: str | Path,
+    *,
+    names: Iterable[str] | None = None,
+    state: str | Path | None = None,
+    speed: bool = True,
+    progress: bool = True,
+) -> list[Row]:
+    """Check every variant, one model in memory at a time, and write the table as Markdown.
+
+    Args:
+        path: the Markdown file to write.
+        names: variants to check; all by default.
+        state: a JSON-lines file of finished rows; with it a killed run goes on where it was.
+        speed: also measure the time of a patched pass.
+        progress: show a bar on a terminal.
+
+    Returns:
+        The rows.
+    """
+    from rich.console import Console
+    from rich.progress import track
+
+    wanted = None if names is None else set(names)
+    chosen = [pair for pair in variants() if wanted is None or pair[1] in wanted]
+    done: dict[str, Row] = {}
+    if state is not None and Path(state).exists():
+        done = {row.variant: row for row in (Row(**json.loads(line)) for line in Path(state).read_text().splitlines())}
+    console = Console(stderr=True)
+    for module, variant in track(chosen, "checking", console=console, disable=not (progress and console.is_terminal)):
+        if variant in done:
+            continue
+        done[variant] = check_variant(module, variant, speed=speed)
+        gc.collect()
+        if state is not None:
+            with Path(state).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(asdict(done[variant])) + "\n")
+    rows = [done[variant] for _, variant in chosen]
+    Path(path).write_text(render(rows), encoding="utf-8")
+    return rows
+
+
+def check_variant(module: str, variant: str, *, speed: bool = True) -> Row:
+    """One row: the report of `check_backbone`, `output_stride` and the time of a patched pass."""
+    import timm
+
+    cuts: Sequence[int] | None = None
+    total = 0
+    try:
+        found = resolve_stages(timm.create_model(variant, pretrained=False, num_classes=0))
+        total = len(found) - 1
+        if total > 6:
+            cuts = sorted({0, total // 4, total // 2, 3 * total // 4, total - 1})
+    except Exception:  # the check below words the refusal
+        cuts = None
+    report = check_backbone(variant, 2, cuts=cuts)
+    if not report.supported:
+        return Row(module, variant, 0, "", "", 0, False, None, report.reason)
+    cut_names = ", ".join(f"`{name}`" for name in report.cuts)
+    if cuts is not None:
+        cut_names += f" (tried, of {total})"
+    return Row(
+        module=module,
+        variant=variant,
+        tier=report.tier,
+        cuts=cut_names,
+        layout="/".join(dict.fromkeys(cut.layout for cut in report.stages)),
+        stride=report.stride,
+        output_stride=takes_output_stride(variant),
+        speed=patched_time(report) if speed else None,
+        remark="; ".join(part for part in (*report.notes, report.reason) if part),
+    )
+
+
+def takes_output_stride(variant: str) -> bool:
+    """Whether timm builds the variant with `output_stride=16` and that is what comes out."""
+    import timm
+
+    try:
+        model = timm.create_model(variant, pretrained=False, num_classes=0, output_stride=16)
+        return resolve_stages(model)[-1].reduction == 16
+    except Exception:  # most families do not know the argument, and say so in their own ways
+        return False
+
+
+def patched_time(report: BackboneReport, repeats: int = 3) -> float:
+    """CPU time of a patched pass from the middle default cut, relative to a plain forward of the same images."""
+    import timm
+
+    model = timm.create_model(report.name, pretrained=False, num_classes=0).eval()
+    stages = resolve_stages(model)
+    candidates = [name for name in default_cuts(stages) if name in report.cuts] or list(report.cuts)
+    cutter = CutBackbone(model, [candidates[len(candidates) // 2]])
+    x = torch.randn(2, 3, *report.input_size)
+    ratios = []
+    with torch.no_grad():
+        for repeat in range(repeats + 1):
+            start = time.process_time()
+            final, features = cutter.forward_features(x, [0])
+            middle = time.process_time()
+            cutter.patched(0, features[0], report.grid, (int(final.shape[-2]), int(final.shape[-1])))
+            if repeat:  # the first round warms up
+                ratios.append((time.process_time() - middle) / (middle - start))
+    return statistics.median(ratios)
+
+
+def render(rows: Sequence[Row]) -> str:
+    """The page."""
+    usable = sum(row.tier > 0 for row in rows)
+    lines = [f"{usable} of {len(rows)} variants can be cut at one stage or more.", ""]
+    lines += ["| file | variant | tier | cuts | layout | stride | os16 | speed | remark |", "|" + "---|" * 9]
+    for row in rows:
+        speed = "" if row.speed is None else f"{row.speed:.2f}"
+        stride = str(row.stride or "")
+        cells = (
+            row.module,
+            row.variant,
+            str(row.tier),
+            row.cuts,
+            row.layout,
+            stride,
+            "yes" if row.output_stride else "",
+        )
+        lines.append("| " + " | ".join((*cells, speed, row.remark.replace("|", "/"))) + " |")
+    return _INTRO + "\n".join(lines) + "\n"
