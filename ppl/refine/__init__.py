@@ -11,6 +11,7 @@ from ppl.refine.pipeline import Step, apply_steps, iterate_steps, parse_steps
 from ppl.refine.pixel_adaptive import pixel_adaptive
 from ppl.refine.probabilities import cams_to_probs
 from ppl.refine.random_walk import random_walk
+from ppl.refine.scoring import StepScore, score_steps
 from ppl.refine.steps import REFINERS, Refiner
 from ppl.refine.superpixels import superpixel_segments, superpixels
 
@@ -23,6 +24,7 @@ __all__ = [
     "RefineJob",
     "Refiner",
     "Step",
+    "StepScore",
     "apply_steps",
     "cams_to_probs",
     "crf",
@@ -37,6 +39,7 @@ __all__ = [
     "pixel_adaptive",
     "random_walk",
     "refine_folder",
+    "score_steps",
     "superpixel_segments",
     "superpixels",
 ]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from ppl.errors import PPLFileNotFoundError
 from ppl.io import atomic_write, read_image, write_mask
 from ppl.refine.jobs import RefineJob, resize_maps
 from ppl.refine.parallel import FolderSummary, run_jobs
-from ppl.refine.pipeline import Step, apply_steps, parse_steps
+from ppl.refine.pipeline import Recipe, Step, apply_steps, parse_steps
 from ppl.refine.probabilities import Background, cams_to_probs
 
 __all__ = ["refine_folder"]
@@ -22,7 +21,7 @@ __all__ = ["refine_folder"]
 def refine_folder(
     jobs: Iterable[RefineJob],
     out: str | Path,
-    steps: str | Sequence[Any] | Mapping[str, Any] | Step | None,
+    steps: Recipe,
     *,
     background: Background = 0.2,
     n_jobs: int = -1,

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import joblib
 import torch
@@ -21,7 +21,9 @@ from rich.text import Text
 from ppl.errors import MissingExtraError, PPLValueError
 from ppl.io import FileWriteError, atomic_write
 
-__all__ = ["BadFile", "FolderSummary", "run_jobs"]
+__all__ = ["BadFile", "FolderSummary", "guarded", "parallel_map", "progress_bar", "run_jobs"]
+
+T = TypeVar("T")
 
 _RECORD = "refine.json"
 
@@ -105,8 +107,8 @@ def run_jobs(
     waiting = [job for job in jobs if overwrite or not _result(out, job).exists()]
     bad = []
     start = time.perf_counter()
-    with _progress_bar(description, len(jobs), len(jobs) - len(waiting), progress) as advance:
-        for failure in _run(partial(_guarded, work, out), waiting, n_jobs):
+    with progress_bar(description, len(jobs), len(jobs) - len(waiting), progress) as advance:
+        for failure in parallel_map(partial(guarded, partial(_make, work, out)), waiting, n_jobs):
             if failure is not None:
                 bad.append(failure)
             advance()
@@ -139,19 +141,52 @@ def _check_unique(jobs: Sequence[Any]) -> None:
         seen.add(job.stem)
 
 
-def _guarded(work: Callable[[Any, Path], None], out: Path, job: Any) -> BadFile | None:
+def _make(work: Callable[[Any, Path], None], out: Path, job: Any) -> None:
+    work(job, _result(out, job))
+
+
+def guarded(work: Callable[[Any], T], job: Any) -> T | BadFile:
+    """`work(job)`, or why it could not be done.
+
+    Args:
+        work: any function of a job.
+        job: something with a `stem`.
+
+    Returns:
+        What `work` returns, or a `BadFile`.
+
+    Raises:
+        FileWriteError: from `work`: the next jobs could not write either.
+        MissingExtraError: likewise.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> guarded(lambda job: 1 / 0, SimpleNamespace(stem="a"))
+        BadFile(stem='a', reason='division by zero')
+    """
     try:
-        work(job, _result(out, job))
+        return work(job)
     except (FileWriteError, MissingExtraError):
         raise
     except Exception as error:  # one broken image must not end a run of thousands
-        reason = " ".join(str(error).split()) or type(error).__name__
-        return BadFile(job.stem, reason)
-    return None
+        return BadFile(job.stem, " ".join(str(error).split()) or type(error).__name__)
 
 
-def _run(work: Callable[[Any], BadFile | None], jobs: list[Any], n_jobs: int) -> Iterator[BadFile | None]:
-    """Results as they come; in batches for backends that cannot hand them out one by one."""
+def parallel_map(work: Callable[[Any], T], jobs: Sequence[Any], n_jobs: int) -> Iterator[T]:
+    """Results of `work` for all jobs, as they come; in batches where the backend cannot hand them out one by one.
+
+    Args:
+        work: picklable, for processes and clusters.
+        jobs: what it is called with.
+        n_jobs: workers; -1 for one per core.
+
+    Yields:
+        The results, in no particular order.
+
+    Example:
+        >>> sorted(parallel_map(abs, [-1, 2], n_jobs=2))
+        [1, 2]
+    """
     backend, _ = get_active_backend(prefer="threads")
     workers = joblib.effective_n_jobs(n_jobs)
     with _single_threaded(workers > 1):
@@ -184,7 +219,8 @@ class _Speed(ProgressColumn):
 
 
 @contextmanager
-def _progress_bar(description: str, total: int, done: int, wanted: bool) -> Iterator[Callable[[], None]]:
+def progress_bar(description: str, total: int, done: int, wanted: bool) -> Iterator[Callable[[], None]]:
+    """A bar with images per second and the time left, on a terminal only; yields the function that advances it."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Speed(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not (wanted and console.is_terminal)) as bar:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from ppl.refine.arrays import as_tensor, like
 from ppl.refine.parameters import check_parameters, known_parameters, nearest
 from ppl.refine.steps import REFINERS
 
-__all__ = ["Step", "apply_steps", "iterate_steps", "parse_steps"]
+__all__ = ["Recipe", "Step", "apply_steps", "iterate_steps", "parse_steps"]
 
 Array = TypeVar("Array", npt.NDArray[np.generic], torch.Tensor)
 
@@ -73,7 +73,11 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
 
 
-def parse_steps(recipe: str | Sequence[Any] | Mapping[str, Any] | Step | None) -> tuple[Step, ...]:
+Recipe: TypeAlias = str | Sequence[Any] | Mapping[str, Any] | Step | None
+"""What `parse_steps` reads."""
+
+
+def parse_steps(recipe: Recipe) -> tuple[Step, ...]:
     """Read and check the `refine:` entry of a recipe.
 
     Args:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,13 +14,12 @@ from ppl.errors import PPLValueError
 from ppl.io import read_image, write_mask
 from ppl.refine.jobs import RefineJob, resize_maps
 from ppl.refine.parallel import FolderSummary, run_jobs
-from ppl.refine.pipeline import Step, apply_steps, parse_steps
+from ppl.refine.pipeline import Recipe, apply_steps, parse_steps
 from ppl.refine.probabilities import cams_to_probs
 
 __all__ = ["UNSURE", "confident_label_folder", "confident_labels"]
 
 UNSURE = 255
-Recipe: TypeAlias = str | Sequence[Any] | Mapping[str, Any] | Step | None
 
 
 def confident_labels(
@@ -58,11 +57,7 @@ def confident_labels(
         >>> confident_labels(np.zeros((1, 3, 3), np.uint8), maps, [6], steps=None)
         array([[  0, 255,   7]], dtype=uint8)
     """
-    if not 0 <= background <= foreground <= 1:
-        raise PPLValueError(
-            f"the scores must be 0 <= background <= foreground <= 1, got background={background},"
-            f" foreground={foreground}"
-        )
+    _check_scores(foreground, background)
     numbers = np.arange(len(maps)) if classes is None else np.asarray(classes, np.int64)
     if numbers.shape != (len(maps),) or (numbers.size and not 0 <= numbers.min() <= numbers.max() < UNSURE - 1):
         raise PPLValueError(f"classes must be {len(maps)} numbers from 0 to {UNSURE - 2}, got {numbers.tolist()}")
@@ -70,9 +65,9 @@ def confident_labels(
     sure, generous = (
         apply_steps(chosen, image, cams_to_probs(maps, score)).argmax(axis=0) for score in (foreground, background)
     )
-    labels = np.concatenate([[UNSURE], numbers + 1])[sure]
+    labels: npt.NDArray[np.uint8] = np.concatenate([[UNSURE], numbers + 1]).astype(np.uint8)[sure]
     labels[(sure == 0) & (generous == 0)] = 0
-    return labels.astype(np.uint8)
+    return labels
 
 
 def confident_label_folder(
@@ -105,14 +100,13 @@ def confident_label_folder(
         PPLValueError: for steps or scores that cannot be.
     """
     chosen = parse_steps(steps)
-    scores = {"foreground": foreground, "background": background}
-    blank = np.zeros((1, 1, 3), np.uint8)
-    confident_labels(blank, np.zeros((0, 1, 1), np.float32), steps=None, **scores)  # wrong scores fail here, not later
+    _check_scores(foreground, background)
+    record = {"foreground": foreground, "background": background, "steps": [step.record() for step in chosen]}
     return run_jobs(
         list(jobs),
-        partial(_label_one, steps=chosen, **scores),
+        partial(_label_one, foreground=foreground, background=background, steps=chosen),
         Path(out),
-        record={"confident_labels": {**scores, "steps": [step.record() for step in chosen]}},
+        record={"confident_labels": record},
         n_jobs=n_jobs,
         overwrite=overwrite,
         progress=progress,
@@ -120,7 +114,17 @@ def confident_label_folder(
     )
 
 
-def _label_one(job: RefineJob, path: Path, **options: Any) -> None:
+def _check_scores(foreground: float, background: float) -> None:
+    if not 0 <= background <= foreground <= 1:
+        raise PPLValueError(
+            f"the scores must be 0 <= background <= foreground <= 1, got background={background},"
+            f" foreground={foreground}"
+        )
+
+
+def _label_one(job: RefineJob, path: Path, *, foreground: float, background: float, steps: Recipe) -> None:
     image = np.asarray(read_image(job.image))
     maps, classes = job.load()
-    write_mask(path, confident_labels(image, resize_maps(maps, image.shape[:2]), classes, **options))
+    resized = resize_maps(maps, (image.shape[0], image.shape[1]))
+    labels = confident_labels(image, resized, classes, foreground=foreground, background=background, steps=steps)
+    write_mask(path, labels)

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import torch
 
-from ppl.refine.affinity.labels import Recipe, confident_label_folder
+from ppl.refine.affinity.labels import confident_label_folder
 from ppl.refine.affinity.network import AffinityNetwork
 from ppl.refine.affinity.training import AffinityConfig, AffinitySummary, fit_affinity
 from ppl.refine.affinity.views import LabelledImages
 from ppl.refine.jobs import RefineJob
+from ppl.refine.pipeline import Recipe
 
 __all__ = ["learn_affinity"]
 

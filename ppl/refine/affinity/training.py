@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 from rich.progress import Progress
+from torch import nn
 from torch.utils.data import DataLoader, Subset
 
 from ppl.errors import PPLError, PPLValueError
@@ -158,7 +159,7 @@ def _initialise(network: AffinityNetwork, seed: int) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for module in network.head.modules():
-            if hasattr(module, "reset_parameters"):
+            if isinstance(module, (nn.Conv2d, nn.GroupNorm)):
                 module.reset_parameters()
 
 
@@ -190,7 +191,7 @@ def _train_step(
     if not math.isfinite(value):
         raise PPLError(f"the affinity loss became {value}: lower lr={rate:.3g}")
     optimiser.zero_grad(set_to_none=True)
-    loss.backward()
+    torch.autograd.backward(loss)
     optimiser.step()
     return value
 
