@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ppl.errors import PPLValueError
+from ppl.layers.pooling import build_pooling
 
 __all__ = ["GranularityFusion"]
 
@@ -23,9 +24,11 @@ class GranularityFusion(nn.Module):
     Args:
         in_channels: channels of each branch's map, one integer per branch.
         num_classes: K, the number of classes.
+        pooling: from class maps to logits: "average", as the paper, "max", "generalised_mean:POWER" or
+            "log_sum_exp:SHARPNESS".
 
     Raises:
-        PPLValueError: if a number is below 1 or there is no branch.
+        PPLValueError: if a number is below 1, there is no branch or no such pooling.
 
     Source:
         Concatenation C and classifier, Progressive Patch Learning (Li et al., IEEE TMM 2022), figures 2 and 5.
@@ -38,10 +41,12 @@ class GranularityFusion(nn.Module):
         (torch.Size([2, 20]), torch.Size([2, 20, 7, 9]), ['classifiers.0.weight', 'classifiers.1.weight'])
     """
 
-    def __init__(self, in_channels: Sequence[int], num_classes: int) -> None:
+    def __init__(self, in_channels: Sequence[int], num_classes: int, pooling: str = "average") -> None:
         super().__init__()
         self.in_channels = tuple(in_channels)
         self.num_classes = num_classes
+        self.pooling = pooling
+        self._pool = build_pooling(pooling)
         if not self.in_channels or min(self.in_channels) < 1:
             raise PPLValueError(f"in_channels must hold one positive integer per branch, got {in_channels!r}")
         if num_classes < 1:
@@ -62,8 +67,8 @@ class GranularityFusion(nn.Module):
         return self.pool(self.class_maps(maps))
 
     def pool(self, class_maps: Tensor) -> Tensor:
-        """Logits (B,K) of class maps (B,K,h,w): their spatial mean."""
-        return class_maps.mean(dim=(2, 3))
+        """Logits (B,K) of class maps (B,K,h,w): their spatial mean, or what `pooling` says."""
+        return self._pool(class_maps)
 
     def class_maps(self, maps: Sequence[Tensor]) -> Tensor:
         """Class maps (B,K,h,w), before any ReLU: the sum of :meth:`branch_class_maps`.
@@ -83,7 +88,7 @@ class GranularityFusion(nn.Module):
 
     def extra_repr(self) -> str:
         """Show the branches and the classes."""
-        return f"in_channels={self.in_channels}, num_classes={self.num_classes}"
+        return f"in_channels={self.in_channels}, num_classes={self.num_classes}, pooling={self.pooling!r}"
 
     def _check(self, maps: Sequence[Tensor]) -> None:
         shapes = [tuple(branch.shape) for branch in maps]

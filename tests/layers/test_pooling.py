@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import math
+import pickle
+
+import pytest
+import torch
+
+from ppl.errors import PPLValueError
+from ppl.layers import GranularityFusion
+from ppl.layers.pooling import POOLINGS, build_pooling, generalised_mean, log_sum_exp
+
+
+@pytest.fixture
+def maps():
+    return 3 * torch.randn(2, 3, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+def test_log_sum_exp_is_its_equation_between_mean_and_maximum(maps):
+    for r in (0.5, 2.0):
+        torch.testing.assert_close(log_sum_exp(maps, r), torch.exp(r * maps).mean(dim=(2, 3)).log() / r)
+    torch.testing.assert_close(log_sum_exp(maps, 1e-5), maps.mean(dim=(2, 3)), atol=1e-3, rtol=0)
+    torch.testing.assert_close(log_sum_exp(maps, 1e4), maps.amax(dim=(2, 3)), atol=1e-3, rtol=0)
+
+
+def test_generalised_mean_is_that_of_the_probabilities(maps):
+    for power in (1.0, 3.0):
+        mean = (torch.sigmoid(maps) ** power).mean(dim=(2, 3)) ** (1 / power)
+        torch.testing.assert_close(generalised_mean(maps, power), torch.logit(mean))
+
+
+@pytest.mark.parametrize("name", POOLINGS)
+def test_a_constant_map_pools_to_its_constant(name):
+    pooled = build_pooling(name)(torch.full((2, 3, 4, 4), -1.5))
+    torch.testing.assert_close(pooled, torch.full((2, 3), -1.5))
+
+
+@pytest.mark.parametrize("name", POOLINGS)
+def test_gradients_are_those_of_finite_differences(name, maps):
+    assert torch.autograd.gradcheck(build_pooling(name), (maps[:1].clone().requires_grad_(),))
+
+
+@pytest.mark.parametrize("name", POOLINGS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("value", [0.0, 60.0, -60.0])
+def test_extreme_maps_stay_finite_in_every_precision(name, dtype, value):
+    maps = torch.full((1, 1, 3, 3), value, dtype=dtype, requires_grad=True)
+    pooled = build_pooling(name)(maps)
+    assert pooled.dtype == dtype
+    pooled.sum().backward()
+    assert pooled.isfinite().all()
+    assert maps.grad is not None
+    assert maps.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("text", ["mean", "", "average:2", "max:1", "log_sum_exp:x", "log_sum_exp:0", "log_sum_exp:-1"])
+def test_what_is_no_pooling_is_refused(text):
+    with pytest.raises(PPLValueError, match="pooling"):
+        build_pooling(text)
+
+
+def test_the_fusion_pools_as_it_is_told():
+    fusion = GranularityFusion((4, 4), 3, pooling="log_sum_exp:2")
+    features = [torch.randn(2, 4, 5, 5), torch.randn(2, 4, 5, 5)]
+    expected = torch.exp(2 * fusion.class_maps(features)).mean(dim=(2, 3)).log() / 2
+    torch.testing.assert_close(fusion(features), expected)
+    torch.testing.assert_close(pickle.loads(pickle.dumps(fusion))(features), expected)
+    assert math.isclose(float(GranularityFusion((4,), 1).pool(torch.arange(4.0).view(1, 1, 2, 2))), 1.5)
