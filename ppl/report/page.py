@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from PIL import Image
 
@@ -22,6 +22,11 @@ from ppl.report.overlay import as_rgb
 __all__ = ["Picture", "Report", "Table", "read_run", "write_report"]
 
 
+class _Cell(NamedTuple):
+    text: str
+    best: bool
+
+
 @dataclass(frozen=True)
 class Table:
     """Numbers with headings.
@@ -30,25 +35,31 @@ class Table:
         title: printed above it.
         columns: headings; the first one is of the rows' names.
         rows: cells per row. Floats are shares in 0..1 and are printed in percent, None and NaN as a dash, anything else
-            as it is. The largest float of a column is set in bold if it has rivals.
+            as it is.
         note: a line below, e.g. on which split a threshold was chosen.
+        compare: where the largest float is set in bold: in each "column", in each "row", or nowhere (None).
     """
 
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[Any]]
     note: str = ""
+    compare: Literal["column", "row"] | None = "column"
 
-    def cells(self) -> list[list[tuple[str, bool, bool]]]:
-        """Per row and column: text, whether it is a number, whether it is the best of its column."""
-        best = [_best([row[i] for row in self.rows]) for i in range(len(self.columns))]
-        return [
-            [
-                (_text(value), isinstance(value, (int, float)), value is not None and value == best[i])
-                for i, value in enumerate(row)
-            ]
-            for row in self.rows
-        ]
+    def cells(self) -> list[list[_Cell]]:
+        """What is printed, row by row."""
+        return [[_Cell(_text(v), self._is_best(v, i, row)) for i, v in enumerate(row)] for row in self.rows]
+
+    def is_number(self, column: int) -> bool:
+        """Whether a column holds numbers, which are set to the right."""
+        return any(_is_number(row[column]) for row in self.rows)
+
+    def _is_best(self, value: Any, column: int, row: Sequence[Any]) -> bool:
+        rivals = row if self.compare == "row" else [other[column] for other in self.rows]
+        numbers = [v for v in rivals if isinstance(v, float) and not math.isnan(v)]
+        if self.compare is None or not isinstance(value, float) or len(set(numbers)) < 2:
+            return False
+        return value == max(numbers)
 
 
 @dataclass(frozen=True)
@@ -206,25 +217,24 @@ def _class_tables(manifests: Mapping[str, Mapping[str, Any]]) -> list[Table]:
         }
         classes = list(dict.fromkeys(name for column in columns.values() for name in column))
         rows = [[name, *(column.get(name) for column in columns.values())] for name in classes]
-        tables.append(Table(f"IoU per class on {split}, %", ["class", *columns], rows))
+        tables.append(Table(f"IoU per class on {split}, %", ["class", *columns], rows, compare="row"))
     return tables
 
 
 def _image_tables(manifest: Mapping[str, Any], count: int = 5) -> list[Table]:
     tables = []
     for split, scores in manifest.get("per_image", {}).items():
-        ranked = sorted(
-            ((v, k) for k, v in scores.items() if isinstance(v, (int, float)) and not math.isnan(v)), reverse=True
-        )
-        for title, part in (("Best", ranked[:count]), ("Worst", ranked[: -count - 1 : -1])):
-            rows = [[name, value] for value, name in part]
-            tables.append(Table(f"{title} images of {split}, IoU in %", ["image", "IoU"], rows))
+        known = {name: value for name, value in scores.items() if _is_number(value) and not math.isnan(value)}
+        ranked = sorted(known.items(), key=lambda item: -item[1])
+        pairs = zip(ranked[:count], ranked[: -count - 1 : -1], strict=True)
+        rows = [[*best, *worst] for best, worst in pairs]
+        columns = ["best", "IoU", "worst", "IoU"]
+        tables.append(Table(f"Best and worst images of {split}, IoU in %", columns, rows, compare=None))
     return tables
 
 
-def _best(values: Sequence[Any]) -> float | None:
-    numbers = [value for value in values if isinstance(value, float) and not math.isnan(value)]
-    return max(numbers) if len(numbers) > 1 and len(set(numbers)) > 1 else None
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _text(value: Any) -> str:

@@ -40,14 +40,24 @@ def test_a_run_folder_becomes_a_page(run):
     for expected in (
         "Scores on val, % model CAM mIoU refined mIoU baseline 40.0 – progressive 50.0 –",
         "class baseline, CAM progressive, CAM background 80.0 80.0 cat 20.0 30.0 dog – –",
-        "Best images of val, IoU in % image IoU i19 95.0",
-        "Worst images of val, IoU in % image IoU i0 0.0",
+        "Best and worst images of val, IoU in % best IoU worst IoU i19 95.0 i0 0.0 i18 90.0 i1 5.0",
         "chosen on val",
     ):
         assert expected in words
     html = page.read_text()
     assert '<td class="number best">50.0</td>' in html
     assert "<svg" in html
+
+
+def test_the_best_stand_out_where_rows_compete():
+    rows = [["a", 0.5, 7, 0.1], ["b", 0.5, 8, 0.2], ["c", None, 9, math.nan]]
+
+    def best(**options):
+        return [[cell.best for cell in row] for row in Table("t", list("nxyz"), rows, **options).cells()]
+
+    assert best() == [[False] * 4, [False, False, False, True], [False] * 4]
+    assert best(compare="row") == [[False, True, False, False]] * 2 + [[False] * 4]
+    assert best(compare=None) == [[False] * 4] * 3
 
 
 def test_the_page_needs_nothing_beside_it(run):
