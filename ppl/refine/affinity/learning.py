@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from ppl.errors import PPLValueError
 from ppl.refine.affinity.labels import confident_label_folder
 from ppl.refine.affinity.network import AffinityNetwork
 from ppl.refine.affinity.training import AffinityConfig, AffinitySummary, fit_affinity
@@ -48,7 +50,7 @@ def learn_affinity(
         progress: bars on a terminal.
 
     Returns:
-        The losses and the path of the network.
+        The losses, the path of the network, and the images that could not be labelled.
 
     Raises:
         PPLValueError: if no image could be labelled, or `out` holds results of another configuration.
@@ -67,7 +69,7 @@ def learn_affinity(
         'out/affinity.safetensors'
     """
     out, jobs = Path(out), list(jobs)
-    confident_label_folder(
+    labelled = confident_label_folder(
         jobs,
         out / "labels",
         foreground=foreground,
@@ -76,5 +78,10 @@ def learn_affinity(
         n_jobs=n_jobs,
         progress=progress,
     )
+    if jobs and len(labelled.bad) == len(jobs):
+        raise PPLValueError(
+            f"none of the {len(jobs)} images could be labelled; {labelled.bad[0].stem}: {labelled.bad[0].reason}"
+        )
     pairs = LabelledImages([(job.image, out / "labels" / f"{job.stem}.png") for job in jobs])
-    return fit_affinity(network, pairs, config, out=out, device=device, progress=progress)
+    summary = fit_affinity(network, pairs, config, out=out, device=device, progress=progress)
+    return replace(summary, bad=labelled.bad)

@@ -24,6 +24,7 @@ from ppl.refine.affinity.inference import save_affinity
 from ppl.refine.affinity.losses import affinity_loss
 from ppl.refine.affinity.network import AffinityNetwork
 from ppl.refine.affinity.views import RandomViews
+from ppl.refine.parallel import BadFile
 from ppl.refine.stencil import edge_affinity, feature_affinity
 
 __all__ = ["AffinityConfig", "AffinitySummary", "fit_affinity"]
@@ -73,11 +74,13 @@ class AffinitySummary:
         losses: mean loss of every epoch.
         path: the finished network, for `load_affinity` and the step `random_walk`.
         seconds: wall time of this call.
+        bad: images that could not be labelled, where `learn_affinity` made the labels.
     """
 
     losses: tuple[float, ...]
     path: Path
     seconds: float
+    bad: tuple[BadFile, ...] = ()
 
 
 def fit_affinity(
