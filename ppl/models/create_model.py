@@ -26,6 +26,7 @@ def create_model(
     grids: Grid | Sequence[Grid] = 2,
     padding: str = "zeros",
     halo: int = 0,
+    pooling: str = "average",
     pretrained: bool = True,
     checkpoint_path: str | os.PathLike[str] | None = None,
     output_stride: int | None = None,
@@ -41,6 +42,7 @@ def create_model(
         grids: an integer or a pair for all cuts, or a list with one per cut.
         padding: what convolutions after a cut see beyond a patch: "zeros", "replicate" or "reflect".
         halo: cells of real context that each patch keeps on every side.
+        pooling: from class maps to logits: "average", "max", "generalised_mean:POWER" or "log_sum_exp:SHARPNESS".
         pretrained: start from timm's weights, which timm downloads if they are not in its cache.
         checkpoint_path: timm-keyed weights of the backbone, in a safetensors file or one that
             `torch.load(weights_only=True)` accepts; nothing is downloaded then. A classifier in it is left out.
@@ -66,7 +68,7 @@ def create_model(
     network = make_backbone(source, pretrained=pretrained and checkpoint_path is None)
     if checkpoint_path is not None:
         load_backbone_weights(network, checkpoint_path)
-    model = PPLNet(network, num_classes, mode=mode, cuts=cuts, grids=grids, padding=padding, halo=halo)
+    model = PPLNet(network, num_classes, mode=mode, cuts=cuts, grids=grids, padding=padding, halo=halo, pooling=pooling)
     if output_stride is not None and model.stride != output_stride:
         raise PPLValueError(no_output_stride(backbone, output_stride, f"its stride stays {model.stride}"))
     model.source = source

@@ -45,6 +45,7 @@ class PPLNet(nn.Module):
         stages: names of the backbone's stages, if it has no `feature_info`.
         padding: what convolutions after a cut see beyond a patch: "zeros", "replicate" or "reflect".
         halo: cells of real context that each patch keeps on every side.
+        pooling: from class maps to logits: "average", "max", "generalised_mean:POWER" or "log_sum_exp:SHARPNESS".
 
     The paper tells neither cuts nor grids nor padding: all defaults are ours, the 2x2 grid as its figures draw it.
 
@@ -84,6 +85,7 @@ class PPLNet(nn.Module):
         stages: Sequence[str] | None = None,
         padding: str = "zeros",
         halo: int = 0,
+        pooling: str = "average",
     ) -> None:
         super().__init__()
         if mode not in MODES:
@@ -107,7 +109,7 @@ class PPLNet(nn.Module):
         self.cuts = tuple(stage.name for stage in self._cutter.cuts)
         self.grids = _grid_per_cut(grids, len(self.cuts)) if patched else ()
         branches = {"baseline": 1, "control": 2, "progressive": 2, "explicit": len(self.cuts) + 1}[mode]
-        self.fusion = GranularityFusion((self._cutter.num_features,) * branches, num_classes)
+        self.fusion = GranularityFusion((self._cutter.num_features,) * branches, num_classes, pooling)
         self.classes: tuple[str, ...] | None = None
         self._stages = None if stages is None else list(stages)
         self._stage = self.num_stages - 1
@@ -174,6 +176,7 @@ class PPLNet(nn.Module):
             "stages": self._stages,
             "padding": self._cutter.padding,
             "halo": self._cutter.halo,
+            "pooling": self.fusion.pooling,
             "source": self.source,
         }
 
