@@ -29,7 +29,7 @@ def fill(folder: Path, count: int) -> None:
         Image.fromarray(pixels).save(folder / f"{number:05}.jpg")
 
 
-def work(folder: Path, backbone: str) -> None:
+def work(folder: Path, backbone: str, batch_size: int) -> None:
     """In a process of its own: all maps of a folder, peak memory in MiB printed at the end."""
     import torch
 
@@ -39,7 +39,7 @@ def work(folder: Path, backbone: str) -> None:
     torch.set_num_threads(1)
     model = create_model(backbone, 20, pretrained=False)
     paths = sorted(folder.iterdir())
-    for result in iter_generate(model, paths, [[0, 1]] * len(paths)):
+    for result in iter_generate(model, paths, [[0, 1]] * len(paths), batch_size=batch_size):
         result.to_mask()
     unit = 2**20 if sys.platform == "darwin" else 2**10
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)
@@ -49,11 +49,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--counts", type=int, nargs="+", default=[16, 64, 256])
     parser.add_argument("--backbone", default="resnet18")
+    parser.add_argument("--batch-size", type=int, default=2)
     parser.add_argument("--csv", type=Path, default=Path("cam_memory.csv"))
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work:
-        work(options.work, options.backbone)
+        work(options.work, options.backbone, options.batch_size)
         return
 
     rows: list[dict[str, float]] = []
@@ -61,6 +62,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             fill(Path(folder), count)
             command = [sys.executable, __file__, "--work", folder, "--backbone", options.backbone]
+            command += ["--batch-size", str(options.batch_size)]
             peak = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         first = rows[0]["peak_mib"] if rows else peak
         rows.append({"images": count, "peak_mib": round(peak, 1), "ratio": round(peak / first, 3)})

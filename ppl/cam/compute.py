@@ -44,6 +44,8 @@ def compute_batch(
     example = next(model.parameters(), torch.empty(0))
     x = torch.stack([image.to(example.dtype) for image in images]).to(example.device)
     image_size = (x.shape[2], x.shape[3])
+    for scale in settings.scales:
+        reader.check_size(*_padded(_scaled(image_size, scale), reader))
     with _forward_only(model, settings.amp, x.device):
         first, *others = settings.ordered_scales
         activations, logits = _activations(reader, x, first, settings)
@@ -72,18 +74,26 @@ def compute_batch(
 def _activations(reader: ClassMapReader, x: Tensor, scale: float, settings: Settings) -> tuple[Tensor, Tensor]:
     """Activations (B or 2B,K,h,w) at one scale, mirror images in the second half, and the logits (B,K) of the first."""
     count = len(x)
-    size = [max(1, round(pixels * scale)) for pixels in x.shape[-2:]]
-    if size != list(x.shape[-2:]):
+    size = _scaled((x.shape[2], x.shape[3]), scale)
+    if size != x.shape[-2:]:
         x = F.interpolate(x, size, mode="bilinear", align_corners=False)
     if settings.flip:
         x = torch.cat((x, x.flip(-1)))
-    padded = [max(own, least) for own, least in zip(size, reader.min_size, strict=True)]
+    padded = _padded(size, reader)
     if padded != size:
         x = F.pad(x, (0, padded[1] - size[1], 0, padded[0] - size[0]))
     activations, logits = METHODS[settings.method](reader, x)
     # The cells that lie over the image: all of them, unless it had to be padded.
     cells = [math.ceil(n * own / full) for n, own, full in zip(activations.shape[-2:], size, padded, strict=True)]
     return activations[..., : cells[0], : cells[1]], logits[:count]
+
+
+def _scaled(size: tuple[int, int], scale: float) -> tuple[int, int]:
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def _padded(size: tuple[int, int], reader: ClassMapReader) -> tuple[int, int]:
+    return max(size[0], reader.min_size[0]), max(size[1], reader.min_size[1])
 
 
 def _fold(activations: Tensor, which: Tensor, classes: Tensor, count: int) -> Tensor:

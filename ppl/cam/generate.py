@@ -58,7 +58,7 @@ def generate(
         size: of the maps: "image" for each image's own, "feature" for that of the model's map at the scale nearest to
             1, or (h,w).
         batch_size: images per forward pass (their mirror images come on top). None takes as many as fit a pass of
-            4 million pixels (16 million on CUDA).
+            1 million pixels (16 million on CUDA), at the largest scale.
         amp: mixed precision: bfloat16 on the CPU and where CUDA has it, otherwise float16.
         device: where the results' tensors are.
 
@@ -68,7 +68,8 @@ def generate(
     Raises:
         PPLTypeError: if model, images or labels are of a type that is not understood.
         PPLValueError: if the number of label rows is not that of the images, a class index is out of range, a setting
-            is unknown, a tensor has another shape, a file is no image, or the model has no class maps.
+            is unknown, a tensor has another shape, a file is no image, the model has no class maps, or it was built for
+            one image size and a scale asks for another.
         PPLFileNotFoundError: if an image's file does not exist.
 
     Source:

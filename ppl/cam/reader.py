@@ -27,6 +27,9 @@ class ClassMapReader(Protocol):
     min_size: tuple[int, int]
     data_config: dict[str, Any]
 
+    def check_size(self, height: int, width: int) -> None:
+        """Raise PPLValueError if the model does not take images of that size."""
+
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Images (B,3,H,W) to class maps (B,K,h,w), before ReLU, and logits (B,K)."""
 
@@ -67,6 +70,9 @@ class _NetReader:
         self.min_size: tuple[int, int] = model.min_size
         self.data_config: dict[str, Any] = model.data_config
 
+    def check_size(self, height: int, width: int) -> None:
+        self.model.check_input_size(height, width)
+
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
         maps = self.model.class_maps(x)
         return maps, self.model.pool(maps)
@@ -88,6 +94,15 @@ class _TimmReader:
         stride = info[-1]["reduction"] if info else 32
         self.min_size = (stride, stride)
         self._checked = False
+
+    def check_size(self, height: int, width: int) -> None:
+        embed = getattr(self.model, "patch_embed", None)
+        if getattr(embed, "strict_img_size", False) and tuple(embed.img_size) != (height, width):  # type: ignore[union-attr]
+            native = "x".join(str(side) for side in embed.img_size)  # type: ignore[union-attr]
+            raise PPLValueError(
+                f"{self.name!r} was built for images of {native} and does not take {height}x{width}: "
+                f"create it with strict_img_size=False, or resize to {native} and use the scale 1.0 alone"
+            )
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
         raw = self.model.forward_features(x)

@@ -188,6 +188,10 @@ class PPLNet(nn.Module):
         widths = [reduction * grid[1] for reduction, grid in cuts]
         return max([self.stride, *heights]), max([self.stride, *widths])
 
+    def check_input_size(self, height: int, width: int) -> None:
+        """Raise UnsupportedBackboneError (a PPLValueError) if the backbone was built for images of another size."""
+        self._cutter.check_input_size(height, width)
+
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B,K) of images (B,3,H,W): the pooled :meth:`class_maps`.
 

@@ -15,7 +15,7 @@ from torch import nn
 from ppl.cam import CamResult, generate, iter_generate
 from ppl.errors import PPLFileNotFoundError, PPLTypeError, PPLValueError
 from ppl.io.images import BadImageError
-from ppl.models import create_model
+from ppl.models import PPLNet, create_model
 
 SCALES = (1.0, 0.5, 1.5)
 
@@ -385,3 +385,45 @@ def test_module_that_is_no_classifier_is_refused():
         generate(nn.Linear(1, 1), torch.randn(1, 3, 64, 64))
     with pytest.raises(PPLTypeError, match=r"must be a torch\.nn\.Module, got str"):
         generate("resnet50", torch.randn(1, 3, 64, 64))
+
+
+# image sizes --------------------------------------------------------------------------------------------------------
+
+
+class FixedSize(nn.Module):
+    """A stand-in for networks whose position table has one size."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 16, 16)
+        self.position = nn.Parameter(torch.randn(1, 4, 14, 14))
+        self.second = nn.Conv2d(4, 4, 1)
+
+    def forward(self, x):
+        return self.second(self.first(x) + self.position)
+
+
+def test_scale_that_a_fixed_size_backbone_does_not_take_is_refused_by_name():
+    model = PPLNet(FixedSize(), 3, mode="baseline", stages=["first", "second"])
+    calls, x = [], torch.randn(1, 3, 224, 224)
+    assert generate(model, x, [[1]], scales=[1.0])[0].maps.shape == (1, 224, 224)
+    model.fusion.register_forward_hook(lambda *_: calls.append(1))
+    with pytest.raises(PPLValueError, match="FixedSize was built for images of 224x224 and does not take 336x336"):
+        generate(model, x, [[1]], scales=[1.0, 1.5])
+    assert not calls
+
+
+def test_scale_that_a_fixed_size_timm_classifier_does_not_take_is_refused_by_name():
+    model = timm.create_model(
+        "swin_tiny_patch4_window7_224", img_size=56, depths=(1, 1), embed_dim=24, num_heads=(1, 2)
+    )
+    x = torch.randn(1, 3, 56, 56)
+    assert generate(model, x, [[1]], scales=[1.0])[0].maps.shape == (1, 56, 56)
+    with pytest.raises(PPLValueError, match="'swin_tiny_patch4_window7_224' was built for images of 56x56"):
+        generate(model, x, [[1]], scales=[1.0, 2.0])
+
+
+def test_transformer_takes_any_size():
+    model = create_model("test_vit", 3, cuts=["blocks.2"], pretrained=False)
+    (result,) = generate(model, [torch.randn(3, 51, 77)], [[1]], scales=[1.0, 1.5])
+    assert result.maps.shape == (1, 51, 77)
