@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import csv
+import functools
 import json
 import math
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -248,3 +250,53 @@ def test_what_does_not_fit_is_refused_before_any_work(colours, colours_val, make
 def test_nothing_is_printed_when_there_is_no_terminal(colours, make_model, make_config, tmp_path, capfd):
     fit(make_model(), colours, None, make_config(), tmp_path)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"grad_checkpointing": True, "batch_norm": "live"},
+        {"channels_last": False, "batch_norm": "live"},
+        {"num_workers": 1, "batch_norm": "live"},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_what_saves_time_or_memory_leaves_the_curve_alone(options, colours, make_model, make_config, tmp_path):
+    fit(make_model("explicit"), colours, None, make_config(batch_norm="live"), tmp_path / "as it is")
+    fit(make_model("explicit"), colours, None, make_config(**options), tmp_path / "saving")
+    losses = [[line["loss"] for line in curve(tmp_path / name)] for name in ("as it is", "saving")]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-2)
+
+
+def test_a_compiled_step_gives_the_same_curve(colours, make_model, make_config, tmp_path, monkeypatch):
+    # the default compiler takes a minute; this backend traces as it does and generates no code
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    for name, compiled in (("eager", False), ("compiled", True)):
+        fit(make_model(), colours[:8], None, make_config(compile=compiled), tmp_path / name)
+    losses = [[line["loss"] for line in curve(tmp_path / name)] for name in ("eager", "compiled")]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-2)
+
+
+def test_further_losses_and_sgd_train_and_are_logged(colours, make_model, make_config, tmp_path):
+    config = make_config(
+        optimizer="sgd",
+        lr=0.01,
+        loss="bce",
+        loss_options={"label_smoothing": 0.05},
+        auxiliary={"branches": 0.5, "consistency": 1.0, "patches": {"weight": 0.5, "pool": "max"}, "equivariance": 1.0},
+        auxiliary_ramp=0.5,
+    )
+    summary = fit(make_model(), colours, None, config, tmp_path)
+    parts = {"loss_class", "loss_branches", "loss_consistency", "loss_patches", "loss_equivariance"}
+    assert parts <= set(summary.history[0])
+    assert all(math.isfinite(line[name]) for line in summary.history for name in parts)
+
+
+def test_each_epoch_goes_to_tensorboard_if_asked(colours, make_model, make_config, tmp_path, monkeypatch):
+    written = []
+    writer = SimpleNamespace(add_scalar=lambda *scalar: written.append(scalar), flush=lambda: None)
+    module = SimpleNamespace(SummaryWriter=lambda folder, purge_step: writer)
+    monkeypatch.setattr("ppl.train.logs.require", lambda *_: module)
+    summary = fit(make_model(), colours, None, make_config(tensorboard=True), tmp_path)
+    assert [(name, step) for name, _, step in written if name == "loss"] == [("loss", 0), ("loss", 1)]
+    assert next(value for name, value, _ in written if name == "loss") == summary.history[0]["loss"]
