@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from ppl.errors import PPLTypeError, PPLValueError
-from ppl.io.images import read_image
+from ppl.io.images import read_image, upright_rgb
 
 __all__ = ["ImageLike", "check_images", "to_tensor"]
 
@@ -55,8 +55,10 @@ def to_tensor(image: ImageLike, data_config: dict[str, Any], number: int) -> Ten
     """
     if isinstance(image, (str, os.PathLike)):
         image = read_image(image)
+    elif isinstance(image, Image.Image):
+        image = upright_rgb(image)
     if isinstance(image, Image.Image):
-        pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).float() / 255
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
         mean, std = (torch.tensor(data_config[key])[:, None, None] for key in ("mean", "std"))
         image = (pixels - mean) / std
     if not isinstance(image, Tensor):

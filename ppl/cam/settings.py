@@ -15,8 +15,8 @@ __all__ = ["MapSize", "Settings"]
 
 MapSize: TypeAlias = Literal["image", "feature"] | tuple[int, int]
 
-# Pixels of one forward pass where no batch size is given. A CPU gains nothing from more; in a ResNet-50 they take about a
-# quarter of a GB there, and 4 GB on CUDA.
+# Pixels of one forward pass where no batch size is given. A CPU gains nothing from more; in a ResNet-50 they take about
+# a quarter of a GB there, and 4 GB on CUDA.
 _PIXELS = {"cpu": 2**20, "cuda": 2**24}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ppl.io.files import FileWriteError, atomic_folder, atomic_write
-from ppl.io.images import BadImageError, image_size, read_image
+from ppl.io.images import BadImageError, image_size, read_image, upright_rgb
 from ppl.io.masks import mask_image, palette, read_mask, write_mask
 
 __all__ = [
@@ -16,5 +16,6 @@ __all__ = [
     "palette",
     "read_image",
     "read_mask",
+    "upright_rgb",
     "write_mask",
 ]

@@ -12,7 +12,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from ppl.errors import PPLFileNotFoundError, PPLValueError
 
-__all__ = ["BadImageError", "image_size", "read_image"]
+__all__ = ["BadImageError", "image_size", "read_image", "upright_rgb"]
 
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
@@ -56,7 +56,7 @@ def read_image(path: str | os.PathLike[str], *, at_least: int | tuple[int, int] 
             if at_least is not None:
                 image.draft(None, _draft_size(image, at_least))
             image.load()
-            return _to_rgb(_upright(image))
+            return upright_rgb(image)
     except (PPLFileNotFoundError, BadImageError):
         raise
     except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, ValueError, ... on broken bytes
@@ -82,6 +82,25 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     with _open(path) as image:
         width, height = image.size
         return (width, height) if _orientation(image) in _TURNED else (height, width)
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """A picture that is in memory already as :func:`read_image` would give it: upright 8-bit RGB.
+
+    Args:
+        image: of any mode, with or without an EXIF rotation.
+
+    Returns:
+        A new image.
+
+    Raises:
+        ValueError: if it holds values outside 0..65535.
+
+    Example:
+        >>> upright_rgb(Image.new("I;16", (1, 1), 65535)).getpixel((0, 0))
+        (255, 255, 255)
+    """
+    return _to_rgb(_upright(image))
 
 
 def _open(path: str | os.PathLike[str]) -> Image.Image:

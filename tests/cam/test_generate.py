@@ -138,10 +138,14 @@ def test_files_and_pil_images_are_normalised_as_the_model_was_trained(tmp_path):
         torch.testing.assert_close(result.maps, results[-1].maps)
 
 
-def test_grey_and_transparent_pictures_are_taken(tmp_path):
-    for number, mode in enumerate(["L", "RGBA", "CMYK", "P", "1"]):
-        (result,) = generate(make_model(), [Image.new(mode, (40, 50))], [[number]], scales=[1.0])
-        assert result.maps.shape == (1, 50, 40)
+@pytest.mark.parametrize("mode", ["L", "RGBA", "CMYK", "P", "1", "I;16"])
+def test_pictures_of_other_modes_are_what_their_files_are(tmp_path, mode):
+    picture = Image.new(mode, (40, 50), 30000 if mode == "I;16" else 1)
+    path = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
+    picture.save(path)
+    memory, file = generate(make_model("baseline"), [picture, path], [[1]] * 2, scales=[1.0])
+    assert memory.maps.shape == (1, 50, 40)
+    assert torch.equal(memory.maps, file.maps)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 100), (100, 1), (13, 40), (33, 31)])
