@@ -52,7 +52,7 @@ class Table:
 
     def is_number(self, column: int) -> bool:
         """Whether a column holds numbers, which are set to the right."""
-        return any(_is_number(row[column]) for row in self.rows)
+        return all(row[column] is None or _is_number(row[column]) for row in self.rows)
 
     def _is_best(self, value: Any, column: int, row: Sequence[Any]) -> bool:
         rivals = row if self.compare == "row" else [other[column] for other in self.rows]
