@@ -13,12 +13,14 @@ from torch import Tensor, nn
 from ppl.backbones.errors import UnsupportedBackboneError
 from ppl.backbones.families import Place, family_of
 from ppl.backbones.families.override import overridden, passing_through
+from ppl.backbones.identities import verify
 from ppl.backbones.padding import TailPadding, check_padding
 from ppl.backbones.patches import cut_features, map_size, merge_maps, to_map
 from ppl.backbones.plan import Plan, StageHook
 from ppl.backbones.stages import find_stage
 from ppl.backbones.state import eval_mode, make_dummy, untouched
 from ppl.backbones.trace import call_backbone, image_grid, tensors_of, trace_model
+from ppl.backbones.variants import is_known
 from ppl.errors import PPLTypeError, PPLValueError
 from ppl.layers.grid import Grid, as_grid, check_grid_fits
 
@@ -53,6 +55,8 @@ class CutBackbone:
     Raises:
         PPLValueError: unknown or last stage as a cut, unknown padding, a halo that is no multiple of the stride left.
         PPLTypeError: `model` is no module, or a parallel or compiled wrapper of one.
+        UnsupportedBackboneError: the model cannot be cut, or not there; the message says why and what to take instead.
+            Models of no known family are tried on a small image first.
         PPLError: the model does not run, or a stage of it does not run exactly once.
 
     Source:
@@ -108,6 +112,8 @@ class CutBackbone:
             overwritten, wrapped = stage.name in trace.overwritten, stage.name in trace.wrapped
             hook = StageHook(self._plan, index, overwritten=overwritten, wrapped=wrapped)
             model.get_submodule(stage.module).register_forward_hook(hook)
+        if not is_known(model):
+            verify(self)
 
     def __repr__(self) -> str:
         return f"CutBackbone({type(self.model).__name__}, cuts={[stage.name for stage in self.cuts]})"
@@ -185,7 +191,7 @@ class CutBackbone:
                 "again without the positions of the patches: call set_grad_checkpointing(False)"
             )
         tokens = (place.cells[0] // place.stride, place.cells[1] // place.stride)
-        maps = self._final_map(self._resume(cut_index, patches, place), tokens)
+        maps = self._final_map(self._resume(cut_index, patches, place, self.padding), tokens)
         inner = (place.cells[0] - 2 * self.halo, place.cells[1] - 2 * self.halo)
         return merge_maps(maps, place.grid, inner, place.stride, self.halo, size)
 
@@ -228,15 +234,15 @@ class CutBackbone:
         cells = (cells[0] + 2 * self.halo, cells[1] + 2 * self.halo)
         return patches, Place(images, (rows, columns), cells, self.halo, whole, stage.reduction, stride)
 
-    def _resume(self, cut_index: int, features: Any, place: Place) -> Any:
+    def _resume(self, cut_index: int, features: Any, place: Place, padding: str = "zeros") -> Any:
         family, prefix = self._family, self._prefixes[cut_index]
         size = self._trace.dummy
         if family.sized_dummy or self.cuts[cut_index].name in self._trace.wrapped:
             size = (place.cells[0] * place.reduction, place.cells[1] * place.reduction)
         with ExitStack() as stack:
             stack.enter_context(eval_mode(prefix))
-            if self.padding != "zeros":
-                stack.enter_context(TailPadding(self.padding, self._plan))
+            if padding != "zeros":
+                stack.enter_context(TailPadding(padding, self._plan))
             if family.positions is not None:
                 done = set(prefix)
                 tail = [module for module in self.model.modules() if module not in done]

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import csv
 import gc
 import json
 import statistics
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from importlib import resources
 from pathlib import Path
 
 import torch
+from torch import nn
 
-from ppl.backbones.check import BackboneReport, check_backbone
+from ppl.backbones.check import BackboneReport, check_model, random_model
 from ppl.backbones.cut import CutBackbone
 from ppl.backbones.stages import default_cuts
 from ppl.backbones.trace import resolve_stages
+from ppl.backbones.variants import variants
+from ppl.errors import PPLError
 
-__all__ = ["Row", "support_table", "variants"]
+__all__ = ["Row", "support_table"]
 
 _INTRO = """# Backbones
 
@@ -32,7 +33,8 @@ file; larger variants of the same file behave alike. `ppl check NAME` measures a
   each stage runs once; gradient reaches the stem; a detached branch sends none). Of many alike blocks, five are tried.
 * **layout**: of the stages: maps, channels-last maps, tokens, or lists of maps. **stride**: of the final map.
 * **os16**: whether `output_stride=16` is accepted and effective.
-* **speed**: CPU time of a patched pass from the middle default cut, divided by that of a plain forward.
+* **speed**: CPU time of a patched pass from the middle default cut, divided by that of a plain forward
+  (two small images, one thread; native size where the model takes no other).
 
 """
 
@@ -50,18 +52,6 @@ class Row:
     output_stride: bool
     speed: float | None
     remark: str
-
-
-def variants() -> list[tuple[str, str]]:
-    """Pairs (timm module, variant) of the table, one or a few small variants per timm model file.
-
-    Example:
-        >>> len(variants())
-        141
-    """
-    text = resources.files("ppl.backbones").joinpath("variants.tsv").read_text(encoding="utf-8")
-    rows = csv.DictReader(text.splitlines(), delimiter="\t")
-    return [(row["module"], row["variant"]) for row in rows]
 
 
 def support_table(
@@ -108,18 +98,17 @@ def support_table(
 
 def check_variant(module: str, variant: str, *, speed: bool = True) -> Row:
     """One row: the report of `check_backbone`, `output_stride` and the time of a patched pass."""
-    import timm
-
+    model = random_model(variant)
     cuts: Sequence[int] | None = None
     total = 0
     try:
-        found = resolve_stages(timm.create_model(variant, pretrained=False, num_classes=0))
+        found = resolve_stages(model)
         total = len(found) - 1
         if total > 6:
             cuts = sorted({0, total // 4, total // 2, 3 * total // 4, total - 1})
-    except Exception:  # the check below words the refusal
-        cuts = None
-    report = check_backbone(variant, 2, cuts=cuts)
+    except PPLError:  # the report words the refusal
+        pass
+    report = check_model(variant, model, 2, cuts=cuts)
     if not report.supported:
         return Row(module, variant, 0, "", "", 0, False, None, report.reason)
     cut_names = ", ".join(f"`{name}`" for name in report.cuts)
@@ -133,30 +122,28 @@ def check_variant(module: str, variant: str, *, speed: bool = True) -> Row:
         layout="/".join(dict.fromkeys(cut.layout for cut in report.stages)),
         stride=report.stride,
         output_stride=takes_output_stride(variant),
-        speed=patched_time(report) if speed else None,
+        speed=patched_time(model, report) if speed else None,
         remark="; ".join(part for part in (*report.notes, report.reason) if part),
     )
 
 
 def takes_output_stride(variant: str) -> bool:
-    """Whether timm builds the variant with `output_stride=16` and that is what comes out."""
+    """Whether timm builds the variant with `output_stride=16` and that is what it says comes out."""
     import timm
 
     try:
-        model = timm.create_model(variant, pretrained=False, num_classes=0, output_stride=16)
-        return resolve_stages(model)[-1].reduction == 16
+        with torch.device("meta"):
+            model = timm.create_model(variant, pretrained=False, num_classes=0, output_stride=16)
+        return int(model.feature_info[-1]["reduction"]) == 16
     except Exception:  # most families do not know the argument, and say so in their own ways
         return False
 
 
-def patched_time(report: BackboneReport, repeats: int = 3) -> float:
+def patched_time(model: nn.Module, report: BackboneReport, repeats: int = 3) -> float:
     """CPU time of a patched pass from the middle default cut, relative to a plain forward of the same images."""
-    import timm
-
-    model = timm.create_model(report.name, pretrained=False, num_classes=0).eval()
     stages = resolve_stages(model)
     candidates = [name for name in default_cuts(stages) if name in report.cuts] or list(report.cuts)
-    cutter = CutBackbone(model, [candidates[len(candidates) // 2]])
+    cutter = CutBackbone(model.eval(), [candidates[len(candidates) // 2]])
     x = torch.randn(2, 3, *report.input_size)
     ratios = []
     with torch.no_grad():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,7 +18,7 @@ from ppl.backbones.stages import Layout, Stage
 from ppl.backbones.state import make_dummy, untouched
 from ppl.errors import PPLError, PPLValueError
 
-__all__ = ["Trace", "call_backbone", "has_forward_features", "resolve_stages", "trace_model"]
+__all__ = ["Trace", "call_backbone", "has_forward_features", "native_size", "resolve_stages", "trace_model"]
 
 # Oblong, so that height and width can be told apart; small, so that it costs little.
 _PROBES = ((64, 96), (128, 192))
@@ -37,6 +38,7 @@ class Trace:
         has_map: `forward_features` returns that map; otherwise it is what the last stage returns.
         dummy: size of the smallest image that the model accepts.
         fixed: the one image size that is known to work, where others failed.
+        probe: size of the image of this dry run.
     """
 
     stages: tuple[Stage, ...]
@@ -47,6 +49,7 @@ class Trace:
     has_map: bool
     dummy: tuple[int, int]
     fixed: tuple[int, int] | None
+    probe: tuple[int, int]
 
 
 def has_forward_features(model: nn.Module) -> bool:
@@ -102,7 +105,7 @@ def trace_model(
         family.prepare(model)
     names = stage_names(model, stages)
     leaves = {last_leaf(model, name): name for name in names}
-    native = tuple(input_size or data_config(model)["input_size"][1:])
+    native = input_size or native_size(model)
     probes = [native] if input_size else [*_PROBES, native]
     with untouched(model):
         size, record = _first_that_runs(model, probes, list(leaves))
@@ -147,6 +150,7 @@ def trace_model(
         has_map=has_map,
         dummy=dummy,
         fixed=size if size not in _PROBES else None,
+        probe=size,
     )
 
 
@@ -158,6 +162,16 @@ def _finished(model: nn.Module, ends: dict[str, int], when: int) -> tuple[str, .
         if name and (ends[name] <= when if name in ends else parent in finished):
             finished.add(name)
     return tuple(sorted(finished))
+
+
+def native_size(model: nn.Module) -> tuple[int, int]:
+    """(H,W) that a model was built for: its own word comes before its configuration's."""
+    for owner in (getattr(model, "patch_embed", None), model):
+        size = getattr(owner, "img_size", None)
+        if isinstance(size, (tuple, list)) and len(size) == 2:
+            return int(size[0]), int(size[1])
+    height, width = data_config(model)["input_size"][1:]
+    return int(height), int(width)
 
 
 def is_wrapped(output: Any, family: Family) -> bool:
@@ -296,7 +310,7 @@ def image_grid(count: int, size: tuple[int, int], reduction: int) -> tuple[int, 
 
 
 def _token_reduction(count: int, size: tuple[int, int]) -> int:
-    return max(1, round(float(size[0] * size[1] / max(count, 1)) ** 0.5))
+    return max(1, round(math.sqrt(size[0] * size[1] / max(count, 1))))
 
 
 def _reduction(pixels: int, cells: int, declared: Any) -> int:

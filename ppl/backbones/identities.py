@@ -1,0 +1,197 @@
+"""The identities that cutting promises, measured at one cut of one model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ppl.backbones.errors import UnsupportedBackboneError
+from ppl.backbones.families import Place
+from ppl.backbones.state import make_dummy, untouched
+from ppl.backbones.trace import tensors_of
+
+if TYPE_CHECKING:
+    from ppl.backbones.cut import CutBackbone
+
+__all__ = ["CutReport", "check_gradient", "check_place", "check_values", "lies_where_it_should", "verify"]
+
+_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class CutReport:
+    """What was measured at one cut.
+
+    Attributes:
+        stage: after which it stands.
+        layout: of the stage's output.
+        reduction: input pixels per cell there.
+        reason: which identity fails and how, empty if none does.
+        resume_error: largest difference between resuming and the plain forward, relative to the largest value.
+        patch_error: largest influence of a patch on another one, relative likewise.
+    """
+
+    stage: str
+    layout: str
+    reduction: int
+    reason: str = ""
+    resume_error: float = float("nan")
+    patch_error: float = float("nan")
+
+
+def verify(cutter: CutBackbone) -> None:
+    """Raise UnsupportedBackboneError unless resuming and patches are right at every cut, on a small random image.
+
+    For models of no family that is known to work; what `check_backbone` tries beyond this takes longer.
+    """
+    size = cutter._trace.probe
+    with untouched(cutter.model), torch.autocast("cpu", enabled=False):
+        x = make_dummy(cutter.model, size, 2)
+        x = torch.linspace(-2, 2, x.numel(), dtype=torch.float64).sin().to(x).reshape(x.shape) + torch.rand_like(x)
+        final, features = cutter.forward_features(x, range(len(cutter.cuts)))
+        for index, stage in enumerate(cutter.cuts):
+            report = CutReport(stage.name, stage.layout, stage.reduction)
+            report = check_values(cutter, index, features[index], final, (1, 2), report, alive=False)
+            if report.reason:
+                raise UnsupportedBackboneError(
+                    f"{type(cutter.model).__name__} cannot be cut after {stage.name!r}: {report.reason}; "
+                    "choose a stage that everything after it depends on alone"
+                )
+
+
+def check_values(
+    cutter: CutBackbone,
+    index: int,
+    features: Any,
+    final: Tensor,
+    grid: tuple[int, int],
+    report: CutReport,
+    *,
+    alive: bool = True,
+) -> CutReport:
+    """Resuming is the plain forward; the merged map has its size; every patch is computed on its own.
+
+    With `alive`, a change of a patch must also show in its part of the map.
+    """
+    size = (int(final.shape[-2]), int(final.shape[-1]))
+    resumed = cutter.resume(index, features, size)
+    if resumed.shape != final.shape:
+        return replace(report, reason=f"resuming gives {tuple(resumed.shape)} instead of {tuple(final.shape)}")
+    report = replace(report, resume_error=_difference(resumed, final))
+    if not report.resume_error <= _TOLERANCE:
+        return replace(report, reason=f"resuming is not the plain forward (difference {report.resume_error:.1e})")
+
+    merged = cutter.patched(index, features, grid, size)
+    if merged.shape != final.shape:
+        return replace(report, reason=f"patches merge to {tuple(merged.shape)} instead of {tuple(final.shape)}")
+    patches, place = cutter._destruct(index, features, grid, size)
+    whole = _rows(cutter, index, patches, place)
+    errors = []
+    # one image without the other
+    errors.append(_difference(_rows(cutter, index, _take(patches, 2, 0), replace(place, images=1)), whole.chunk(2)[0]))
+    # the first patch changed: the others must not notice
+    changed = _rows(cutter, index, _change_first(patches, 2 * place.patches), place)
+    errors.append(_difference(changed[1:], whole[1:]))
+    if alive and place.patches > 1 and _difference(changed[:1], whole[:1]) <= _TOLERANCE:
+        return replace(report, reason="a change of a patch does not change its part of the map")
+    if cutter._family.positions is None:  # one patch without any other
+        last = 2 * place.patches - 1
+        alone = replace(place, images=1, grid=(1, 1), whole=place.cells)
+        errors.append(_difference(_rows(cutter, index, _take(patches, last + 1, last), alone), whole[-1:]))
+    report = replace(report, patch_error=max(errors))
+    if not report.patch_error <= _TOLERANCE:
+        return replace(report, reason=f"patches are not independent of each other ({report.patch_error:.1e})")
+    return report
+
+
+def check_place(cutter: CutBackbone, index: int, features: Any, moved: Any, final: Tensor) -> str:
+    """A change in the upper right quarter of the image must change the upper right patch most."""
+    size = (int(final.shape[-2]), int(final.shape[-1]))
+    if min(size) < 2:
+        return ""
+    before, place = cutter._destruct(index, features, 2, size)
+    after, _ = cutter._destruct(index, moved, 2, size)
+    changes = []
+    for one, other in zip(tensors_of(before), tensors_of(after), strict=True):
+        rows = (other - one).chunk(2)[0].chunk(place.patches)
+        changes.append(torch.stack([row.abs().mean() for row in rows]) / _filled(place).to(rows[0]))
+    return "" if _right_place(changes[0]) else "cells of the stage do not lie over their pixels"
+
+
+def _filled(place: Place) -> Tensor:
+    """Which part of each patch is map and not padding."""
+    sides = []
+    for axis in (0, 1):
+        starts = torch.arange(place.grid[axis]) * place.cells[axis]
+        sides.append((place.whole[axis] - starts).clamp(1, place.cells[axis]) / place.cells[axis])
+    return (sides[0][:, None] * sides[1]).flatten()
+
+
+def check_gradient(cutter: CutBackbone, index: int, x: Tensor, grid: tuple[int, int]) -> str:
+    """Gradient reaches the parameters before the cut, and a detached branch sends them none."""
+    stem = [p for module in cutter._prefixes[index] for p in module.parameters(recurse=False) if p.requires_grad]
+    if not stem:
+        return ""
+    for detached in (False, True):
+        final, features = cutter.forward_features(x, [index])
+        raw = _map(features[index], Tensor.detach) if detached else features[index]
+        merged = cutter.patched(index, raw, grid, (int(final.shape[-2]), int(final.shape[-1])))
+        if merged.requires_grad:
+            loss = (merged * torch.randn_like(merged)).sum()
+            gradients = torch.autograd.grad(loss, stem, allow_unused=True)
+            reaches = any(g is not None and bool(g.abs().sum() > 0) for g in gradients)
+        else:
+            reaches = False
+        if reaches == detached:
+            return "a detached branch sends gradient to the stem" if detached else "no gradient reaches the stem"
+    return ""
+
+
+def _rows(cutter: CutBackbone, index: int, patches: Any, place: Place) -> Tensor:
+    tokens = (place.cells[0] // place.stride, place.cells[1] // place.stride)
+    return cutter._final_map(cutter._resume(index, patches, place, cutter.padding), tokens)
+
+
+def _take(patches: Any, parts: int, part: int) -> Any:
+    return _map(patches, lambda tensor: tensor.chunk(parts)[part])
+
+
+def _change_first(patches: Any, count: int) -> Any:
+    def change(tensor: Tensor) -> Tensor:
+        tensor = tensor.clone()
+        first = tensor[: len(tensor) // count]
+        first += torch.randn_like(first) * first.std()
+        return tensor
+
+    return _map(patches, change)
+
+
+def _map(features: Any, function: Callable[[Tensor], Any]) -> Any:
+    if isinstance(features, Tensor):
+        return function(features)
+    return type(features)(_map(member, function) for member in features)
+
+
+def _difference(one: Tensor, other: Tensor) -> float:
+    if one.numel() == 0:
+        return 0.0
+    return float((one - other).abs().max() / other.abs().max().clamp(min=1e-12))
+
+
+def lies_where_it_should(change: Tensor) -> bool:
+    """Whether a change in the upper right quarter of the image changed that quarter of the map (1,C,h,w) most."""
+    height, width = change.shape[-2] // 2, change.shape[-1] // 2
+    if height < 1 or width < 1:
+        return True
+    mean = change.abs().mean(dim=(0, 1))
+    halves = (mean[:height], mean[-height:])
+    return _right_place(torch.stack([part.mean() for half in halves for part in (half[:, :width], half[:, -width:])]))
+
+
+def _right_place(quarters: Tensor) -> bool:
+    """Of the changes in four quarters the second is the largest, or attention has mixed all of them alike."""
+    return int(quarters.argmax()) == 1 or bool(quarters.max() < 1.5 * quarters.min())
