@@ -13,7 +13,7 @@ from ppl.models import load_model
 from ppl.train import fit
 
 SHARE = """
-import sys
+import os, sys
 import torch
 from ppl.data import read_folder
 from ppl.models import create_model
@@ -21,34 +21,22 @@ from ppl.train import TrainConfig, fit
 
 root, out, config = sys.argv[1], sys.argv[2], TrainConfig.model_validate_json(sys.argv[3])
 torch.set_num_threads(1)
+os.environ["RANK"] = os.environ["LOCAL_RANK"] = "1" if os.fork() else "0"
 torch.manual_seed(0)
 model = create_model("test_resnet", 3, cuts=["layer2", "layer3"], pretrained=False)
 fit(model, read_folder(root, "train"), read_folder(root, "val"), config, out, device="cpu")
 torch.distributed.destroy_process_group()
+if os.environ["RANK"] == "1":
+    sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
 """
 
 
-def run_together(arguments, count):
+def train_in_two_processes(*arguments):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {
-        "WORLD_SIZE": str(count),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "ACCELERATE_USE_CPU": "true",
-    }
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", SHARE, *arguments],
-            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(count)
-    ]
-    errors = [process.communicate(timeout=120)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0] * count, "\n".join(errors)
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    environment = {**os.environ, **address, "WORLD_SIZE": "2", "ACCELERATE_USE_CPU": "true"}
+    subprocess.run([sys.executable, "-c", SHARE, *arguments], env=environment, check=True, timeout=300)
 
 
 def test_two_processes_train_as_one_with_twice_the_batch(
@@ -56,7 +44,7 @@ def test_two_processes_train_as_one_with_twice_the_batch(
 ):
     options = {"epochs": 3, "warmup_epochs": 1, "batch_norm": "frozen", "clip_grad": 1.0, "ema_decay": 0.5}
     config = make_config(batch_size=3, accumulate=2, **options)
-    run_together([str(colours_root), str(tmp_path / "two"), config.model_dump_json()], 2)
+    train_in_two_processes(str(colours_root), str(tmp_path / "two"), config.model_dump_json())
     fit(make_model(), colours, colours_val, make_config(batch_size=6, accumulate=2, **options), tmp_path / "one")
     two, one = (
         [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]

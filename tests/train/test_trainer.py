@@ -28,12 +28,12 @@ def curve(out):
 @pytest.mark.parametrize("mode", ["baseline", "control", "progressive", "explicit"])
 def test_every_mode_learns_and_leaves_its_files(mode, colours, colours_val, make_model, make_config, tmp_path):
     model = make_model(mode)
-    summary = fit(model, colours, colours_val, make_config(epochs=4), tmp_path)
+    summary = fit(model, colours, colours_val, make_config(epochs=3), tmp_path)
     losses = [line["loss"] for line in summary.history]
     assert losses[-1] < losses[0]
     assert summary.best_map == max(line["val_map"] for line in summary.history if line["stage"] == model.num_stages - 1)
-    assert summary.epochs == 4
-    assert summary.steps == 4 * 6
+    assert summary.epochs == 3
+    assert summary.steps == 3 * 6
     assert {path.name for path in tmp_path.iterdir()} == {
         *("best.safetensors", "last.safetensors", "state.pt", "metrics.jsonl", "metrics.csv")
     }
@@ -66,56 +66,63 @@ def test_the_same_seed_gives_the_same_curve_and_another_one_does_not(colours, ma
 
 
 KILLED = """
-import os, signal, sys
+import json, os, signal, sys
 import torch
 from ppl.data import read_folder
 from ppl.models import create_model
 from ppl.train import TrainConfig, fit
 from ppl.train.steps import Stepper
 
-root, out, config, last_step = sys.argv[1], sys.argv[2], TrainConfig.model_validate_json(sys.argv[3]), int(sys.argv[4])
+root, runs = sys.argv[1], json.loads(sys.argv[2])
 torch.set_num_threads(1)
-torch.manual_seed(0)
-model = create_model("test_resnet", 3, cuts=["layer2", "layer3"], pretrained=False, drop_path_rate=0.2)
 step_of = Stepper.__call__
 
-def step(self, batches, stage, step, *rest):
-    if step == last_step:
-        os.kill(os.getpid(), signal.SIGKILL)
-    step_of(self, batches, stage, step, *rest)
+def train(out, config, last_step):
+    def step(self, batches, stage, step, *rest):
+        if step == last_step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        step_of(self, batches, stage, step, *rest)
 
-Stepper.__call__ = step
-fit(model, read_folder(root, "train"), read_folder(root, "val"), config, out)
+    Stepper.__call__ = step
+    torch.manual_seed(0)
+    model = create_model("test_resnet", 3, cuts=["layer2", "layer3"], pretrained=False, drop_path_rate=0.2)
+    fit(model, read_folder(root, "train"), read_folder(root, "val"), TrainConfig.model_validate(config), out)
+
+for run in runs:
+    child = os.fork()
+    if not child:
+        train(*run)
+        os._exit(0)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
 """
 
 
-@pytest.mark.parametrize(("save_every", "last_step"), [(None, 9), (2, 11)], ids=["epoch state", "mid-epoch state"])
-def test_a_run_killed_within_an_epoch_resumes_to_the_curve_of_an_unbroken_one(
-    save_every, last_step, colours_root, colours, colours_val, make_model, make_config, tmp_path
+def test_runs_killed_within_an_epoch_resume_to_the_curve_of_an_unbroken_one(
+    colours_root, colours, colours_val, make_model, make_config, tmp_path, monkeypatch
 ):
-    config = make_config(epochs=3, epochs_per_stage=[1, 2], save_every=save_every, ema_decay=0.9, clip_grad=1.0)
-    arguments = [str(colours_root), str(tmp_path / "broken"), config.model_dump_json(), str(last_step)]
-    killed = subprocess.run([sys.executable, "-c", KILLED, *arguments], check=False, capture_output=True, text=True)
-    assert killed.returncode == -9, killed.stderr
-    assert len(curve(tmp_path / "broken")) == 1
-    steps = []
-    whole = Stepper.__call__
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            Stepper,
-            "__call__",
-            lambda self, b, stage, step, *rest: (steps.append(step), whole(self, b, stage, step, *rest)),
-        )
+    options = {"epochs": 3, "epochs_per_stage": [1, 2], "ema_decay": 0.9, "clip_grad": 1.0}
+    configs = {"by epoch": make_config(**options), "within epochs": make_config(**options, save_every=2)}
+    runs = [
+        [str(tmp_path / name), configs[name].model_dump(), step] for name, step in zip(configs, (9, 11), strict=True)
+    ]
+    subprocess.run([sys.executable, "-c", KILLED, str(colours_root), json.dumps(runs)], check=True)
+    fit(make_model(seed=0, drop_path_rate=0.2), colours, colours_val, configs["by epoch"], tmp_path / "unbroken")
+    steps, whole = [], Stepper.__call__
+    monkeypatch.setattr(
+        Stepper,
+        "__call__",
+        lambda self, batches, stage, step, *rest: (steps.append(step), whole(self, batches, stage, step, *rest)),
+    )
+    for (name, config), first_step in zip(configs.items(), (6, 10), strict=True):
+        assert len(curve(tmp_path / name)) == 1
+        steps.clear()
         # other first weights: all must come from the state
-        fit(make_model(seed=5, drop_path_rate=0.2), colours, colours_val, config, tmp_path / "broken")
-    assert steps[0] == (6 if save_every is None else 10)
-    fit(make_model(seed=0, drop_path_rate=0.2), colours, colours_val, config, tmp_path / "whole")
-    assert curve(tmp_path / "broken") == curve(tmp_path / "whole")
-    for name in ("last", "best"):
-        broken, unbroken = (
-            load_model(tmp_path / run / f"{name}.safetensors").state_dict() for run in ("broken", "whole")
-        )
-        assert all(torch.equal(broken[key], unbroken[key]) for key in unbroken)
+        fit(make_model(seed=5, drop_path_rate=0.2), colours, colours_val, config, tmp_path / name)
+        assert steps[0] == first_step
+        assert curve(tmp_path / name) == curve(tmp_path / "unbroken")
+        for file in ("last.safetensors", "best.safetensors"):
+            found, expected = (load_model(tmp_path / run / file).state_dict() for run in (name, "unbroken"))
+            assert all(torch.equal(found[key], expected[key]) for key in expected)
 
 
 def test_a_finished_run_is_not_trained_again(colours, make_model, make_config, tmp_path, monkeypatch):
