@@ -61,12 +61,13 @@ def cropped_biases(model: nn.Module, tail: Sequence[nn.Module], place: Place) ->
     for module in tail:
         getters = [getter for getter in _GETTERS if callable(getattr(type(module), getter, None))]
         changes += [(module, getter, _Cropped(getattr(module, getter), place)) for getter in getters]
-        if type(module).__name__ == "RelativePositionBias":  # BEiT's shared bias is called as a module
-            changes.append((module, "forward", _Cropped(module.forward, place)))
         if type(module).__name__ == "Downsample" and hasattr(module, "resolution"):
             for whole, patch in levels(place.whole, place.cells):
                 if tuple(module.resolution) == whole:  # type: ignore[arg-type]
                     changes.append((module, "resolution", patch))
+    for module in model.modules():  # BEiT's shared bias is computed before all blocks
+        if type(module).__name__ == "RelativePositionBias":
+            changes.append((module, "forward", _Cropped(module.forward, place)))
     with overridden(changes):
         yield
 
