@@ -53,14 +53,15 @@ class CamResult:
                 f"{tuple(self.maps.shape)}, {tuple(self.classes.shape)} and {tuple(self.scores.shape)}"
             )
 
-    def to_mask(self, background: Background = 0.2) -> Tensor:
+    def to_mask(self, background: Background = "auto") -> Tensor:
         """Give every pixel its best class, or the background where that is as strong.
 
         The background wins a tie with a class, as in IRN; of two equal classes the lower one wins.
 
         Args:
-            background: a threshold in [0,1]; "auto", which looks at this image's maps alone; or a rule such as
-                `PowerBackground(alpha=4)`. The default of 0.2 is ours; published methods use 0.15 to 0.26.
+            background: a threshold in [0,1], for which published methods take 0.15 to 0.26; "auto", which looks at this
+                image's maps alone; or a rule such as `PowerBackground(alpha=4)`. That "auto" is the default is our
+                choice: no threshold has to be searched on masks.
 
         Returns:
             (h,w): 0 is the background, class c is c+1; uint8, or int64 if a label is not below 255 ("ignore").
@@ -75,7 +76,7 @@ class CamResult:
         labels = torch.where(best > background_score(best, background), self.classes[index] + 1, 0)
         return labels if int(self.classes.max()) + 1 >= _IGNORE else labels.to(torch.uint8)
 
-    def to_probs(self, background: Background = 0.2) -> Tensor:
+    def to_probs(self, background: Background = "auto") -> Tensor:
         """Stack the background's score and the maps, and scale every pixel to sum to 1: what refinement starts from.
 
         Args:
