@@ -59,6 +59,12 @@ class Parts:
     identity: dict[str, Any]
 
     @property
+    def images_per_update(self) -> int:
+        """Images that all processes together see in one update."""
+        processes: int = self.accelerator.num_processes
+        return self.config.batch_size * self.config.accumulate * processes
+
+    @property
     def shipped(self) -> PPLNet:
         """The model that is validated and saved: the average if there is one."""
         return self.model if self.average is None else self.average.module

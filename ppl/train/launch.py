@@ -17,13 +17,13 @@ def make_accelerator(precision: Literal["no", "bf16", "fp16"] = "no", device: st
 
     Args:
         precision: of mixed-precision training.
-        device: "auto" takes the accelerator that is there, "cpu" the processor, "cuda:1" that one.
+        device: "auto" takes the accelerator that is there, "cpu" the processor, "cuda:1" that GPU.
 
     Returns:
         The accelerator.
 
     Raises:
-        PPLValueError: if the device cannot compute in that precision.
+        PPLValueError: if there is no such device, or it cannot compute in that precision.
     """
     import torch
     from accelerate import Accelerator
@@ -31,16 +31,31 @@ def make_accelerator(precision: Literal["no", "bf16", "fp16"] = "no", device: st
     from accelerate.utils import DistributedDataParallelKwargs
 
     # accelerate keeps one state per process and refuses another precision or device than the first run's
-    if not torch.distributed.is_initialized():
-        AcceleratorState._reset_state(reset_partial_state=True)
-    if device not in ("auto", "cpu"):
-        torch.cuda.set_device(torch.device(device))
+    AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
+    if device.startswith("cuda"):
+        _choose_cuda(device)
+    elif device not in ("auto", "cpu", "mps"):
+        raise PPLValueError(f'device {device!r} is not understood; use "auto", "cpu", "cuda", "cuda:1" or "mps"')
     cpu = device == "cpu"
     if precision == "fp16" and PartialState(cpu=cpu).device.type == "cpu":
         raise PPLValueError('precision "fp16" needs a GPU; use "bf16" or "no" on a CPU')
     # warm-up and frozen parts leave parameters without a gradient
     ddp = DistributedDataParallelKwargs(find_unused_parameters=True)
     return Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[ddp])
+
+
+def _choose_cuda(device: str) -> None:
+    import torch
+
+    count = torch.cuda.device_count()
+    try:
+        index = torch.device(device).index
+    except RuntimeError:
+        index = count
+    if (index or 0) >= count:
+        raise PPLValueError(f'device {device!r} is not there: torch sees {count} GPUs; use "auto" or "cpu"')
+    if index is not None:
+        torch.cuda.set_device(index)
 
 
 @contextmanager

@@ -36,7 +36,8 @@ class LossMeter:
 
     def __init__(self, names: tuple[str, ...], device: torch.device) -> None:
         self.names = names
-        self.sums = torch.zeros(len(names) + 1, dtype=torch.float64, device=device)  # the last one counts
+        precise = torch.float32 if device.type == "mps" else torch.float64
+        self.sums = torch.zeros(len(names) + 1, dtype=precise, device=device)  # the last one counts
         self.first_bad = torch.full((), -1, dtype=torch.int64, device=device)
 
     def update(self, losses: Tensor, step: int) -> None:

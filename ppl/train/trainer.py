@@ -37,7 +37,7 @@ class TrainSummary:
         best_epoch: the epoch of it, from 0; the last one without validation images.
         best_path: weights of that epoch, for `ppl.load_model`.
         last_path: weights of the last epoch.
-        seconds: time that the epochs took, those before an interruption included.
+        seconds: time that the epochs took, validation included.
         history: one mapping per epoch, as in `metrics.jsonl`.
     """
 
@@ -86,6 +86,20 @@ def fit(
         PPLValueError: if the settings do not fit model or data, or the folder holds a run with other settings; the
             message names the keys that differ.
         NonFiniteLossError: if the loss becomes NaN or infinite; the last good checkpoint is kept.
+
+    Example:
+        >>> import tempfile
+        >>> from ppl import create_model
+        >>> from ppl.data import make_creatures, read_folder
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> root = make_creatures(Path(folder.name) / "creatures", train=6, val=2, size=64)
+        >>> images = read_folder(root, "train")
+        >>> model = create_model("test_resnet", len(images.classes), mode="baseline", pretrained=False)
+        >>> config = TrainConfig(epochs=1, batch_size=3, size=(64, 64), num_workers=0)
+        >>> summary = fit(model, images, None, config, Path(folder.name) / "run")
+        >>> summary.steps, summary.last_path.name
+        (2, 'last.safetensors')
+        >>> folder.cleanup()
     """
     out = Path(out)
     parts = assemble(model, train, val, config, device)
@@ -95,16 +109,11 @@ def fit(
     show = progress and parts.accelerator.is_main_process
     with progress_bar(config.epochs * parts.updates, batches_done, show=show) as advance:
         while done.epoch < config.epochs and not done.stopped:
-            started = time.perf_counter()
+            started, updates = time.perf_counter(), parts.updates - done.update
             losses = _train_epoch(parts, done, out, advance)
-            images_per_second = len(parts.batches) * config.batch_size / (time.perf_counter() - started)
+            speed = updates * parts.images_per_update / (time.perf_counter() - started)
             score = None if parts.val is None else validate(parts.shipped, parts.val, parts.accelerator, config)
-            line = {
-                **losses,
-                "lr": parts.stepper.lr,
-                "val_map": score,
-                "images_per_second": round(images_per_second, 2),
-            }
+            line = {**losses, "lr": parts.stepper.lr, "val_map": score, "images_per_second": round(speed, 2)}
             line["seconds"] = round(time.perf_counter() - started, 3)
             improved = done.close_epoch(line, parts.schedule(done.epoch, 0), model.num_stages, config.patience)
             _keep(out, parts, done, improved)
@@ -157,8 +166,7 @@ class _Done:
 
 def _train_epoch(parts: Parts, done: _Done, out: Path, advance: Callable[..., None]) -> dict[str, float]:
     """Train from where the run stands to the end of the epoch; mean losses of all processes together."""
-    config, last = parts.config, done.history[-1] if done.history else None
-    title = f"epoch {done.epoch + 1}/{config.epochs}" + (f" (before: loss {last['loss']:.3f})" if last else "")
+    config, title = parts.config, _title(parts.config, done)
     set_train_mode(parts.model, parts.batch_norm)
     batches = parts.batches.epoch(done.epoch, start=done.update * config.accumulate)
     stream = map(parts.stepper.to_device, batches)
@@ -175,6 +183,17 @@ def _train_epoch(parts: Parts, done: _Done, out: Path, advance: Callable[..., No
     losses = parts.meter.compute(parts.accelerator.reduce(parts.meter.sums, "sum"))
     parts.meter.reset()
     return losses
+
+
+def _title(config: TrainConfig, done: _Done) -> str:
+    """What stands before the progress bar: the epoch under way, and how the one before it ended."""
+    title = f"epoch {done.epoch + 1}/{config.epochs}"
+    if done.history:
+        line = done.history[-1]
+        title += (
+            f" (loss {line['loss']:.3f}" + ("" if line["val_map"] is None else f", mAP {line['val_map']:.3f}") + ")"
+        )
+    return title
 
 
 def _check_finite(parts: Parts, done: _Done) -> None:

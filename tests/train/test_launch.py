@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+
+from ppl.errors import PPLValueError
+from ppl.train.launch import make_accelerator, progress_bar
+
+
+def test_runs_of_different_precision_can_follow_each_other():
+    assert [make_accelerator(precision, "cpu").mixed_precision for precision in ("no", "bf16", "no")] == [
+        "no",
+        "bf16",
+        "no",
+    ]
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "cuda:x"])
+def test_a_device_that_is_not_there_is_refused(device):
+    with pytest.raises(PPLValueError, match=f"device '{device}' is not"):
+        make_accelerator("no", device)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_cuda_without_a_gpu_is_refused():
+    with pytest.raises(PPLValueError, match="torch sees 0 GPUs"):
+        make_accelerator("no", "cuda")
+
+
+@pytest.mark.parametrize(
+    ("terminal", "show", "drawn"), [(True, True, True), (False, True, False), (True, False, False)]
+)
+def test_the_bar_is_drawn_on_terminals_only(terminal, show, drawn, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    with progress_bar(4, 1, show=show) as advance:
+        advance("epoch 1/2")
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert ("epoch 1/2" in err) is drawn
