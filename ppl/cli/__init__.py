@@ -1,3 +1,7 @@
-"""To be filled by its owner."""
+"""The command line: parse, call the library, print."""
 
-__all__: list[str] = []
+from __future__ import annotations
+
+from ppl.cli.app import main
+
+__all__ = ["main"]

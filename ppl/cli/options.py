@@ -1,0 +1,44 @@
+"""Options that several commands share, so that they mean the same everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["Backbone", "Compare", "Epochs", "Mode", "Out", "Quiet", "Set", "Target", "Weights"]
+
+Target = Annotated[
+    Path,
+    typer.Argument(
+        help="A recipe (.yaml), a data set (a folder with images/ and labels.csv), or a run folder to continue.",
+        show_default=False,
+    ),
+]
+Out = Annotated[
+    Path | None, typer.Option("--out", "-o", help="Run folder. Default: runs/<data set>-<mode>.", show_default=False)
+]
+Mode = Annotated[
+    str | None,
+    typer.Option(help="baseline, control, progressive or explicit. Default: progressive.", show_default=False),
+]
+Compare = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Another mode to train with the same recipe, for comparison. May be repeated.", show_default=False
+    ),
+]
+Backbone = Annotated[
+    str | None, typer.Option(help="Any timm model that `ppl check` supports. Default: resnet50.", show_default=False)
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option(help="File of timm-keyed weights to start from. Default: timm's pretrained ones.", show_default=False),
+]
+Epochs = Annotated[int | None, typer.Option(min=1, help="Epochs of training.", show_default=False)]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-s", help="Any key of the recipe, as train.lr=0.001. May be repeated.", show_default=False),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]

@@ -1,0 +1,53 @@
+"""`ppl refine`: a run's maps, or any folder of them, into sharper masks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ppl.cli.options import Quiet, Set
+from ppl.cli.show import say
+
+__all__ = ["refine"]
+
+
+def refine(
+    target: Annotated[Path, typer.Argument(help="A run folder, or a folder of CAM files (.npz).", show_default=False)],
+    images: Annotated[Path | None, typer.Option(help="Folder of the pictures, for a folder of CAM files.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Where the masks go, for a folder of CAM files.")
+    ] = None,
+    steps: Annotated[
+        str | None, typer.Option(help='Refiners in order, as "crf: irn, random_walk". Default: crf: psa.')
+    ] = None,
+    background: Annotated[
+        str | None, typer.Option(help='Score of the background: a number, "auto" or "power:ALPHA". Default: auto.')
+    ] = None,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", help="Workers; -1: one a core.")] = -1,
+    set_: Set = None,
+    quiet: Quiet = False,
+) -> None:
+    """Refine class maps into masks, over all cores. What is finished is not done again; bad files are listed."""
+    from ppl.errors import PPLValueError
+    from ppl.pipeline import refine_cams, resolve, run_recipe
+
+    if images is None:
+        changes = [f"jobs={jobs}"]
+        changes += [f"refine=[{steps}]"] if steps else []
+        changes += [f"cam.background={background}"] if background else []
+        recipe, folder = resolve(target, changes + (set_ or []))
+        if folder is None:
+            raise PPLValueError(
+                f"{target} is not a run folder; for a folder of CAM files add --images FOLDER --out FOLDER"
+            )
+        run_recipe(recipe, folder, ("refine",), progress=not quiet, say=say)
+        return
+    if out is None:
+        raise PPLValueError("say where the masks go: add --out FOLDER")
+    summary = refine_cams(target, images, out, steps or "crf: psa", background or "auto", jobs, progress=not quiet)
+    for bad in summary.bad:
+        say(f"left out {bad.stem}: {bad.reason}")
+    rate = f", {summary.images_per_second:.1f} images/s" if summary.done else ""
+    say(f"{summary.done} masks in {out} ({summary.skipped} were there{rate})")

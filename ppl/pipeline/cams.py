@@ -1,0 +1,117 @@
+"""Step two: maps of every image, then masks cut from them. Finished files are kept, so a killed run goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ppl.cam import CamResult, iter_generate
+from ppl.data import BadFile, Sample, TaggedImages, read_images, screen
+from ppl.errors import PPLValueError
+from ppl.io import write_mask
+from ppl.models import PPLNet, load_model
+from ppl.pipeline.background import parse_background
+from ppl.pipeline.device import torch_device
+from ppl.pipeline.folder import RunFolder, sha256
+from ppl.pipeline.progress import tracked
+from ppl.pipeline.recipe import CamRecipe, Recipe
+
+__all__ = ["cam_folder", "make_cams", "make_masks"]
+
+
+def make_cams(recipe: Recipe, folder: RunFolder, split: str, images: TaggedImages, *, progress: bool = True) -> int:
+    """Write `cams/<split>/<stem>.npz` for every image that has none yet.
+
+    Args:
+        recipe: scales, flips, which checkpoint.
+        folder: a run whose training is done.
+        split: its name in the run folder.
+        images: the images; their tags say which classes get a map, unless the recipe asks for the predicted ones.
+        progress: show a bar.
+
+    Returns:
+        How many were made in this call.
+    """
+    settings = recipe.cam
+    weights = folder.weights(settings.checkpoint)
+    digest = sha256(weights)
+    step, out = f"cams/{split}", folder.cams(split)
+    folder.begin(step, {"weights": digest, "cam": settings.model_dump(exclude={"background", "batch_size"})}, out)
+    todo = [sample for sample in images if not (out / f"{sample.stem}.npz").exists()]
+    with folder.finishing(step, images=len(images)):
+        if todo:
+            model = load_model(weights).to(torch_device(recipe.device))
+            _write_cams(model, todo, out, settings, progress)
+    folder.record(weights={"file": weights.name, "sha256": digest})
+    return len(todo)
+
+
+def make_masks(recipe: Recipe, folder: RunFolder, split: str, images: TaggedImages) -> None:
+    """Write `masks/<split>/<stem>.png`: the best class of every pixel, or background by the recipe's rule."""
+    step, out = f"masks/{split}", folder.masks(split)
+    folder.begin(step, {"cams": folder.stamp(f"cams/{split}"), "background": recipe.cam.background}, out)
+    with folder.finishing(step):
+        _write_masks(images, folder.cams(split), out, recipe.cam)
+
+
+def cam_folder(
+    checkpoint: Path,
+    images: Path,
+    out: Path,
+    labels: Path | None = None,
+    settings: CamRecipe | None = None,
+    *,
+    device: str = "auto",
+    progress: bool = True,
+) -> tuple[int, list[BadFile]]:
+    """Maps and masks of any folder of pictures, by a trained model: `out/cams/*.npz` and `out/masks/*.png`.
+
+    Args:
+        checkpoint: weights that `ppl.save_model` wrote.
+        images: folder of pictures.
+        out: where the results go; those that are there are kept.
+        labels: CSV of tags (`image,labels`); without it the classes that the model predicts.
+        settings: scales, flips, background.
+        device: as a recipe's `device`.
+        progress: show a bar.
+
+    Returns:
+        How many images have maps now, and the pictures that were left out.
+
+    Raises:
+        PPLValueError: if the checkpoint names no classes but tags are given.
+    """
+    model = load_model(checkpoint).to(torch_device(device))
+    settings = settings or CamRecipe(labels="tags" if labels is not None else "predicted")
+    if model.classes is None and labels is not None:
+        raise PPLValueError(f"{checkpoint} does not name its classes, so tags mean nothing to it; leave the labels out")
+    classes = model.classes or tuple(f"class {index}" for index in range(model.num_classes))
+    dataset, bad = screen(read_images(images, classes, labels), progress=progress)
+    todo = [sample for sample in dataset if not (out / "cams" / f"{sample.stem}.npz").exists()]
+    if todo:
+        _write_cams(model, todo, out / "cams", settings, progress)
+    _write_masks(dataset, out / "cams", out / "masks", settings)
+    return len(dataset), bad
+
+
+def _write_cams(model: PPLNet, samples: Sequence[Sample], out: Path, settings: CamRecipe, progress: bool) -> None:
+    tags = [list(sample.labels) for sample in samples] if settings.labels == "tags" else None
+    results = iter_generate(
+        model,
+        [sample.image for sample in samples],
+        tags,
+        scales=settings.scales,
+        flip=settings.flip,
+        batch_size=settings.batch_size,
+    )
+    for sample, result in zip(samples, tracked(results, "maps", len(samples), progress), strict=True):
+        result.save(out / f"{sample.stem}.npz")
+
+
+def _write_masks(samples: Sequence[Sample], cams: Path, out: Path, settings: CamRecipe) -> None:
+    background = parse_background(settings.background)
+    for sample in samples:
+        path = out / f"{sample.stem}.png"
+        if not path.exists():
+            mask = CamResult.load(cams / f"{sample.stem}.npz").to_mask(background=background)
+            write_mask(path, mask.numpy())

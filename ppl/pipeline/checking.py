@@ -1,0 +1,130 @@
+"""Recipe files and `KEY=VALUE` into checked recipes, or into one line that names every fault."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from ppl.errors import PPLFileNotFoundError, PPLValueError
+from ppl.pipeline.recipe import Recipe
+
+__all__ = ["check_recipe", "check_section", "load_recipe", "read_recipe", "with_overrides"]
+
+Section = TypeVar("Section", bound=BaseModel)
+
+
+def load_recipe(path: str | Path) -> Recipe:
+    """Read and check a recipe; see `read_recipe` and `check_recipe`."""
+    return check_recipe(read_recipe(Path(path)), source=str(path))
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The content of a recipe file, not checked yet; relative paths in it become relative to the file's own folder.
+
+    Raises:
+        PPLFileNotFoundError: if there is no such file.
+        PPLValueError: if it is not YAML or holds no keys.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise PPLFileNotFoundError(f"no recipe at {path}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise PPLValueError(f"{path} is not a YAML recipe: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise PPLValueError(f"{path} holds no keys; a recipe needs at least data: {{root: FOLDER}}")
+    for section, key in (("data", "root"), ("model", "checkpoint_path")):
+        values = content.get(section)
+        if isinstance(values, dict) and isinstance(values.get(key), str):
+            values[key] = str(path.parent / Path(values[key]).expanduser())
+    return content
+
+
+def with_overrides(content: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+    """Set dotted keys of a recipe, as `--set train.epochs=5` does; the value is read as YAML.
+
+    Example:
+        >>> with_overrides({"train": {"epochs": 2}}, ["train.epochs=5", "cam.flip=false"])
+        {'train': {'epochs': 5}, 'cam': {'flip': False}}
+    """
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals or not key:
+            raise PPLValueError(f"--set {override!r} is not KEY=VALUE, such as train.epochs=5")
+        *parents, leaf = key.strip().split(".")
+        node = content
+        for parent in parents:
+            child = node.setdefault(parent, {})
+            if not isinstance(child, dict):
+                raise PPLValueError(f"--set {override!r}: {parent} is a value, not a section")
+            node = child
+        try:
+            node[leaf] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise PPLValueError(f"--set {override!r}: the value is not YAML") from None
+    return content
+
+
+def check_recipe(content: dict[str, Any], source: str = "recipe") -> Recipe:
+    """Turn the content of a recipe into a `Recipe`, or name every fault in one line.
+
+    Raises:
+        PPLValueError: if a key is unknown, missing or has a value that cannot work.
+    """
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        raise PPLValueError(f"{source}: " + "; ".join(_fault(fault) for fault in error.errors())) from None
+
+
+def check_section(section: type[Section], name: str, content: dict[str, Any], overrides: list[str]) -> Section:
+    """One section of a recipe on its own, for commands that need no more.
+
+    Args:
+        section: its class.
+        name: its name in a recipe.
+        content: its keys.
+        overrides: `NAME.KEY=VALUE`; they win.
+
+    Raises:
+        PPLValueError: if a key or value is wrong, or an override is of another section.
+    """
+    content = with_overrides({name: content}, overrides)
+    others = sorted(set(content) - {name})
+    if others:
+        raise PPLValueError(f"--set {others[0]}... has no effect here: only keys of {name} have")
+    try:
+        return section.model_validate(content[name])
+    except ValidationError as error:
+        raise PPLValueError("; ".join(_fault(fault, (name,)) for fault in error.errors())) from None
+
+
+def _fault(fault: Any, within: tuple[str, ...] = ()) -> str:
+    where = [*within, *(str(part) for part in fault["loc"])]
+    dotted = ".".join(where)
+    if fault["type"] == "extra_forbidden":
+        known = _keys_of(where[:-1])
+        nearest = difflib.get_close_matches(where[-1], known, n=1, cutoff=0.5)
+        hint = f"did you mean {nearest[0]}?" if nearest else f"known keys: {', '.join(known)}"
+        return f"unknown key {dotted} ({hint})"
+    if fault["type"] == "missing":
+        return f"{dotted} is missing"
+    message = fault["msg"].removeprefix("Value error, ")
+    value = fault.get("input")
+    shown = "" if isinstance(value, dict | list) or str(value) in message else f" (got {value!r})"
+    return f"{dotted}: {message}{shown}"
+
+
+def _keys_of(parents: list[str]) -> list[str]:
+    """The keys that a section knows."""
+    model: Any = Recipe
+    for parent in parents:
+        annotation = model.model_fields[parent].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return list(model.model_fields)

@@ -1,0 +1,44 @@
+"""The run that needs nothing: the built-in sample set, a small network from scratch, two cores, a few minutes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ppl.data import make_creatures
+from ppl.pipeline.checking import check_recipe
+from ppl.pipeline.recipe import Recipe
+
+__all__ = ["demo_recipe"]
+
+
+def demo_recipe(out: Path, seed: int = 0) -> Recipe:
+    """Draw the sample set into a run folder, once, and return the recipe of the demo.
+
+    The network is small and starts from random weights, so that nothing is downloaded. Settings are ours.
+
+    Args:
+        out: the run folder; the images go to its sub-folder `data`.
+        seed: of the images and of training.
+
+    Returns:
+        A recipe that trains the patch-learning classifier and, for comparison, the same network's plain CAM.
+    """
+    root = make_creatures(out / "data", train=400, val=100, size=128, seed=seed)
+    return check_recipe(
+        {
+            "data": {"root": str(root)},
+            "model": {"backbone": "resnet10t", "mode": "progressive", "output_stride": 16, "pretrained": False},
+            "compare": ["baseline"],
+            "train": {
+                "epochs": 6,
+                "size": [128, 128],
+                "lr": 1e-3,
+                "head_lr_mult": 1.0,
+                "weight_decay": 0.05,
+                "seed": seed,
+            },
+            "cam": {"scales": [1.0, 1.5]},
+            "refine": ["crf: irn"],
+        },
+        source="demo",
+    )

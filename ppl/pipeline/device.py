@@ -1,0 +1,31 @@
+"""Where the work is done."""
+
+from __future__ import annotations
+
+import torch
+
+from ppl.errors import PPLValueError
+
+__all__ = ["torch_device"]
+
+
+def torch_device(name: str) -> torch.device:
+    """The device of a name; "auto" is the accelerator that is there, or the CPU.
+
+    Raises:
+        PPLValueError: if there is no such device on this machine.
+
+    Example:
+        >>> torch_device("cpu")
+        device(type='cpu')
+    """
+    if name == "auto":
+        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        return accelerator or torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise PPLValueError(f'device {name!r} cannot be used ({reason}); use "auto" or "cpu"') from None
+    return device

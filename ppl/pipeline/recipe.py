@@ -1,0 +1,91 @@
+"""A recipe: everything that a run needs to know, in one YAML file, checked before any work begins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from ppl.pipeline.background import parse_background
+from ppl.refine import parse_steps
+from ppl.train import TrainConfig
+
+__all__ = ["CamRecipe", "DataRecipe", "ModelRecipe", "Recipe"]
+
+Mode = Literal["baseline", "control", "progressive", "explicit"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", validate_default=True)
+
+
+class DataRecipe(_Section):
+    """Which images, with which tags."""
+
+    root: Path = Field(description="folder of the data set")
+    layout: Literal["auto", "folder", "voc", "coco"] = Field("auto", description="how the folder is laid out")
+    train: str | None = Field("train", description="split to train on; null: every image")
+    val: str | None = Field("val", description="split scored after each epoch; null or missing: none")
+    splits: list[str] | None = Field(
+        None,
+        description="splits for which CAMs and masks are made; null: the val split, or train where there is no val",
+    )
+
+
+class ModelRecipe(_Section):
+    """The classifier that the CAMs are read from (`ppl.create_model`)."""
+
+    backbone: str = Field("resnet50", description="any timm model that `ppl check` supports")
+    mode: Mode = Field("progressive", description="how patches are used: figure 2, figure 5, or a control without them")
+    cuts: list[str | int] | None = Field(
+        None, description="stages after which the map is cut; null: the last three but one"
+    )
+    grids: int | list[int | tuple[int, int]] = Field(2, description="patches per side, one for all cuts or one a cut")
+    padding: Literal["zeros", "replicate", "reflect"] = Field(
+        "zeros", description="what convolutions see beyond a patch's border; zeros as the paper draws it"
+    )
+    halo: int = Field(0, ge=0, description="cells of real context that each patch keeps on every side")
+    pretrained: bool = Field(True, description="start from timm's weights")
+    checkpoint_path: Path | None = Field(None, description="start from a file of timm-keyed weights instead")
+    output_stride: Literal[8, 16, 32] | None = Field(None, description="stride of the last map, where timm allows it")
+
+
+class CamRecipe(_Section):
+    """How maps are computed (`ppl.cam.generate`) and turned into masks (`CamResult.to_mask`)."""
+
+    scales: list[float] = Field([1.0, 0.5, 1.5, 2.0], min_length=1, description="input scales whose maps are summed")
+    flip: bool = Field(True, description="add the mirrored image at every scale")
+    labels: Literal["tags", "predicted"] = Field(
+        "tags", description="classes drawn: the image's tags, or the model's own"
+    )
+    background: float | str = Field(
+        "auto", description='score of the background: a number, "auto" (no ground truth used) or "power:ALPHA"'
+    )
+    batch_size: int = Field(8, ge=1, description="images in one forward pass")
+    checkpoint: Literal["best", "last"] = Field("last", description="weights that the maps are read from")
+
+    @field_validator("background")
+    @classmethod
+    def _known_background(cls, value: float | str) -> float | str:
+        parse_background(value)
+        return value
+
+
+class Recipe(_Section):
+    """One run: train, CAM, refine, evaluate, report."""
+
+    data: DataRecipe
+    model: ModelRecipe = ModelRecipe()
+    compare: list[Mode] = Field([], description="other modes trained with the same recipe, for the table and pictures")
+    train: TrainConfig = TrainConfig()
+    cam: CamRecipe = CamRecipe()
+    refine: list[Any] = Field(["crf: psa"], description="steps in order; [] for none")
+    device: str = Field("auto", description='"cpu", "cuda", "cuda:1", "mps"; "auto": the first that is there')
+    jobs: int = Field(-1, description="processes or threads for work on the CPU; -1: one a core")
+
+    @field_validator("refine", mode="before")
+    @classmethod
+    def _known_steps(cls, value: Any) -> Any:
+        parse_steps(value)
+        return value

@@ -1,0 +1,74 @@
+"""Step three: maps and image into sharper masks, by the recipe's list of refiners."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ppl.cam.background import otsu_background
+from ppl.data import TaggedImages
+from ppl.pipeline.background import parse_background
+from ppl.pipeline.folder import RunFolder
+from ppl.pipeline.recipe import Recipe
+from ppl.refine import FolderSummary, RefineJob, jobs_from_folders, parse_steps, refine_folder
+
+__all__ = ["refine_cams", "refine_masks"]
+
+
+def refine_masks(recipe: Recipe, folder: RunFolder, split: str, images: TaggedImages, *, progress: bool = True) -> int:
+    """Write `refined/<split>/<stem>.png` for every image that has none yet.
+
+    Args:
+        recipe: its `refine` list, and the background rule.
+        folder: a run whose CAMs are made.
+        split: name of the split.
+        images: its images.
+        progress: show a bar with images per second and the time left.
+
+    Returns:
+        How many were made in this call. Images that could not be refined are listed in the manifest.
+    """
+    steps = parse_steps(recipe.refine)
+    record = [step.record() for step in steps]
+    step, out = f"refined/{split}", folder.refined(split)
+    inputs = {"cams": folder.stamp(f"cams/{split}"), "background": recipe.cam.background, "steps": record}
+    folder.begin(step, inputs, out)
+    jobs = [RefineJob(sample.stem, sample.image, folder.cams(split) / f"{sample.stem}.npz") for sample in images]
+    with folder.finishing(step, images=len(jobs)):
+        summary = refine_folder(
+            jobs,
+            out,
+            steps,
+            background=_rule(recipe.cam.background),
+            n_jobs=recipe.jobs,
+            progress=progress,
+        )
+    folder.record(refinement=record, not_refined={bad.stem: bad.reason for bad in summary.bad})
+    return summary.done
+
+
+def refine_cams(
+    cams: Path, images: Path, out: Path, steps: str, background: str | float, jobs: int = -1, *, progress: bool = True
+) -> FolderSummary:
+    """Refine a folder of CAM files that need not come from a run.
+
+    Args:
+        cams: folder of `.npz` files as `CamResult.save` writes them.
+        images: folder of the pictures of the same names.
+        out: folder of the masks.
+        steps: as `ppl.refine.parse_steps` takes them.
+        background: a number, "auto" or "power:ALPHA".
+        jobs: workers; -1 for one a core.
+        progress: show a bar.
+
+    Returns:
+        How many were done, skipped and left out.
+    """
+    return refine_folder(
+        jobs_from_folders(images, cams), out, steps, background=_rule(background), n_jobs=jobs, progress=progress
+    )
+
+
+def _rule(background: str | float) -> Any:
+    parsed = parse_background(background)
+    return otsu_background if parsed == "auto" else parsed

@@ -1,0 +1,80 @@
+"""Step five: a picture sheet and a page, for the eye."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ppl.cam import CamResult
+from ppl.data import Sample, TaggedImages
+from ppl.io import read_mask
+from ppl.pipeline.folder import RunFolder
+from ppl.pipeline.recipe import Recipe
+from ppl.pipeline.splits import Splits
+from ppl.report import Row, overlay, overlay_mask, read_run, sheet, write_report
+
+__all__ = ["make_report"]
+
+_ROWS = 12
+
+
+def make_report(
+    recipe: Recipe, folder: RunFolder, splits: Splits, modes: Sequence[str], notes: list[str]
+) -> tuple[Path, Path]:
+    """Write `sheet.png` and `report.html` of a finished run.
+
+    The sheet shows images spread evenly over the first split, tagged ones only, in the order of the split: none of
+    them is chosen for how well it came out.
+
+    Args:
+        recipe: of the run.
+        folder: of the run.
+        splits: the images.
+        modes: the models, the recipe's own one last.
+        notes: lines that a reader of the scores should know.
+
+    Returns:
+        The two files.
+    """
+    folders = {mode: folder if mode == recipe.model.mode else folder.comparison(mode) for mode in modes}
+    split, images = next(iter(splits.masked.items()))
+    shown = _spread(images, _ROWS)
+    has_truth = any(sample.mask is not None for sample in shown)
+    has_refined = bool(recipe.refine) and folder.refined(split).is_dir()
+    columns = [
+        "image",
+        *(["ground truth"] if has_truth else []),
+        *(f"CAM, {mode}" for mode in modes),
+        *(["refined mask"] if has_refined else []),
+    ]
+    rows = []
+    for sample in shown:
+        image = np.asarray(sample.read_image())
+        cells: list[Any] = [image]
+        if has_truth:
+            cells.append(None if sample.mask is None else overlay_mask(image, sample.read_mask()))
+        cells += [_cam(image, folders[mode].cams(split) / f"{sample.stem}.npz") for mode in modes]
+        if has_refined:
+            path = folder.refined(split) / f"{sample.stem}.png"
+            cells.append(overlay_mask(image, read_mask(path)) if path.exists() else None)
+        tags = ", ".join(images.classes[label] for label in sample.labels)
+        rows.append(Row(f"{sample.stem}: {tags}", cells))
+    sheet(rows, columns, folder.sheet, classes=images.classes, title=f"{recipe.data.root.resolve().name}, {split}")
+    if notes:
+        folder.record(notes=notes)
+    return folder.sheet, write_report(read_run(folder.path), folder.report)
+
+
+def _spread(images: TaggedImages, count: int) -> list[Sample]:
+    """Tagged images at equal distances over the whole split, those with masks if there are any."""
+    tagged = [sample for sample in images if sample.labels]
+    chosen = [sample for sample in tagged if sample.mask is not None] or tagged or list(images)
+    return [chosen[index] for index in np.linspace(0, len(chosen) - 1, min(count, len(chosen))).round().astype(int)]
+
+
+def _cam(image: Any, path: Path) -> Any:
+    result = CamResult.load(path)
+    return overlay(image, result.maps.numpy(), result.classes.numpy())

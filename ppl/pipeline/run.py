@@ -1,0 +1,132 @@
+"""The order of the steps, for one model or for several that are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ppl.errors import PPLValueError
+from ppl.io import atomic_write
+from ppl.pipeline.cams import make_cams, make_masks
+from ppl.pipeline.device import torch_device
+from ppl.pipeline.evaluation import score_split
+from ppl.pipeline.folder import RunFolder
+from ppl.pipeline.recipe import Recipe
+from ppl.pipeline.refinement import refine_masks
+from ppl.pipeline.reporting import make_report
+from ppl.pipeline.splits import Splits, open_splits
+from ppl.pipeline.target import dump_recipe
+from ppl.pipeline.training import check_models, train_classifier, with_mode
+
+__all__ = ["STEPS", "RunResult", "run_recipe"]
+
+STEPS = ("train", "cam", "refine", "evaluate", "report")
+"""What a run does, in this order."""
+
+
+@dataclass
+class RunResult:
+    """What a run came to.
+
+    Attributes:
+        scores: by model (its mode) and split, the scores of `evaluate`; empty where there are no masks.
+        splits: names of the splits that masks were made of.
+        notes: lines that a reader of the scores should know.
+        sheet: the picture sheet, if it was made.
+        report: the page, if it was made.
+    """
+
+    scores: dict[str, dict[str, dict[str, float | None]]] = field(default_factory=dict)
+    splits: tuple[str, ...] = ()
+    notes: list[str] = field(default_factory=list)
+    sheet: Path | None = None
+    report: Path | None = None
+
+
+def run_recipe(
+    recipe: Recipe,
+    out: Path,
+    steps: Sequence[str] = STEPS,
+    *,
+    progress: bool = True,
+    say: Callable[[str], None] = lambda line: None,
+) -> RunResult:
+    """Do a recipe's steps in a run folder. What is finished there, from the same inputs, is not done again.
+
+    Args:
+        recipe: what to do.
+        out: the run folder; made if missing.
+        steps: some of `STEPS`.
+        progress: show progress bars, where the error stream is a terminal.
+        say: takes one line as each step ends.
+
+    Returns:
+        Scores, pictures and the report.
+
+    Raises:
+        PPLValueError: if a step needs another one that has not been done.
+    """
+    for step in steps:
+        if step not in STEPS:
+            raise PPLValueError(f"no step {step!r}; there are: {', '.join(STEPS)}")
+    torch_device(recipe.device)
+    folder = RunFolder(out)
+    splits = open_splits(recipe.data, training="train" in steps, progress=progress)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    with atomic_write(folder.recipe, "w") as file:
+        file.write(dump_recipe(recipe))
+    _record_data(folder, recipe, splits)
+    result = RunResult(splits=tuple(splits.masked))
+    modes = [*(mode for mode in recipe.compare if mode != recipe.model.mode), recipe.model.mode]
+    if "train" in steps:
+        check_models(recipe, modes, splits)
+    for mode in modes:
+        arm = folder if mode == recipe.model.mode else folder.comparison(mode)
+        result.scores[mode] = _run_model(with_mode(recipe, mode), arm, splits, steps, progress, say, result.notes)
+    if "report" in steps:
+        result.sheet, result.report = make_report(recipe, folder, splits, modes, result.notes)
+    return result
+
+
+def _run_model(
+    recipe: Recipe,
+    folder: RunFolder,
+    splits: Splits,
+    steps: Sequence[str],
+    progress: bool,
+    say: Callable[[str], None],
+    notes: list[str],
+) -> dict[str, dict[str, float | None]]:
+    """All steps of one model."""
+    mode = recipe.model.mode
+    if "train" in steps:
+        summary = train_classifier(recipe, folder, splits.train, splits.val, progress=progress)
+        score = "" if summary.best_map is None else f", best validation mAP {100 * summary.best_map:.1f}"
+        say(f"{mode}: trained {summary.epochs} epochs in {summary.seconds:.0f} s{score}")
+    elif not folder.weights(recipe.cam.checkpoint).exists():
+        raise PPLValueError(f"{folder.path} holds no trained model yet; run `ppl train` or `ppl run` first")
+    scores: dict[str, dict[str, float | None]] = {}
+    for split, images in splits.masked.items():
+        if "cam" in steps:
+            made = make_cams(recipe, folder, split, images, progress=progress)
+            make_masks(recipe, folder, split, images)
+            say(f"{mode}: maps of {len(images)} images of {split} ({made} new)")
+        if "refine" in steps and recipe.refine:
+            made = refine_masks(recipe, folder, split, images, progress=progress)
+            say(f"{mode}: refined {len(images)} masks of {split} ({made} new)")
+        if "evaluate" in steps and any(sample.mask is not None for sample in images):
+            scores[split] = score_split(recipe, folder, split, images, notes)
+        elif "report" in steps:
+            scores[split] = folder.read_manifest().get("scores", {}).get(split, {})
+    return scores
+
+
+def _record_data(folder: RunFolder, recipe: Recipe, splits: Splits) -> None:
+    folder.record(
+        data={
+            "root": str(recipe.data.root.expanduser().resolve()),
+            "images": {"train": len(splits.train)} | {name: len(images) for name, images in splits.masked.items()},
+            "left_out": {bad.stem: bad.reason for bad in splits.bad},
+        }
+    )

@@ -1,0 +1,183 @@
+"""The commands as a user types them: what they print, and how they end."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+import ppl
+from ppl.cli import main
+from ppl.data import make_creatures
+from ppl.models import load_model
+
+TINY = [
+    *("--backbone", "test_resnet", "--epochs", "1", "--quiet"),
+    *("--set", "model.cuts=[layer2]", "--set", "model.pretrained=false", "--set", "train.size=[64, 64]"),
+    *("--set", "train.num_workers=0", "--set", "train.batch_size=4", "--set", "cam.scales=[1.0]"),
+    *("--set", "refine=[{crf: {iterations: 1}}]", "--set", "device=cpu", "--set", "jobs=1"),
+]
+
+
+@pytest.fixture(scope="module")
+def creatures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_creatures(tmp_path_factory.mktemp("creatures") / "set", train=8, val=4, size=64)
+
+
+@pytest.fixture(scope="module")
+def run_folder(creatures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run") / "run"
+    assert call("run", creatures, "--out", out, *TINY) == 0
+    return out
+
+
+def call(*words: object) -> int:
+    with pytest.raises(SystemExit) as leaving:
+        main([str(word) for word in words])
+    return int(leaving.value.code or 0)
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+    """The one line that a mistake is told in; fails if there is more than that, or the exit code is not 2."""
+    capsys.readouterr()
+    assert call(*words) == 2
+    error = capsys.readouterr().err.strip()
+    lines = [line for line in error.splitlines() if not line.startswith("warning:")]
+    assert len(lines) == 1 and lines[0].startswith("error: "), error
+    return lines[0]
+
+
+def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("--version") == 0
+    assert capsys.readouterr().out == f"ppl {ppl.__version__}\n"
+    assert call("--help") == 0
+    listed = capsys.readouterr().out
+    for command in ("run", "train", "cam", "refine", "evaluate", "report", "check", "demo"):
+        assert f" {command} " in listed
+
+
+def test_run_ends_with_a_table_and_says_where_everything_is(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("run", run_folder, "--quiet") == 0
+    out = capsys.readouterr().out
+    assert "CAM mIoU" in out and "refined mIoU" in out and "body" in out
+    assert str(run_folder / "sheet.png") in out and str(run_folder / "report.html") in out
+    assert yaml.safe_load((run_folder / "recipe.yaml").read_text())["model"]["backbone"] == "test_resnet"
+
+
+def test_evaluate_scores_a_run_and_any_folder_of_masks(
+    run_folder: Path, creatures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("evaluate", run_folder) == 0
+    assert "CAM mIoU" in capsys.readouterr().out
+    assert call("evaluate", creatures / "masks", "--data", creatures, "--split", "val") == 0
+    assert "mIoU 100.0 over 4 images" in capsys.readouterr().out
+
+
+def test_cam_of_any_folder_of_pictures(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "photos").mkdir()
+    for name, size in (("a.b.jpg", (70, 50)), ("thin.png", (1, 40))):
+        Image.fromarray(np.full((size[1], size[0], 3), 90, np.uint8)).save(tmp_path / "photos" / name)
+    (tmp_path / "photos" / "broken.jpg").write_bytes(b"no picture")
+    out = tmp_path / "out"
+    with pytest.warns(UserWarning, match="broken"):
+        assert call("cam", run_folder / "last.safetensors", "--images", tmp_path / "photos", "--out", out) == 0
+    assert "maps of 2 images" in capsys.readouterr().out
+    assert Image.open(out / "masks" / "a.b.png").size == (70, 50)
+    assert Image.open(out / "masks" / "thin.png").size == (1, 40)
+
+
+def test_cam_takes_tags_from_a_csv(run_folder: Path, creatures: Path, tmp_path: Path) -> None:
+    words = ["--images", creatures / "images", "--labels", creatures / "labels.csv", "--out", tmp_path]
+    assert call("cam", run_folder / "last.safetensors", *words, "--set", "cam.scales=[1.0]", "--quiet") == 0
+    assert len(list((tmp_path / "cams").glob("*.npz"))) == 12
+
+
+def test_refine_any_folder_of_cams(
+    run_folder: Path, creatures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--images", creatures / "images", "--out", tmp_path, "--steps", "guided_filter: 2", "--quiet"]
+    assert call("refine", run_folder / "cams" / "val", *words) == 0
+    assert "4 masks" in capsys.readouterr().out
+    assert call("refine", run_folder / "cams" / "val", *words) == 0
+    assert "0 masks" in capsys.readouterr().out
+
+
+def test_a_data_set_is_trained_on_and_can_be_continued(creatures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert call("train", creatures, "--out", out, "--mode", "baseline", *TINY) == 0
+    model = load_model(out / "last.safetensors")
+    assert (model.mode, model.classes) == ("baseline", ("cat", "owl", "frog", "ram"))
+    assert call("cam", out, "--quiet") == 0
+    assert len(list((out / "cams" / "val").glob("*.npz"))) == 4
+
+
+def test_another_recipe_in_an_old_folder_names_what_differs(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "lr" in refused(capsys, "train", run_folder, "--set", "train.lr=0.5", "--quiet")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["run", "nowhere"], "nothing at nowhere"),
+        (["run", "SET", "--mode", "progresive"], "progressive"),
+        (["run", "SET", "--set", "train.epochz=2"], "epochs"),
+        (["run", "SET", "--backbone", "resnet5", "--set", "model.pretrained=false"], "resnet50"),
+        (["run", "SET", *TINY, "--set", "model.cuts=[layer9]"], "layer2"),
+        (["run", "SET", *TINY, "--set", "model.grids=99"], "99"),
+        (["run", "SET", *TINY, "--weights", "SET/classes.txt"], "classes.txt"),
+        (["run", "SET", *TINY, "--set", "data.val=valid"], "valid"),
+        (["run", "SET", *TINY, "--set", "device=cuda:77"], "cuda:77"),
+        (["cam", "SET"], "--images"),
+        (["refine", "SET"], "--images"),
+        (["evaluate", "SET"], "--data"),
+        (["cam", "SET/classes.txt", "--images", "SET/images", "--out", "OUT"], "classes.txt"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(
+    creatures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], told: str
+) -> None:
+    words = [word.replace("SET", str(creatures)).replace("OUT", str(tmp_path)) for word in words]
+    if words[0] == "run":
+        words += ["--out", str(tmp_path / "run")]
+    assert told in refused(capsys, *words)
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "told"),
+    [
+        ("labels.csv", "image,labels\ntrain_0000,catt\n", "'cat'"),
+        ("labels.csv", "image,labels\n", "no rows"),
+        ("labels.csv", "", "empty"),
+        ("train.txt", "train_0000\nghost\n", "ghost"),
+        ("classes.txt", "", "empty"),
+    ],
+)
+def test_a_faulty_data_set_is_told_in_one_line(
+    creatures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], file: str, content: str, told: str
+) -> None:
+    root = tmp_path / "set"
+    shutil.copytree(creatures, root)
+    (root / file).write_text(content)
+    assert told in refused(capsys, "run", root, "--out", tmp_path / "run", *TINY)
+
+
+def test_a_full_disk_is_told_in_one_line(
+    creatures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import errno
+    import os
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert "free some space" in refused(capsys, "run", creatures, "--out", tmp_path / "run", *TINY)

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ppl.errors import PPLError, PPLFileNotFoundError, PPLValueError
+from ppl.pipeline import CamRecipe, check_recipe, check_section, load_recipe, resolve
+
+DATA = {"data": {"root": "here"}}
+
+
+def test_an_unknown_key_names_the_nearest_known_one() -> None:
+    with pytest.raises(PPLValueError, match=r"train\.epochz \(did you mean epochs\?\)"):
+        check_recipe(DATA | {"train": {"epochz": 3}})
+
+
+def test_a_key_like_no_other_lists_those_that_exist() -> None:
+    with pytest.raises(PPLValueError, match=r"unknown key zzz .*data, model"):
+        check_recipe(DATA | {"zzz": 3})
+
+
+def test_every_fault_is_told_at_once_in_one_line() -> None:
+    faulty = {"model": {"mode": "progresive"}, "cam": {"background": 3}, "refine": ["crff"]}
+    with pytest.raises(PPLValueError) as caught:
+        check_recipe(DATA | faulty)
+    message = str(caught.value)
+    assert "progresive" in message and "outside [0, 1]" in message and "crff" in message
+    assert "\n" not in message
+
+
+def test_a_recipe_needs_a_data_set() -> None:
+    with pytest.raises(PPLValueError, match="data is missing"):
+        check_recipe({})
+
+
+@pytest.mark.parametrize("text", ["[1, 2", "just words", "- a\n- b", ""])
+def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "recipe.yaml").write_text(text)
+    with pytest.raises(PPLValueError, match=r"recipe\.yaml"):
+        load_recipe(tmp_path / "recipe.yaml")
+
+
+def test_paths_in_a_recipe_are_relative_to_it(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("data: {root: pictures}\nmodel: {checkpoint_path: weights.safetensors}\n")
+    recipe = load_recipe(tmp_path / "a.yaml")
+    assert recipe.data.root == tmp_path / "pictures"
+    assert recipe.model.checkpoint_path == tmp_path / "weights.safetensors"
+
+
+def test_overrides_win_and_are_checked(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("data: {root: pictures}\ntrain: {epochs: 2}\n")
+    recipe, run_folder = resolve(tmp_path / "a.yaml", ["train.epochs=7", "cam.scales=[1.0]", "model.cuts=[layer2]"])
+    assert (recipe.train.epochs, recipe.cam.scales, recipe.model.cuts, run_folder) == (7, [1.0], ["layer2"], None)
+    for wrong in ("train.epochs", "train.epoch=7", "train.epochs=many", "data.root.x=1"):
+        with pytest.raises(PPLError):
+            resolve(tmp_path / "a.yaml", [wrong])
+
+
+def test_a_target_that_is_not_there_is_named() -> None:
+    with pytest.raises(PPLFileNotFoundError, match="nothing at nowhere"):
+        resolve(Path("nowhere"))
+
+
+def test_one_section_alone_refuses_keys_of_others() -> None:
+    assert check_section(CamRecipe, "cam", {}, ["cam.flip=false"]).flip is False
+    with pytest.raises(PPLValueError, match="only keys of cam"):
+        check_section(CamRecipe, "cam", {}, ["train.epochs=3"])
+
+
+@pytest.mark.parametrize("background", ["auto", 0.3, "0.3", "power:4"])
+def test_background_rules_that_are_understood(background: object) -> None:
+    check_recipe(DATA | {"cam": {"background": background}})
+
+
+@pytest.mark.parametrize("background", ["otsu", "power:", "power:-1", 2, -0.1])
+def test_background_rules_that_are_not(background: object) -> None:
+    with pytest.raises(PPLValueError, match=r"cam\.background"):
+        check_recipe(DATA | {"cam": {"background": background}})
