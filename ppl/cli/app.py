@@ -50,7 +50,8 @@ def _options(
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and leave the process with its exit code.
 
-    0: done. 2: a mistake in what was asked for, told in one line. 1 or 130: interrupted; the same command goes on later.
+    0: done. 2: a mistake in what was asked for, told in one line. Anything else: interrupted; the same command goes on
+    where this one stopped.
 
     Args:
         arguments: words of the command line; by default those of this process.

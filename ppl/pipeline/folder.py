@@ -167,10 +167,13 @@ def sha256(path: Path) -> str:
 
 
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    known = {"python": platform.python_version(), "platform": platform.platform()}
+    found = {package: _version(package) for package in _PACKAGES}
+    return known | {package: number for package, number in found.items() if number is not None}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -28,7 +28,7 @@ def build_model(recipe: Recipe, classes: tuple[str, ...], **changes: Any) -> PPL
 
 
 def check_models(recipe: Recipe, modes: Iterable[str], splits: Splits) -> None:
-    """Build every model of a run once, and show it one empty image: a fault in the last is told before the first trains.
+    """Build every model of a run once and show it an empty image: a fault in the last is told before the first trains.
 
     Raises:
         PPLValueError: unknown backbone or cut, a grid too fine for the map, an output stride that cannot be, a
