@@ -72,7 +72,7 @@ def test_explicit_is_figure_5():
     assert model.num_stages == 1
 
 
-@pytest.mark.parametrize("mode", ["progressive", "explicit"])
+@pytest.mark.parametrize("mode", ["control", "progressive", "explicit"])
 def test_gradients_are_those_of_the_figure(mode):
     """Figure 5 detaches every patch branch before its cut, and not the un-patched one; figure 2 detaches nothing."""
     model = make_model(mode).eval()
@@ -81,8 +81,13 @@ def test_gradients_are_those_of_the_figure(mode):
     found = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
     model.zero_grad()
     explicit = mode == "explicit"
-    maps = [figure(model, x, cut, detach=explicit) for cut in (CUTS if explicit else CUTS[-1:])]
-    classify(model, [*maps, model.backbone.forward_features(x)]).square().sum().backward()
+    whole = model.backbone.forward_features(x)
+    maps = (
+        [whole]
+        if mode == "control"
+        else [figure(model, x, cut, detach=explicit) for cut in CUTS[0 if explicit else 2 :]]
+    )
+    classify(model, [*maps, whole]).square().sum().backward()
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(found[name], parameter.grad, rtol=1e-3, atol=1e-4, msg=name)
 
