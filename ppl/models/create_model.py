@@ -14,7 +14,7 @@ from ppl.layers.grid import Grid
 from ppl.models.ppl_net import PPLNet
 from ppl.models.weights import load_backbone_weights
 
-__all__ = ["create_model"]
+__all__ = ["create_model", "make_backbone"]
 
 
 def create_model(
@@ -70,7 +70,7 @@ def create_model(
         load_backbone_weights(network, checkpoint_path)
     model = PPLNet(network, num_classes, mode=mode, cuts=cuts, grids=grids, padding=padding, halo=halo, pooling=pooling)
     if output_stride is not None and model.stride != output_stride:
-        raise PPLValueError(no_output_stride(backbone, output_stride, f"its stride stays {model.stride}"))
+        raise PPLValueError(_no_output_stride(backbone, output_stride, f"its stride stays {model.stride}"))
     model.source = source
     return model
 
@@ -105,12 +105,12 @@ def make_backbone(source: dict[str, Any], *, pretrained: bool) -> nn.Module:
                 "use pretrained=False, or checkpoint_path=... for weights in a file"
             ) from error
         if output_stride is not None:
-            raise PPLValueError(no_output_stride(name, output_stride, reason)) from error
+            raise PPLValueError(_no_output_stride(name, output_stride, reason)) from error
         raise PPLValueError(f"timm cannot create {name!r} with {source['timm_kwargs']}: {reason}") from error
     return network
 
 
-def no_output_stride(name: str, output_stride: int, reason: str) -> str:
+def _no_output_stride(name: str, output_stride: int, reason: str) -> str:
     """The message for a family whose stride cannot be changed."""
     from timm.models import get_arch_name, model_entrypoint
 
