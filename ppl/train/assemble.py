@@ -58,6 +58,10 @@ class Parts:
     accelerator: Any
     identity: dict[str, Any]
 
+    def stages(self, epoch: int) -> list[int]:
+        """The stages that train in an epoch, in order."""
+        return sorted({stage for update in range(self.updates) for stage in self.schedule(epoch, update)})
+
     @property
     def images_per_update(self) -> int:
         """Images that all processes together see in one update."""

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from ppl.data import TaggedImages
-from ppl.errors import PPLValueError
 from ppl.models import PPLNet, save_model
 from ppl.train.assemble import Parts, assemble
 from ppl.train.batch_norm import set_train_mode
-from ppl.train.checkpoint import changed_keys, load_state, rng_state, save_state, set_rng_state
 from ppl.train.config import TrainConfig
 from ppl.train.launch import progress_bar
-from ppl.train.logs import TensorBoardLog, write_history
+from ppl.train.logs import TensorBoardLog
 from ppl.train.meter import check_weights
+from ppl.train.state import RunState, resume_run, save_run
 from ppl.train.validation import validate
 
 __all__ = ["TrainSummary", "fit"]
@@ -103,7 +101,7 @@ def fit(
     """
     out = Path(out)
     parts = assemble(model, train, val, config, device)
-    done = _resume(out, parts)
+    done = resume_run(out, parts)
     board = TensorBoardLog(out, done.epoch) if config.tensorboard and parts.accelerator.is_main_process else None
     batches_done = done.epoch * parts.updates + done.update
     show = progress and parts.accelerator.is_main_process
@@ -115,7 +113,7 @@ def fit(
             score = None if parts.val is None else validate(parts.shipped, parts.val, parts.accelerator, config)
             line = {**losses, "lr": parts.stepper.lr, "val_map": score, "images_per_second": round(speed, 2)}
             line["seconds"] = round(time.perf_counter() - started, 3)
-            improved = done.close_epoch(line, parts.schedule(done.epoch, 0), model.num_stages, config.patience)
+            improved = done.close_epoch(line, parts.stages(done.epoch), model.num_stages, config.patience)
             _keep(out, parts, done, improved)
             if board is not None:
                 board.write(done.history[-1])
@@ -136,37 +134,9 @@ def fit(
     )
 
 
-@dataclass
-class _Done:
-    """How far a run is: what the checkpoint holds besides tensors."""
-
-    epoch: int = 0
-    update: int = 0
-    step: int = 0
-    best_map: float | None = None
-    best_epoch: int = -1
-    stopped: bool = False
-    history: list[dict[str, Any]] = field(default_factory=list)
-
-    def close_epoch(self, line: dict[str, Any], stages: tuple[int, ...], num_stages: int, patience: int | None) -> bool:
-        """Book an epoch; returns whether it is the best so far of those that trained the last stage."""
-        stage = stages[0] if len(stages) == 1 else list(stages)
-        self.history.append({"epoch": self.epoch, "stage": stage, **line})
-        improved = False
-        if num_stages - 1 in stages:
-            score = line["val_map"]
-            unknown = score is None or math.isnan(score)
-            improved = unknown or self.best_map is None or score > self.best_map
-            if improved:
-                self.best_map, self.best_epoch = (None if unknown else score), self.epoch
-            self.stopped = patience is not None and self.epoch - self.best_epoch >= patience
-        self.epoch, self.update = self.epoch + 1, 0
-        return improved
-
-
-def _train_epoch(parts: Parts, done: _Done, out: Path, advance: Callable[..., None]) -> dict[str, float]:
+def _train_epoch(parts: Parts, done: RunState, out: Path, advance: Callable[..., None]) -> dict[str, float]:
     """Train from where the run stands to the end of the epoch; mean losses of all processes together."""
-    config, title = parts.config, _title(parts.config, done)
+    config, title = parts.config, done.title(parts.config.epochs)
     set_train_mode(parts.model, parts.batch_norm)
     batches = parts.batches.epoch(done.epoch, start=done.update * config.accumulate)
     stream = map(parts.stepper.to_device, batches)
@@ -178,31 +148,20 @@ def _train_epoch(parts: Parts, done: _Done, out: Path, advance: Callable[..., No
         advance(title)
         if config.save_every and done.update % config.save_every == 0 and done.update < parts.updates:
             _check_finite(parts, done)
-            _save(out, parts, done)
+            save_run(out, parts, done)
     _check_finite(parts, done)
     losses = parts.meter.compute(parts.accelerator.reduce(parts.meter.sums, "sum"))
     parts.meter.reset()
     return losses
 
 
-def _title(config: TrainConfig, done: _Done) -> str:
-    """What stands before the progress bar: the epoch under way, and how the one before it ended."""
-    title = f"epoch {done.epoch + 1}/{config.epochs}"
-    if done.history:
-        line = done.history[-1]
-        title += (
-            f" (loss {line['loss']:.3f}" + ("" if line["val_map"] is None else f", mAP {line['val_map']:.3f}") + ")"
-        )
-    return title
-
-
-def _check_finite(parts: Parts, done: _Done) -> None:
+def _check_finite(parts: Parts, done: RunState) -> None:
     """Nothing that is NaN is validated or saved."""
     parts.meter.check(done.epoch)
     check_weights(parts.model, done.step - 1, done.epoch)
 
 
-def _keep(out: Path, parts: Parts, done: _Done, improved: bool) -> None:
+def _keep(out: Path, parts: Parts, done: RunState, improved: bool) -> None:
     """Weights for users first, then the state: a kill between the two only repeats the epoch."""
     if parts.accelerator.is_main_process:
         shipped = parts.shipped
@@ -210,53 +169,4 @@ def _keep(out: Path, parts: Parts, done: _Done, improved: bool) -> None:
         for name, wanted in (("best", improved), ("last", True)):
             if wanted:
                 save_model(shipped, out / f"{name}.safetensors")
-    _save(out, parts, done)
-
-
-def _save(out: Path, parts: Parts, done: _Done) -> None:
-    from accelerate.utils import gather_object
-
-    accelerator = parts.accelerator
-    rngs = gather_object([rng_state(accelerator.device)])
-    if accelerator.is_main_process:
-        state = {
-            "identity": parts.identity,
-            "done": asdict(done),
-            "batch_norm": parts.batch_norm,
-            "model": parts.model.state_dict(),
-            "average": None if parts.average is None else parts.average.module.state_dict(),
-            "optimizer": parts.stepper.optimizer.state_dict(),
-            "scaler": None if accelerator.scaler is None else accelerator.scaler.state_dict(),
-            "meter": parts.meter.state_dict(),
-            "rng": rngs,
-        }
-        save_state(out / "state.pt", state)
-        write_history(out, done.history)
-    accelerator.wait_for_everyone()
-
-
-def _resume(out: Path, parts: Parts) -> _Done:
-    """Put a saved state into the parts, if the folder holds one."""
-    path = out / "state.pt"
-    if not path.is_file():
-        return _Done()
-    state = load_state(path)
-    changed = changed_keys(state["identity"], parts.identity)
-    if changed:
-        raise PPLValueError(
-            f"{out} holds a run with other settings: {', '.join(changed)}; use another folder, or delete {path.name} "
-            "to start afresh"
-        )
-    parts.batch_norm = state["batch_norm"]
-    parts.model.load_state_dict(state["model"])
-    if parts.average is not None:
-        parts.average.module.load_state_dict(state["average"])
-    parts.stepper.optimizer.load_state_dict(state["optimizer"])
-    if parts.accelerator.scaler is not None:
-        parts.accelerator.scaler.load_state_dict(state["scaler"])
-    parts.meter.load_state_dict(state["meter"])
-    set_rng_state(state["rng"][parts.accelerator.process_index], parts.accelerator.device)
-    done = _Done(**state["done"])
-    if parts.accelerator.is_main_process:
-        write_history(out, done.history)  # a kill may have come between the state and the curve
-    return done
+    save_run(out, parts, done)

@@ -192,10 +192,15 @@ def test_accumulated_batches_make_the_step_of_one_large_batch(colours, make_mode
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
-def test_within_batch_takes_a_step_for_every_stage(colours, make_model, make_config, tmp_path):
-    summary = fit(make_model(), colours, None, make_config(schedule="within_batch"), tmp_path)
-    assert summary.steps == 2 * 6 * 2
+@pytest.mark.parametrize(("schedule", "steps"), [("within_batch", 2 * 6 * 2), ("alternate", 2 * 6)])
+def test_schedules_within_an_epoch_train_and_keep_the_best_of_all_stages(
+    schedule, steps, colours, make_model, make_config, tmp_path
+):
+    summary = fit(make_model(), colours, None, make_config(schedule=schedule), tmp_path)
+    assert summary.steps == steps
     assert [line["stage"] for line in summary.history] == [[0, 1], [0, 1]]
+    assert summary.best_epoch == 1
+    assert summary.best_path.is_file()
 
 
 def test_warm_up_trains_the_plain_classifier_without_patches(colours, make_model, make_config, tmp_path, monkeypatch):
