@@ -12,7 +12,7 @@ Floats = npt.NDArray[np.float32]
 
 
 @numba.njit(nogil=True, cache=True, fastmath=True, boundscheck=False)  # type: ignore[untyped-decorator]
-def walk(maps: Floats, weights: Floats, directions: npt.NDArray[np.int64], coefficients: Floats) -> Floats:
+def walk(maps: Floats, affinity: Floats, scale: Floats, offsets: npt.NDArray[np.int64], coefficients: Floats) -> Floats:
     """Sum of `coefficients[i] * T_i(P) maps`, `P` the weighted average over the stencil.
 
     The recurrence `T_(i+1) = 2 P T_i - T_(i-1)` is run on the slope, `T_(i+1) - T_i = T_i - T_(i-1) + 2 (P - 1) T_i`,
@@ -20,43 +20,51 @@ def walk(maps: Floats, weights: Floats, directions: npt.NDArray[np.int64], coeff
 
     Args:
         maps: `(k, h, w)` float32.
-        weights: `(h, S, w)` float32, for every row the weights of its cells' neighbours in each of `S` directions.
-        directions: `(S, 2)` offsets of the neighbours.
+        affinity: `(D, h, w)` float32, of each cell and its neighbour at each offset, 0 outside the map.
+        scale: `(h, w)` float32, 1 over the sum of a cell's affinities.
+        offsets: `(D, 2)`, those of `half_plane_offsets`.
         coefficients: one per Chebyshev polynomial `T_i`.
 
     Returns:
         `(k, h, w)` float32.
     """
     k, h, w = maps.shape
-    reach_y = np.abs(directions[:, 0]).max()
-    reach_x = np.abs(directions[:, 1]).max()
-    current = np.zeros((h + 2 * reach_y, k, w + 2 * reach_x), np.float32)
+    reach = np.abs(offsets[:, 1]).max()
+    current = np.zeros((h + reach, k, w + 2 * reach), np.float32)
     after = np.zeros_like(current)
     slope = np.zeros((h, k, w), np.float32)  # T_i - T_(i-1)
     result = np.empty((k, h, w), np.float32)
     for c in range(k):
         for y in range(h):
             for x in range(w):
-                current[y + reach_y, c, x + reach_x] = maps[c, y, x]
+                current[y, c, x + reach] = maps[c, y, x]
                 result[c, y, x] = coefficients[0] * maps[c, y, x]
     change = np.empty(w, np.float32)
     for i in range(1, len(coefficients)):
         twice = np.float32(1.0) if i == 1 else np.float32(2.0)
         for y in range(h):
             for c in range(k):
-                here = current[y + reach_y, c, reach_x : reach_x + w]
+                here = current[y, c, reach : reach + w]
                 change[:] = np.float32(0.0)
-                for s in range(len(directions)):
-                    weight = weights[y, s]
-                    start = reach_x + directions[s, 1]
-                    there = current[y + reach_y + directions[s, 0], c, start : start + w]
+                for d in range(len(offsets)):
+                    dy, dx = offsets[d]
+                    weight = affinity[d, y]
+                    there = current[y + dy, c, reach + dx : reach + dx + w]
                     for x in range(w):
                         change[x] += weight[x] * (there[x] - here[x])
-                target = slope[y, c]
-                sums = result[c, y]
+                    if dy > y:
+                        continue
+                    # The opposite neighbour shares its affinity with this cell: it is kept at the neighbour's place.
+                    first, last = max(dx, 0), w + min(dx, 0)
+                    weight = affinity[d, y - dy, first - dx : last - dx]
+                    there = current[y - dy, c, reach + first - dx : reach + last - dx]
+                    beside, into = here[first:last], change[first:last]
+                    for x in range(last - first):
+                        into[x] += weight[x] * (there[x] - beside[x])
+                target, factor, sums = slope[y, c], scale[y], result[c, y]
                 for x in range(w):
-                    target[x] += twice * change[x]
-                    after[y + reach_y, c, reach_x + x] = here[x] + target[x]
+                    target[x] += twice * factor[x] * change[x]
+                    after[y, c, reach + x] = here[x] + target[x]
                     sums[x] += coefficients[i] * (here[x] + target[x])
         current, after = after, current
     return result

@@ -37,9 +37,9 @@ def random_walk(
 
     One step replaces every cell by the average of its neighbourhood, weighted with `affinity ** beta`; the walk takes
     `steps` of them. IRN and PSA square a dense `(h*w, h*w)` matrix for that, which takes half a gigabyte for one
-    500x375 image at stride 4. Here the neighbourhood is a stencil of `2 * D + 1` weights per cell, so memory grows with
-    the number of cells only, and `steps` applications of it are expanded in Chebyshev polynomials: about
-    `6 * sqrt(steps)` applications give the same result to float32's accuracy.
+    500x375 image at stride 4. Here the neighbourhood is a stencil of `D` affinities per cell (34 at radius 5), so
+    memory grows with the number of cells only, and `steps` applications of it are expanded in Chebyshev polynomials:
+    about `6 * sqrt(steps)` applications give the same result to float32's accuracy.
 
     Sources: IRN (Ahn et al., CVPR 2019) for `edges`, PSA (Ahn and Kwak, CVPR 2018) for `features`. PSA's usual values
     are `beta=8` at stride 8, IRN's the defaults at stride 4.
@@ -129,53 +129,55 @@ def _chebyshev_coefficients(steps: int) -> tuple[float, ...]:
 
 
 def _walk(maps: torch.Tensor, affinity: torch.Tensor, radius: int, steps: int) -> torch.Tensor:
-    """`steps` averaging steps; `affinity (D, h, w)` is consumed."""
+    """`steps` averages over neighbours, weighted with `affinity (D, h, w)`."""
     h, w = maps.shape[-2:]
     offsets = half_plane_offsets(radius)
-    reach = radius - 1
-    # Both directions of every pair; a cell's affinity to itself is 1, so its weights and that sum to 1.
-    padded = torch.nn.functional.pad(affinity, (reach, reach, reach, 0))
-    mirrored = [
-        padded[d, reach - dy : reach - dy + h, reach - dx : reach - dx + w] for d, (dy, dx) in enumerate(offsets)
-    ]
-    weights = torch.cat([affinity, torch.stack(mirrored)])
-    weights /= weights.sum(dim=0) + 1.0
-    directions = (*offsets, *((-dy, -dx) for dy, dx in offsets))
+    total = affinity.sum(dim=0).add_(1.0)  # a cell's affinity to itself is 1
+    for values, (dy, dx) in zip(affinity, offsets, strict=True):
+        here, there = _opposite(dy, dx, h, w)
+        total[here] += values[there]
+    scale = total.reciprocal_()
     coefficients = _chebyshev_coefficients(steps)
     if maps.device.type == "cpu" and maps.dtype == torch.float32:
         from ppl.refine._walk_kernel import walk  # numba loads with the first walk, not with the package
 
-        rows = weights.transpose(0, 1).contiguous().numpy()
-        result = torch.from_numpy(
-            walk(maps.contiguous().numpy(), rows, np.array(directions, np.int64), np.array(coefficients, np.float32))
-        )
+        arrays = (tensor.contiguous().numpy() for tensor in (maps, affinity, scale))
+        result = torch.from_numpy(walk(*arrays, np.array(offsets, np.int64), np.array(coefficients, np.float32)))
     else:
-        result = _walk_torch(maps, weights, directions, reach, coefficients)
+        result = _walk_torch(maps, affinity, scale, offsets, coefficients)
     # An average cannot leave the range of what is averaged; only rounding can.
     lowest, highest = maps.amin(dim=(1, 2), keepdim=True), maps.amax(dim=(1, 2), keepdim=True)
     return torch.maximum(torch.minimum(result, highest), lowest)
 
 
+def _opposite(dy: int, dx: int, h: int, w: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """The cells that have a neighbour at `(-dy, -dx)`, and those neighbours, where the pair's affinity is kept."""
+    here = slice(dy, h), slice(max(dx, 0), max(w + min(dx, 0), 0))
+    there = slice(0, max(h - dy, 0)), slice(max(-dx, 0), max(w - max(dx, 0), 0))
+    return here, there
+
+
 def _walk_torch(
     maps: torch.Tensor,
-    weights: torch.Tensor,
-    directions: tuple[tuple[int, int], ...],
-    reach: int,
+    affinity: torch.Tensor,
+    scale: torch.Tensor,
+    offsets: tuple[tuple[int, int], ...],
     coefficients: tuple[float, ...],
 ) -> torch.Tensor:
-    """The same walk in shifted slices: runs on every device and type, in O(cells) memory."""
+    """The compiled kernel's walk in shifted slices: runs on every device and type, in O(cells) memory."""
     h, w = maps.shape[-2:]
-    current = torch.nn.functional.pad(maps, (reach, reach, reach, reach))
-    after = torch.zeros_like(current)
-    slope = torch.zeros_like(maps)  # T_i - T_(i-1), see the compiled kernel
-    here, there = (tensor[:, reach : reach + h, reach : reach + w] for tensor in (current, after))
+    current, slope = maps.clone(), torch.zeros_like(maps)
     result = coefficients[0] * maps
     for i, coefficient in enumerate(coefficients[1:], start=1):
-        for weight, (dy, dx) in zip(weights, directions, strict=True):
-            neighbour = current[:, reach + dy : reach + dy + h, reach + dx : reach + dx + w]
-            slope.addcmul_(weight, neighbour - here, value=1.0 if i == 1 else 2.0)
-        torch.add(here, slope, out=there)
-        current, after, here, there = after, current, there, here
+        change = torch.zeros_like(maps)
+        for values, (dy, dx) in zip(affinity, offsets, strict=True):
+            here, there = ((..., *cells) for cells in _opposite(dy, dx, h, w))
+            weight = values[there[1:]]
+            difference = current[here] - current[there]
+            change[there].addcmul_(weight, difference)
+            change[here].addcmul_(weight, difference, value=-1.0)
+        slope.addcmul_(change, scale, value=1.0 if i == 1 else 2.0)
+        current += slope
         if coefficient:
-            result.add_(here, alpha=coefficient)
+            result.add_(current, alpha=coefficient)
     return result

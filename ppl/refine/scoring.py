@@ -65,7 +65,7 @@ def score_steps(
         The scores, the first for the CAMs themselves; and the images that could not be scored.
 
     Raises:
-        PPLValueError: if no job has a mask, or for steps that do not parse.
+        PPLValueError: if no job has a mask, if none could be scored, or for steps that do not parse.
 
     Example:
         >>> import tempfile
@@ -97,11 +97,13 @@ def score_steps(
                     totals[index].counts += counts
                     seconds[index].append(time_taken)
             advance()
+    if len(bad) == len(scored):
+        raise PPLValueError(f"none of the {len(bad)} images could be scored; {bad[0].stem}: {bad[0].reason}")
     scores: list[StepScore] = []
     for label, total, times in zip(["CAM", *(step.label for step in chosen)], totals, seconds, strict=True):
         miou = total.compute()["miou"]
         gain = miou - scores[-1].miou if scores else 0.0
-        scores.append(StepScore(label, miou, gain, statistics.median(times) if times else 0.0))
+        scores.append(StepScore(label, miou, gain, statistics.median(times)))
     return tuple(scores), tuple(sorted(bad, key=lambda file: file.stem))
 
 

@@ -99,13 +99,12 @@ def edge_affinity(edges: torch.Tensor, radius: int = 5) -> torch.Tensor:
     padded = F.pad(edges, (reach, reach, reach, reach), value=1.0)
     if edges.requires_grad and torch.is_grad_enabled():
         return 1.0 - _path_maxima_by_place(padded, radius, (h, w))
-    strongest = []
-    for path in paths(radius):
-        highest = _shifted(padded, *path[0], reach, (h, w))
+    affinity = edges.new_empty(*edges.shape[:-2], len(paths(radius)), h, w)
+    for highest, path in zip(affinity.unbind(dim=-3), paths(radius), strict=True):
+        highest.copy_(_shifted(padded, *path[0], reach, (h, w)))
         for dy, dx in path[1:]:
-            highest = torch.maximum(highest, _shifted(padded, dy, dx, reach, (h, w)))
-        strongest.append(highest)
-    return 1.0 - torch.stack(strongest, dim=-3)
+            torch.maximum(highest, _shifted(padded, dy, dx, reach, (h, w)), out=highest)
+    return affinity.neg_().add_(1.0)
 
 
 def _path_maxima_by_place(padded: torch.Tensor, radius: int, size: tuple[int, int]) -> torch.Tensor:

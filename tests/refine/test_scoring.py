@@ -60,3 +60,7 @@ def test_images_without_mask_are_left_out_and_bad_ones_listed(scene):
     assert len(scores) == 1 and [file.stem for file in bad] == ["b"]
     with pytest.raises(PPLValueError, match="none of the images"):
         score_steps(jobs, {}, None, num_classes=3)
+    for job in jobs:
+        job.cams.unlink(missing_ok=True)
+    with pytest.raises(PPLValueError, match="none of the 2 images could be scored; .: no CAMs"):
+        score_steps(jobs, masks, None, num_classes=3)
