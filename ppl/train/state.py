@@ -79,6 +79,8 @@ def resume_run(out: Path, parts: Parts) -> RunState:
     """Put a saved state into the parts, if the folder holds one."""
     path = out / "state.pt"
     if not path.is_file():
+        if parts.accelerator.is_main_process:
+            write_history(out, [])  # a folder that cannot be written to is found now, not after an epoch
         return RunState()
     state = load_state(path)
     changed = changed_keys(state["identity"], parts.identity)

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from ppl.errors import PPLValueError
+from ppl.errors import PPLError, PPLValueError
 from ppl.models import load_model
 from ppl.train import NonFiniteLossError, fit
 from ppl.train.steps import Stepper
@@ -257,6 +257,15 @@ def test_what_does_not_fit_is_refused_before_any_work(colours, colours_val, make
     with pytest.raises(PPLValueError, match="too small for the model's cuts"):
         fit(make_model(), colours, None, make_config(size=(16, 16)), tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_written_to_is_found_before_any_step(
+    colours, make_model, make_config, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(Stepper, "__call__", lambda *_: pytest.fail("trained first"))
+    (tmp_path / "run").write_text("a file where the folder should be")
+    with pytest.raises(PPLError, match="cannot write"):
+        fit(make_model(), colours, None, make_config(), tmp_path / "run")
 
 
 def test_nothing_is_printed_when_there_is_no_terminal(colours, make_model, make_config, tmp_path, capfd):
