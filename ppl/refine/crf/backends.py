@@ -34,10 +34,10 @@ def crf_backend(backend: str = "auto", device: Any = "cpu") -> str:
 
     Example:
         >>> crf_backend(), crf_backend(device="cuda"), crf_backend("pydensecrf")
-        ('pydensecrf', 'pydensecrf', 'pydensecrf')
+        ('native', 'torch', 'pydensecrf')
     """
     if backend == "auto":
-        return "pydensecrf"
+        return "native" if str(device).split(":")[0] == "cpu" else "torch"
     if backend not in BACKENDS:
         raise PPLValueError(f"no CRF backend named {backend!r}; use one of: auto, {', '.join(BACKENDS)}")
     return backend

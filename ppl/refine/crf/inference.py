@@ -86,8 +86,11 @@ def crf(
     if len(present) == 1:
         result[present] = 1
         return to_caller(result, probs)
-    maps = maps if len(present) == len(maps) else maps[present]
-    unary = -np.log(np.clip(maps, CLIP, 1.0))
+    unary = np.empty((len(present), *maps.shape[1:]), np.float32)
+    for energies, label in zip(unary, present, strict=True):  # plane by plane: it stays in the cache
+        np.clip(maps[label], CLIP, 1.0, out=energies)
+        np.log(energies, out=energies)
+        np.negative(energies, out=energies)
     refined = engine(name)(pixels, unary, settings, device=device)
     if len(present) < len(result):
         result[present] = refined
