@@ -3,6 +3,8 @@
 It is made so that a plain class activation map fails on it in the way that patch learning is meant to mend. The head
 has a shape, a face and a colour of its own per class; the body, several times larger, only leans towards a pattern and
 a hue, which the other classes wear too. A classifier can live off the heads, and its maps then leave the bodies out.
+Some heads are behind a bush (such bodies always wear their own pattern), so that there is something to be learnt from
+a body alone, as a patch without a head asks for.
 Part masks say how much of either is covered. Backgrounds, stones and leaves are the same for all classes.
 """
 
@@ -29,8 +31,9 @@ CREATURES = ("cat", "owl", "frog", "ram")
 CREATURE_PARTS = ("head", "body")
 
 _VERSION = 1  # rises when the same seed draws other pictures
-_OWN_PATTERN = 0.7  # share of bodies in the pattern of their class; the rest wear any pattern
-_OWN_HUE = 0.6  # share of bodies in a hue near that of their class; the rest have any hue
+_OWN_PATTERN = 0.85  # share of bodies in the pattern of their class; the rest wear any pattern
+_OWN_HUE = 0.7  # share of bodies in a hue near that of their class; the rest have any hue
+_HIDDEN_HEADS = 0.3  # share of creatures with their head behind a bush
 _SHARP = 3  # pictures are drawn this many times larger and shrunk
 
 Array = npt.NDArray[np.float32]
@@ -133,11 +136,17 @@ def draw_scene(
         canvas.paste(stone)
     count = int(rng.choice([1, 2, 3], p=[0.45, 0.4, 0.15]))
     for kind in rng.integers(0, len(CREATURES), count):
-        figure = _creature(rng, int(kind), size * _SHARP, crowd=count)
+        shy = bool(rng.uniform() < _HIDDEN_HEADS)
+        figure = _creature(rng, int(kind), size * _SHARP, crowd=count, own_pattern=shy)
+        bush = _bush(rng, figure) if shy else None
         for _ in range(12):  # look for a place where nobody else is hidden
             figure.place(rng.uniform(0.2, 0.8, 2) * size * _SHARP)
-            if canvas.hides_little(figure):
+            if bush is not None:
+                bush.place(_middle_of_head(figure))
+            if canvas.hides_little(figure) and (bush is None or canvas.hides_little(bush)):
                 canvas.paste(figure)
+                if bush is not None:
+                    canvas.paste(bush)
                 break
     for _ in range(rng.integers(0, 4)):
         leaf = _leaf(rng, size * _SHARP)
@@ -276,6 +285,22 @@ def _stone(rng: np.random.Generator, side: int) -> _Figure:
     return _loose(rng, side, outline, colour, pattern=rng.uniform() < 0.6)
 
 
+def _bush(rng: np.random.Generator, figure: _Figure) -> _Figure:
+    """Foliage in front of a creature's head."""
+    rows, columns = np.nonzero(figure.parts == 1)
+    radius = 0.62 * max(np.ptp(rows), np.ptp(columns))
+    angle = np.linspace(0, 2 * np.pi, 40, endpoint=False)
+    edge = radius * (1 + 0.1 * np.sin(7 * angle + rng.uniform(0, 6)) + 0.05 * rng.normal(size=40))
+    outline = np.stack([np.cos(angle), np.sin(angle)], 1) * edge[:, None]
+    colour = _rgb(rng.uniform(0.08, 0.4), rng.uniform(0.4, 0.65), rng.uniform(0.35, 0.6))
+    return _loose(rng, 3 * int(radius), outline, colour, pattern=False)
+
+
+def _middle_of_head(figure: _Figure) -> Points:
+    rows, columns = np.nonzero(figure.parts == 1)
+    return np.array([rows.mean() + figure.corner[0], columns.mean() + figure.corner[1]])
+
+
 def _leaf(rng: np.random.Generator, side: int) -> _Figure:
     length, t = side * rng.uniform(0.09, 0.17), np.linspace(0, np.pi, 16)
     half = np.stack([-np.cos(t), 0.38 * np.sin(t) ** 1.5], 1)
@@ -322,7 +347,7 @@ class _Pose:
         return (cos * x + sin * y) * (-1 if self.mirror else 1), cos * y - sin * x
 
 
-def _creature(rng: np.random.Generator, kind: int, side: int, crowd: int) -> _Figure:
+def _creature(rng: np.random.Generator, kind: int, side: int, crowd: int, *, own_pattern: bool) -> _Figure:
     unit = side * rng.uniform(0.17, 0.25) * (1.0, 0.9, 0.8)[crowd - 1]
     pose = _Pose(unit, rng.uniform(-0.45, 0.45), bool(rng.integers(2)), np.zeros(2))
     body = [pose(outline) for outline in _body_outlines(rng)]
@@ -336,7 +361,7 @@ def _creature(rng: np.random.Generator, kind: int, side: int, crowd: int) -> _Fi
     cover = np.zeros((height, width), bool)
     for outline in body:
         cover |= _fill((height, width), outline - low)
-    colours = _body_colours(rng, kind, replace(pose, shift=-low), cover)
+    colours = _body_colours(rng, kind, replace(pose, shift=-low), cover, own_pattern=own_pattern)
     layer, seen = Image.new("RGB", (width, height)), Image.new("1", (width, height))
     brush, stencil = ImageDraw.Draw(layer), ImageDraw.Draw(seen)
     for outline, colour in face:
@@ -366,9 +391,12 @@ def _body_outlines(rng: np.random.Generator) -> list[Points]:
     return outlines
 
 
-def _body_colours(rng: np.random.Generator, kind: int, pose: _Pose, cover: npt.NDArray[np.bool_]) -> Array:
+def _body_colours(
+    rng: np.random.Generator, kind: int, pose: _Pose, cover: npt.NDArray[np.bool_], *, own_pattern: bool
+) -> Array:
     hue = _HUES[kind] + rng.normal(0, 0.05) if rng.uniform() < _OWN_HUE else rng.uniform()
-    style = kind if rng.uniform() < _OWN_PATTERN else int(rng.integers(len(_PATTERNS)))
+    own_pattern |= bool(rng.uniform() < _OWN_PATTERN)
+    style = kind if own_pattern else int(rng.integers(len(_PATTERNS)))
     base = np.array(_rgb(hue, rng.uniform(0.25, 0.5), rng.uniform(0.65, 0.85)), np.float32)
     mark = np.array(_rgb(hue + rng.normal(0, 0.04), rng.uniform(0.4, 0.65), rng.uniform(0.3, 0.45)), np.float32)
     rows, columns = (index.astype(np.float32) for index in np.nonzero(cover))
