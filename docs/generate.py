@@ -1,0 +1,203 @@
+"""Write the parts of the pages that follow from the code: the keys of a recipe, the refiners, measured tables.
+
+    python docs/generate.py            brings docs/recipe.md and docs/refinement.md up to date
+    python docs/generate.py --check    only says whether they are
+
+What stands between `<!-- begin NAME -->` and `<!-- end NAME -->` is replaced; the rest of a page is written by hand.
+"""
+
+from __future__ import annotations
+
+import csv
+import inspect
+import json
+import re
+import sys
+import types
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from ppl.pipeline import CamRecipe, DataRecipe, ModelRecipe, Recipe
+from ppl.refine import PRESETS, REFINERS
+from ppl.train import TrainConfig
+
+DOCS = Path(__file__).parent
+ROOT = DOCS.parent
+RESULTS = ROOT / "benchmarks" / "refine" / "results"
+
+WORDS = {int: "integer", float: "number", str: "text", bool: "true or false", Path: "path", Any: "anything"}
+BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below", "min_length": "length at least"}
+
+
+def kind(annotation: Any, metadata: Iterable[Any] = ()) -> str:
+    """A type in words."""
+    origin, inside = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return kind(inside[0], [*inside[1:], *metadata])
+    if origin is Literal:
+        return ", ".join(json.dumps(value) for value in inside)
+    if origin in (Union, types.UnionType):
+        words = [kind(member) for member in inside if member is not type(None)]
+        text = " or ".join(words) + (" or null" if type(None) in inside else "")
+    elif origin is list:
+        word = kind(inside[0])
+        text = f"list of ({word})" if " or " in word else f"list of {plural(word)}"
+    elif origin is tuple:
+        text = f"list of {plural(kind(inside[0]))}" if inside[-1] is Ellipsis else f"[{', '.join(map(kind, inside))}]"
+    elif origin is dict:
+        text = "mapping"
+    elif callable(annotation) and annotation in WORDS:
+        text = WORDS[annotation]
+    else:
+        text = getattr(annotation, "__name__", str(annotation)).lower()
+    return ", ".join([text, *bounds(metadata)])
+
+
+def plural(words: str) -> str:
+    """Of the first word, where it is a plain one."""
+    return re.sub(r"^(integer|number|path)\b", r"\1s", words)
+
+
+def bounds(metadata: Iterable[Any]) -> list[str]:
+    """Limits of a number, in words."""
+    found = []
+    for item in metadata:
+        if isinstance(item, FieldInfo):
+            found += bounds(item.metadata)
+        found += [f"{word} {getattr(item, name)}" for name, word in BOUNDS.items() if hasattr(item, name)]
+    return found
+
+
+def shown(value: Any) -> str:
+    """A default as a recipe would write it."""
+    if value is PydanticUndefined or value is inspect.Parameter.empty:
+        return "required"
+    return f"`{json.dumps(value, default=str)}`"
+
+
+def table(header: list[str], rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def keys(model: type[BaseModel], leave_out: Iterable[str] = ()) -> str:
+    """The fields of a pydantic model."""
+    rows = []
+    for name, field in model.model_fields.items():
+        if name not in leave_out:
+            rows.append(
+                [f"`{name}`", kind(field.annotation, field.metadata), shown(field.default), field.description or ""]
+            )
+    return table(["key", "value", "default", "meaning"], rows)
+
+
+def recipe_keys() -> str:
+    """Every key of a recipe, section by section."""
+    sections: dict[str, type[BaseModel]] = {
+        "data": DataRecipe,
+        "model": ModelRecipe,
+        "train": TrainConfig,
+        "cam": CamRecipe,
+    }
+    parts = []
+    for name, model in sections.items():
+        summary = (inspect.getdoc(model) or "").split("\n")[0]
+        parts.append(f"## `{name}`\n\n{summary}\n\n{keys(model)}")
+    parts.append(f"## On the top level\n\n{keys(Recipe, leave_out=sections)}")
+    return "\n\n".join(parts)
+
+
+def refiners() -> str:
+    """Every refiner with its parameters."""
+    parts = []
+    for name, refiner in REFINERS.items():
+        text = inspect.getdoc(refiner.function) or ""
+        hints = get_type_hints(refiner.function, include_extras=True)
+        meanings = arguments(text)
+        rows = []
+        for parameter in inspect.signature(refiner.function).parameters.values():
+            if parameter.kind is parameter.KEYWORD_ONLY:
+                main = " (main)" if parameter.name == refiner.shorthand else ""
+                rows.append([f"`{parameter.name}`{main}", shown(parameter.default), meanings.get(parameter.name, "")])
+                assert parameter.name in hints
+        summary = " ".join(text.split("\n\n")[0].split())
+        parts.append(f"### `{name}`\n\n{summary}\n\n{table(['parameter', 'default', 'meaning'], rows)}")
+    return "\n\n".join(parts)
+
+
+def arguments(docstring: str) -> dict[str, str]:
+    """The Args of a Google docstring."""
+    section = re.search(r"^Args:\n(.*?)(?:^\S|\Z)", docstring, re.MULTILINE | re.DOTALL)
+    entries = re.findall(r"^    (\w+): (.*?)(?=^    \w+: |\Z)", section[1] if section else "", re.MULTILINE | re.DOTALL)
+    return {name: " ".join(meaning.split()) for name, meaning in entries}
+
+
+def presets() -> str:
+    """The settings of the dense CRF."""
+    rows = [
+        [
+            f"`{name}`",
+            f"{preset.gaussian_sxy}, {preset.gaussian_compat}",
+            f"{preset.bilateral_sxy}, {preset.bilateral_srgb}, {preset.bilateral_compat}",
+            str(preset.iterations),
+            "hard labels" if preset.unary == "labels" else "probabilities",
+            preset.used_by,
+        ]
+        for name, preset in PRESETS.items()
+    ]
+    header = ["name", "Gaussian sxy, compat", "bilateral sxy, srgb, compat", "iterations", "starts from", "used by"]
+    return table(header, rows)
+
+
+def gains() -> str:
+    """What the benchmark of refiners measured: one column of gains per start."""
+    path = RESULTS / "which_clothing_corrupted.csv"
+    with path.open(newline="", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    starts = list(dict.fromkeys(line["start"] for line in lines))
+    found = {(line["start"], line["refine"]): line for line in lines}
+    rows = []
+    for name in dict.fromkeys(line["refine"] for line in lines):
+        cells = [found.get((start, name)) for start in starts]
+        if name != "none" and all(cells):
+            numbers = [f"{float(cell['gain']):+.1f}" for cell in cells if cell]
+            seconds = max(float(cell["cpu_s_per_image"]) for cell in cells if cell)
+            rows.append([f"`{name}`", *numbers, f"{seconds:.2f}"])
+    before = ", ".join(f"{float(found[start, 'none']['miou_before']):.1f} ({start})" for start in starts)
+    return f"Before refinement: {before}.\n\n" + table(["refine", *starts, "CPU s an image"], rows)
+
+
+PARTS: dict[str, dict[str, Callable[[], str]]] = {
+    "recipe.md": {"keys": recipe_keys},
+    "refinement.md": {"refiners": refiners, "presets": presets, "gains": gains},
+}
+
+
+def rendered(page: str) -> str:
+    """A page with its generated parts as they should be now."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    for name, make in PARTS[page].items():
+        begin, end = f"<!-- begin {name} -->\n", f"<!-- end {name} -->"
+        before, rest = text.split(begin)
+        text = f"{before}{begin}\n{make()}\n\n{end}{rest.split(end)[1]}"
+    return text
+
+
+def main() -> None:
+    """Bring the pages up to date, or say which are not."""
+    stale = [page for page in PARTS if rendered(page) != (DOCS / page).read_text(encoding="utf-8")]
+    if "--check" in sys.argv:
+        sys.exit(f"stale: {', '.join(stale)}; run python docs/generate.py" if stale else 0)
+    for page in stale:
+        (DOCS / page).write_text(rendered(page), encoding="utf-8")
+        print(f"wrote {page}")
+
+
+if __name__ == "__main__":
+    main()
