@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -37,8 +38,10 @@ def show_scores(result: RunResult) -> None:
         columns = [key for key in rows[0][1] if any(row[1].get(key) is not None for row in rows)] if rows else []
         if not columns:
             continue
-        table = Table(title=f"{split}: percent", title_justify="left", header_style="bold")
-        table.add_column("model")
+        table = Table(
+            title=f"{split}: percent", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True
+        )
+        table.add_column("model", no_wrap=True)
         for column in columns:
             table.add_column(column, justify="right")
         for name, scores in rows:

@@ -117,8 +117,6 @@ def _run_model(
             say(f"{mode}: refined {len(images)} masks of {split} ({made} new)")
         if "evaluate" in steps and any(sample.mask is not None for sample in images):
             scores[split] = score_split(recipe, folder, split, images, notes)
-        elif "report" in steps:
-            scores[split] = folder.read_manifest().get("scores", {}).get(split, {})
     return scores
 
 

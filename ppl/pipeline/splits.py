@@ -45,10 +45,11 @@ def open_splits(recipe: DataRecipe, *, training: bool = True, progress: bool = T
     """
     train = _open(recipe, "train", recipe.train)
     val = _open(recipe, "val", recipe.val) if recipe.val is not None else None
-    if train is None:  # no lists at all: every image
+    train_name = recipe.train if recipe.train is not None and train is not None else "all"
+    if train is None:  # no list: every image
         train = open_dataset(recipe.root, None, recipe.layout, missing="keep")
-    names = recipe.splits or [recipe.val if val is not None and recipe.val else recipe.train or "all"]
-    opened = {recipe.val: val, recipe.train if recipe.train else "all": train}
+    names = recipe.splits or [recipe.val if val is not None and recipe.val else train_name]
+    opened = {recipe.val: val, train_name: train}
     masked = {
         name: opened.get(name) or open_dataset(recipe.root, name, recipe.layout, missing="keep") for name in names
     }
