@@ -14,7 +14,7 @@ from ppl.backbones.cut import CutBackbone
 from ppl.backbones.families import family_of
 from ppl.backbones.identities import CutReport, check_gradient, check_place, check_values, lies_where_it_should
 from ppl.backbones.state import make_dummy
-from ppl.backbones.trace import native_size, resolve_stages
+from ppl.backbones.trace import call_backbone, native_size, resolve_stages
 from ppl.errors import PPLError, PPLTypeError
 from ppl.layers.grid import Grid, as_grid
 
@@ -106,17 +106,43 @@ def check_backbone(
 
 
 def random_model(name: str) -> nn.Module:
-    """A timm model with random weights, none of which is constant: gates at zero would hide what is behind them."""
+    """A timm model with random weights that let the identities show: no gate is shut and no layer is all but mute."""
     import timm
 
-    model: nn.Module = timm.create_model(name, pretrained=False, num_classes=0)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
-        for parameter in model.parameters():
-            if parameter.is_floating_point() and bool((parameter == parameter.flatten()[0]).all()):
-                spread = 0.2 if float(parameter.flatten()[0]) in (0.0, 1.0) else 0.5
+        model: nn.Module = timm.create_model(name, pretrained=False, num_classes=0)
+        for key, parameter in model.named_parameters():
+            if not parameter.is_floating_point():
+                continue
+            first = float(parameter.flatten()[0])
+            if bool((parameter == first).all()):
+                spread = 0.02 if key.endswith("bias") else 0.2 if first in (0.0, 1.0) else 0.5
                 parameter.add_(spread * torch.randn_like(parameter))
-    return model
+            elif parameter.ndim in (2, 4) and not key.endswith(("embed", "token")):
+                usual = parameter[0].numel() ** -0.5
+                parameter.mul_(max(1.0, usual / max(float(parameter.std()), 1e-12)))
+        _fill_statistics(model)
+    return model.eval()
+
+
+def _fill_statistics(model: nn.Module) -> None:
+    """Statistics of noise for BatchNorm, without which deep networks of random weights fade out."""
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    if not norms or family_of(model).refuse:
+        return
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0
+        norm.train()
+    for size in ((128, 128), native_size(model)):
+        try:
+            call_backbone(model, torch.randn_like(make_dummy(model, size, 2)))
+            break
+        except Exception:  # any: not the model's size
+            continue
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
 
 
 def check_model(
@@ -132,11 +158,10 @@ def check_model(
     shape = as_grid(grid)
     model.eval()
     try:
-        found = resolve_stages(model, stages)
-        wanted = range(len(found) - 1) if cuts is None else cuts
-        cutter = CutBackbone(
-            model, [i for i in wanted if not isinstance(i, int) or not found[i].refusal], stages=stages
-        )
+        found = resolve_stages(model, stages, input_size)
+        wanted: Sequence[str | int] = range(len(found) - 1) if cuts is None else cuts
+        wanted = [cut for cut in wanted if not isinstance(cut, int) or not found[cut].refusal]
+        cutter = CutBackbone(model, wanted, stages=stages, input_size=input_size)
     except PPLError as error:
         return BackboneReport(name, False, 0, (), str(error), grid=shape)
 
@@ -200,7 +225,8 @@ def _check_cuts(cutter: CutBackbone, grid: tuple[int, int], size: tuple[int, int
     with torch.no_grad():
         final, features = cutter.forward_features(x, range(len(cutter.cuts)))
         other, moved = cutter.forward_features(corner, range(len(cutter.cuts)))
-        misplaced = "" if lies_where_it_should(other[:1] - final[:1]) else "the final map does not lie over the image"
+        placed = cutter._trace.final.layout == "NCHW" or lies_where_it_should(other[:1] - final[:1])
+        misplaced = "" if placed else "the final map does not lie over the image"
     deciding = {
         0,
         len(cutter.cuts) // 2,

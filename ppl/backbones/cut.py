@@ -44,6 +44,7 @@ class CutBackbone:
             "replicate" or "reflect" (the paper says nothing; the default is ours).
         halo: cells of real context that each patch keeps on every side through the layers after the cut; they are
             cropped from the result. A multiple of the stride that is left after the cut.
+        input_size: (H,W) for a model that takes no other and does not say so itself.
 
     Attributes:
         model: the backbone itself.
@@ -80,11 +81,12 @@ class CutBackbone:
         stages: Sequence[str] | None = None,
         padding: str = "zeros",
         halo: int = 0,
+        input_size: tuple[int, int] | None = None,
     ) -> None:
         _check_module(model)
         if isinstance(cuts, (str, int)):
             raise PPLTypeError(f"cuts must be a list, got {cuts!r}: write [{cuts!r}]")
-        trace = trace_model(model, stages)
+        trace = trace_model(model, stages, input_size)
         self.model = model
         self.stages = trace.stages
         self._family = family_of(model)
@@ -161,7 +163,8 @@ class CutBackbone:
         self._check_cut(cut_index)
         stride = self.tail_stride(cut_index)
         whole = map_size(features, self.cuts[cut_index], size, stride)
-        place = Place(1, (1, 1), whole, 0, whole, self.cuts[cut_index].reduction, stride)
+        images = len(tensors_of(features)[-1])
+        place = Place(images, (1, 1), whole, 0, whole, self.cuts[cut_index].reduction, stride)
         size = size or (-(-whole[0] // stride), -(-whole[1] // stride))
         return self._final_map(self._resume(cut_index, features, place), size)
 
@@ -208,13 +211,14 @@ class CutBackbone:
             >>> import timm
             >>> CutBackbone(timm.create_model("test_resnet")).check_input_size(123, 321)
         """
-        if self._trace.fixed in (None, (height, width)) or (height, width) in self._sizes:
+        free = self._trace.fixed is None and self._family.window is None
+        if free or (height, width) in (self._trace.probe, *self._sizes):
             return
         try:
             with untouched(self.model):
                 call_backbone(self.model, make_dummy(self.model, (height, width)))
         except Exception as error:  # any: models say "not this size" in many ways
-            native = "x".join(str(side) for side in self._trace.fixed or ())
+            native = "x".join(str(side) for side in self._trace.probe)
             raise UnsupportedBackboneError(
                 f"{type(self.model).__name__} was built for images of {native} and does not take {height}x{width}: "
                 f"resize to {native}, use the scale 1.0 alone, or take a backbone of any input size (swin, convnext)"

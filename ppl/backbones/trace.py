@@ -166,7 +166,7 @@ def _finished(model: nn.Module, ends: dict[str, int], when: int) -> tuple[str, .
 
 def native_size(model: nn.Module) -> tuple[int, int]:
     """(H,W) that a model was built for: its own word comes before its configuration's."""
-    for owner in (getattr(model, "patch_embed", None), model):
+    for owner in (*(module for name, module in model.named_children() if name.endswith("embed")), model):
         size = getattr(owner, "img_size", None)
         if isinstance(size, (tuple, list)) and len(size) == 2:
             return int(size[0]), int(size[1])
@@ -255,20 +255,19 @@ def _describe(
 ) -> Stage:
     """Read layout, channels and reduction off one output."""
     channels = declared.get("num_chs")
-    height = size[0]
     if isinstance(output, (list, tuple)) and output and all(isinstance(member, Tensor) for member in output):
         maps = [member for member in output if member.ndim == 4]
         if maps:
             finest = max(maps, key=lambda member: int(member.shape[-1]))
-            reduction = _reduction(height, finest.shape[-2], declared.get("reduction"))
+            reduction = _reduction(size, finest.shape[-2:], declared.get("reduction"))
             return Stage(name, leaf, "list", int(finest.shape[1]), reduction)
         if family.cut is not None:
             return Stage(name, leaf, "list", int(declared["num_chs"]), int(declared["reduction"]))
     if isinstance(output, Tensor) and output.ndim == 4:
         layout = _map_layout(model, output.shape, size, channels)
-        cells = output.shape[2] if layout == "NCHW" else output.shape[1]
+        cells = output.shape[2:] if layout == "NCHW" else output.shape[1:3]
         found = output.shape[1] if layout == "NCHW" else output.shape[3]
-        return Stage(name, leaf, layout, int(found), _reduction(height, cells, declared.get("reduction")))
+        return Stage(name, leaf, layout, int(found), _reduction(size, cells, declared.get("reduction")))
     if isinstance(output, Tensor) and output.ndim == 3:
         # tokens: so many prefix tokens as leave a grid over the image
         for prefix in (getattr(model, "num_prefix_tokens", 0), *range(9)):
@@ -313,9 +312,12 @@ def _token_reduction(count: int, size: tuple[int, int]) -> int:
     return max(1, round(math.sqrt(size[0] * size[1] / max(count, 1))))
 
 
-def _reduction(pixels: int, cells: int, declared: Any) -> int:
-    """Pixels per cell: the declared number where it is near the measured one (valid convolutions lose a few cells)."""
-    measured = pixels / cells
-    if declared is not None and abs(declared - measured) <= 0.35 * measured:
+def _reduction(size: tuple[int, int], cells: Sequence[int], declared: Any) -> int:
+    """Pixels per cell: as declared, if that is near what is measured or the measure is no clean one.
+
+    Convolutions without padding lose cells, and the fewer there are the more that distorts the measure.
+    """
+    rows, columns = size[0] / cells[0], size[1] / cells[1]
+    if declared is not None and (abs(declared - rows) <= 0.35 * rows or rows != columns):
         return int(declared)
-    return max(1, round(measured))
+    return max(1, round(rows))

@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from ppl.backbones import CutBackbone, UnsupportedBackboneError, check_backbone, default_cuts, resolve_stages
+from ppl.backbones.families.orders import hiera_order
+
+
+def swin(version: str = "", **kwargs: Any) -> nn.Module:
+    module = __import__(f"timm.models.swin_transformer{version}", fromlist=["x"])
+    kind = getattr(
+        module, {"": "SwinTransformer", "_v2": "SwinTransformerV2", "_v2_cr": "SwinTransformerV2Cr"}[version]
+    )
+    settings: dict[str, Any] = {
+        "img_size": 128,
+        "embed_dim": 16,
+        "depths": (2, 2),
+        "num_heads": (2, 2),
+        "window_size": 4,
+    }
+    return kind(num_classes=0, **{**settings, **kwargs})  # type: ignore[no-any-return]
+
+
+def twins(**kwargs: Any) -> nn.Module:
+    from timm.models.twins import Twins
+
+    return Twins(  # type: ignore[no-any-return]
+        img_size=128, embed_dims=(16, 32), num_heads=(1, 2), mlp_ratios=(2, 2), depths=(2, 2), sr_ratios=(2, 1),
+        num_classes=0, **kwargs,
+    )  # fmt: skip
+
+
+def tnt() -> nn.Module:
+    from timm.models.tnt import TNT
+
+    return TNT(img_size=64, embed_dim=32, inner_dim=8, depth=3, num_heads_inner=2, num_heads_outer=2, num_classes=0)  # type: ignore[no-any-return]
+
+
+def hiera() -> nn.Module:
+    from timm.models.hiera import Hiera
+
+    return Hiera(img_size=(224, 224), embed_dim=8, num_heads=1, stages=(1, 1, 2, 1), num_classes=0)  # type: ignore[no-any-return]
+
+
+def maxvit() -> nn.Module:
+    from timm.models.maxxvit import MaxxVit, MaxxVitCfg, MaxxVitTransformerCfg
+
+    transformer = MaxxVitTransformerCfg(dim_head=8, window_size=(2, 2), grid_size=(2, 2))
+    config = MaxxVitCfg(
+        embed_dim=(8, 16), depths=(1, 1), block_type=("M", "M"), stem_width=8, transformer_cfg=transformer
+    )
+    return MaxxVit(config, img_size=64, num_classes=0)  # type: ignore[no-any-return]
+
+
+def volo() -> nn.Module:
+    from timm.models.volo import VOLO
+
+    return VOLO(  # type: ignore[no-any-return]
+        layers=[1, 1, 1, 1], img_size=224, embed_dims=(16, 32, 32, 32), num_heads=(2, 2, 2, 2), mlp_ratio=(2, 2, 2, 2),
+        use_mix_token=False, num_classes=0,
+    )  # fmt: skip
+
+
+SPECIAL: dict[str, Callable[[], Any]] = {
+    "vit": lambda: "test_vit",
+    "vit relpos": lambda: "test_vit_relpos",
+    "swin": swin,
+    "swin v2": lambda: swin("_v2"),
+    "swin v2 cr": lambda: swin("_v2_cr"),
+    "twins pcpvt": twins,
+    "twins svt": lambda: twins(wss=(4, 4)),
+    "tnt": tnt,
+    "hiera": hiera,
+    "maxvit": maxvit,
+    "volo": volo,
+    "pit": lambda: "pit_ti_224",
+    "coat": lambda: "coat_lite_tiny",
+    "efficientvim": lambda: "efficientvim_m1",
+    "xcit": lambda: "xcit_nano_12_p16_224",
+    "edgenext": lambda: "edgenext_xx_small",
+    "levit": lambda: "levit_128s",
+    "hrnet": lambda: "hrnet_w18_small",
+}
+
+
+@pytest.mark.parametrize("name", SPECIAL)
+def test_every_identity_holds_at_the_default_cuts(name: str) -> None:
+    model = SPECIAL[name]()
+    built = timm.create_model(model, num_classes=0) if isinstance(model, str) else model
+    report = check_backbone(model, cuts=default_cuts(resolve_stages(built)))
+    assert report.supported and not report.reason, str(report)
+    assert all(cut.resume_error == 0.0 for cut in report.stages)
+
+
+@pytest.mark.parametrize("version", ["", "_v2", "_v2_cr"])
+def test_swin_gives_the_same_map_as_before_it_was_cut(version: str) -> None:
+    torch.manual_seed(0)
+    model = swin(version).eval()
+    x = torch.randn(2, 3, 128, 128)
+    with torch.no_grad():
+        before = model.forward_features(x)  # type: ignore[operator]
+        CutBackbone(model, [0])
+        assert torch.equal(model.forward_features(x), before)  # type: ignore[operator]
+
+
+def test_a_vit_gives_the_same_map_as_before_it_was_cut_and_takes_other_sizes_after() -> None:
+    model = timm.create_model("test_vit", num_classes=0).eval()
+    x = torch.randn(1, 3, 160, 160)
+    with torch.no_grad():
+        before = model.forward_features(x)
+        cutter = CutBackbone(model, [2])
+        assert torch.equal(model.forward_features(x), before)
+        final, features = cutter.forward_features(torch.randn(1, 3, 90, 170), [0])
+        assert final.shape[-2:] == (6, 11)
+        assert cutter.patched(0, features[0], 2, (6, 11)).shape == final.shape
+
+
+def test_prefix_tokens_go_with_every_patch() -> None:
+    cutter = CutBackbone(timm.create_model("test_vit", num_classes=0).eval(), [2])
+    assert cutter.cuts[0].layout == "NLC" and cutter.cuts[0].prefix_tokens == 1
+    with torch.no_grad():
+        final, features = cutter.forward_features(torch.randn(2, 3, 160, 160), [0])
+        patches, place = cutter._destruct(0, features[0], 2, (10, 10))
+        assert patches.shape == (8, 26, 64) and place.cells == (5, 5)
+        assert torch.equal(patches[:, 0], features[0][:, 0].repeat_interleave(4, dim=0))
+        cells = features[0][:, 1:].reshape(2, 10, 10, 64)
+        assert torch.equal(patches[6, 1:], cells[1, 5:, :5].reshape(25, 64))
+        assert final.shape == (2, 64, 10, 10)
+
+
+def test_lists_of_maps_are_cut_at_the_same_places() -> None:
+    class Pyramid(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.split, self.join = Split(), Join()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.join(self.split(x))  # type: ignore[no-any-return]
+
+    class Split(nn.Module):
+        def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+            return [x, x[..., ::2, ::2], x[..., ::4, ::4]]
+
+    class Join(nn.Module):
+        def forward(self, maps: list[torch.Tensor]) -> torch.Tensor:
+            return torch.cat([maps[0][..., ::4, ::4], maps[1][..., ::2, ::2], maps[2]], dim=1)
+
+    cutter = CutBackbone(Pyramid(), ["split"], stages=["split", "join"])
+    assert cutter.cuts[0].layout == "list"
+    for size in ((32, 32), (30, 41)):
+        final, features = cutter.forward_features(torch.randn(2, 3, *size), [0])
+        assert torch.equal(cutter.patched(0, features[0], 2, final.shape[-2:]), final)
+
+
+def test_hiera_tokens_are_found_where_its_unrolling_put_them() -> None:
+    model: Any = hiera()
+    index = torch.arange(56 * 56, dtype=torch.float32).reshape(1, -1, 1)
+    assert torch.equal(model.unroll(index).flatten()[hiera_order(model, 0, (56, 56))], index.flatten())
+
+
+def test_windows_name_the_image_size_that_would_do() -> None:
+    cutter = CutBackbone(maxvit().eval(), [0])
+    with torch.no_grad():
+        final, features = cutter.forward_features(torch.randn(1, 3, 64, 64), [0])
+        with pytest.raises(
+            UnsupportedBackboneError, match=r"windows of 2 cells.*use images of 96x96 or a smaller grid"
+        ):
+            cutter.patched(0, features[0], 3, final.shape[-2:])
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("gmlp_ti16_224", "matrix of fixed size.*take poolformer_s12"),
+        ("mixer_s32_224", "matrix of fixed size"),
+        ("resmlp_12_224", "matrix of fixed size"),
+        ("crossvit_tiny_240", "two token grids"),
+        ("gcvit_xxtiny", "global queries"),
+        ("nest_tiny", "number of squares that is fixed"),
+        ("efficientformerv2_s0", "one size it was built for.*take efficientformer_l1"),
+    ],
+)
+def test_what_cannot_work_is_refused_with_the_reason_and_an_alternative(name: str, reason: str) -> None:
+    with torch.device("meta"):
+        model = timm.create_model(name, num_classes=0)
+    with pytest.raises(UnsupportedBackboneError, match=f"cannot be cut into patches: .*{reason}"):
+        CutBackbone(model, [0])
+    with pytest.raises(UnsupportedBackboneError, match="take "):
+        resolve_stages(model)
+
+
+def test_cuts_that_a_backbone_does_not_stand_are_refused_by_name_and_left_out_of_the_defaults() -> None:
+    model = timm.create_model("coat_tiny", num_classes=0).eval()
+    stages = resolve_stages(model)
+    assert default_cuts(stages) == ("serial_blocks1.1",)
+    with pytest.raises(
+        UnsupportedBackboneError, match=r"'serial_blocks2.1': the parallel blocks.*'serial_blocks1.1' \(0\)"
+    ):
+        CutBackbone(model, ["serial_blocks2.1"])
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("legacy_xception", ["act2", "block1", "block2", "block11", "act4"]),
+        ("hrnet_w18_small", ["act2", "layer1", "stage2", "stage3", "stage4"]),
+    ],
+)
+def test_names_that_feature_info_gets_wrong_are_repaired(name: str, expected: list[str]) -> None:
+    assert [stage.name for stage in resolve_stages(timm.create_model(name, num_classes=0))] == expected
+
+
+def test_other_image_sizes_are_refused_by_name_where_a_model_takes_one_alone() -> None:
+    free = CutBackbone(timm.create_model("test_resnet"))
+    free.check_input_size(77, 131)
+    fixed = CutBackbone(timm.create_model("test_vit_relpos", num_classes=0))
+    fixed.check_input_size(160, 160)
+    with pytest.raises(
+        UnsupportedBackboneError, match=r"VisionTransformerRelPos was built for images of 160x160.*320x320"
+    ):
+        fixed.check_input_size(320, 320)
+    windows = CutBackbone(maxvit())
+    windows.check_input_size(128, 128)
+    with pytest.raises(UnsupportedBackboneError, match="does not take 68x68"):
+        windows.check_input_size(68, 68)
