@@ -202,6 +202,8 @@ def _size_to_try(cutter: CutBackbone, grid: tuple[int, int]) -> tuple[int, int]:
         return grid[0] * native[0], grid[1] * native[1]
     if cutter._trace.fixed is not None:
         return cutter._trace.fixed
+    if max(cutter._trace.dummy) > 32:  # convolutions without padding need room
+        return native
     height, width = (min(native[axis], max(128, 2 * grid[axis] * cutter.stride)) for axis in (0, 1))
     return height, width
 

@@ -55,7 +55,10 @@ def verify(cutter: CutBackbone) -> None:
         final, features = cutter.forward_features(x, range(len(cutter.cuts)))
         for index, stage in enumerate(cutter.cuts):
             report = CutReport(stage.name, stage.layout, stage.reduction)
-            report = check_values(cutter, index, features[index], final, (1, 2), report, alive=False)
+            try:
+                report = check_values(cutter, index, features[index], final, (1, 2), report, alive=False)
+            except Exception as error:  # any: layers say "not this size" in many ways
+                report = replace(report, reason=f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}")
             if report.reason:
                 raise UnsupportedBackboneError(
                     f"{type(cutter.model).__name__} cannot be cut after {stage.name!r}: {report.reason}; "

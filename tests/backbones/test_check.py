@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import timm
+
+from ppl.backbones import check_backbone, support_table, variants
+from ppl.backbones.check import check_model
+from ppl.errors import PPLTypeError
+
+
+@pytest.mark.parametrize("name", ["test_efficientnet", "test_convnext", "test_byobnet", "test_nfnet", "test_coatnet"])
+def test_tiny_models_keep_every_identity_at_every_cut(name: str) -> None:
+    report = check_backbone(name)
+    assert report.supported and not report.reason, str(report)
+    assert all(cut.resume_error == 0.0 for cut in report.stages)
+
+
+def test_stored_swin_masks_are_found_by_running_patches_alone() -> None:
+    # without the switch that cutting sets, the masks are dealt out to the wrong windows and nothing complains
+    from timm.models.swin_transformer import SwinTransformer
+
+    model = SwinTransformer(img_size=128, embed_dim=16, depths=(2, 2), num_heads=(2, 2), window_size=4, num_classes=0)
+    assert check_backbone(model).supported
+
+    class Stored(SwinTransformer):  # outside timm: no family, so the switch is not set
+        pass
+
+    stored = Stored(img_size=128, embed_dim=16, depths=(2, 2), num_heads=(2, 2), window_size=4, num_classes=0)
+    for module in stored.modules():
+        if hasattr(module, "strict_img_size"):
+            module.strict_img_size = False
+    report = check_model("stored", stored, input_size=(128, 128))
+    assert not report.supported and "cannot be cut after 'layers.0'" in report.reason
+
+
+def test_the_report_reads_as_a_table_and_names_its_conditions() -> None:
+    text = str(check_backbone("test_vit_relpos", cuts=[3]))
+    assert "tier 2, 1 of 1 cuts usable (2x2 patches of 160x160 images), final map 96 channels /16" in text
+    assert "blocks.3" in text and "note: fixed image size" in text and "note: no gradient checkpointing" in text
+    assert str(check_backbone("mixer_s32_224")).startswith("mixer_s32_224: refused. MlpMixer cannot be cut")
+    with pytest.raises(PPLTypeError, match="takes a timm name or a module, got int"):
+        check_backbone(3)  # type: ignore[arg-type]
+
+
+def test_the_table_resumes_and_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page, state = tmp_path / "backbones.md", tmp_path / "rows.jsonl"
+    first = support_table(page, names=["test_resnet"], state=state, speed=False, progress=False)
+    assert len(state.read_text().splitlines()) == 1
+    rows = support_table(page, names=["test_resnet", "gmlp_ti16_224"], state=state, progress=False)
+    assert rows[1] == first[0] or rows[0] == first[0]
+    text = page.read_text()
+    assert "1 of 2 variants can be cut" in text
+    assert "| resnet | test_resnet | 1 | `act1`, `layer1`, `layer2`, `layer3` | NCHW | 32 | yes |" in text
+    assert "matrix of fixed size" in text
+
+
+def test_the_list_of_variants_names_models_that_timm_has() -> None:
+    known = set(timm.list_models())
+    assert len(variants()) == 141
+    assert {name for _, name in variants()} <= known

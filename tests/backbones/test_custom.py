@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from ppl.backbones import CutBackbone, UnsupportedBackboneError, check_backbone, data_config, resolve_stages
+from ppl.errors import PPLError, PPLTypeError
+
+TORCHVISION: dict[str, tuple[str, list[str], list[str]]] = {
+    "resnet18": ("resnet18", ["layer1", "layer2", "layer3", "layer4"], ["NCHW"] * 4),
+    "convnext": ("convnext_tiny", ["features.1", "features.3", "features.5", "features.7"], ["NCHW"] * 4),
+    "swin": ("swin_t", ["features.1", "features.3", "features.5", "features.7"], ["NHWC"] * 4),
+}
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_torchvision_models_are_cut_by_the_names_of_their_stages(name: str) -> None:
+    builder, stages, layouts = TORCHVISION[name]
+    torch.manual_seed(0)
+    model = getattr(torchvision.models, builder)(weights=None).eval()
+    assert [stage.layout for stage in resolve_stages(model, stages)] == layouts
+    cutter = CutBackbone(model, [stages[2]], stages=stages)
+    assert cutter.stride == 32
+    with torch.no_grad():
+        final, features = cutter.forward_features(torch.randn(1, 3, 128, 128), [0])
+        assert final.shape == (1, cutter.num_features, 4, 4)
+        assert torch.equal(cutter.resume(0, features[0]), final)
+        assert cutter.patched(0, features[0], 2, (4, 4)).shape == final.shape
+    assert list(model.state_dict()) == list(getattr(torchvision.models, builder)(weights=None).state_dict())
+
+
+def test_every_identity_is_checked_on_a_hand_written_chain() -> None:
+    chain = nn.Sequential(*(nn.Sequential(nn.Conv2d(c, 8, 3, 2, 1), nn.ReLU()) for c in (3, 8, 8)))
+    before = [p.clone() for p in chain.parameters()]
+    report = check_backbone(chain, grid=(2, 1), input_size=(64, 48), stages=["0", "1", "2"])
+    assert report.supported and report.tier == 2 and report.cuts == ("0", "1")
+    assert report.name == "Sequential" and report.stride == 8
+    assert not any(module._forward_hooks for module in chain.modules())
+    assert all(torch.equal(a, b) for a, b in zip(before, chain.parameters(), strict=True))
+
+
+class Skip(nn.Module):
+    """The last stage takes the first one's output too, which crosses the cut after the second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 3, padding=1)
+        self.second = nn.Conv2d(4, 4, 3, padding=1)
+        self.third = nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = self.first(x)
+        pooled = first.mean(dim=(2, 3), keepdim=True)  # of one cell: it would broadcast without any error
+        return self.third(self.second(first) + pooled)  # type: ignore[no-any-return]
+
+
+def test_a_skip_across_the_cut_is_no_silent_error() -> None:
+    stages = ["first", "second", "third"]
+    with pytest.raises(UnsupportedBackboneError, match="Skip cannot be cut after 'second': resuming is not the plain"):
+        CutBackbone(Skip(), ["second"], stages=stages)
+    CutBackbone(Skip(), ["first"], stages=stages)
+    report = check_backbone(Skip(), stages=stages, cuts=["first"], input_size=(32, 32))
+    assert report.supported
+    assert not check_backbone(Skip(), stages=stages, input_size=(32, 32)).supported
+
+
+def test_a_layer_that_mixes_the_batch_is_found() -> None:
+    class Mixing(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x + x.flip(0)
+
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), Mixing())
+    with pytest.raises(UnsupportedBackboneError, match="patches are not independent"):
+        CutBackbone(model, ["0"], stages=["0", "1"])
+
+
+def test_stages_that_run_twice_or_return_no_map_are_named() -> None:
+    shared = nn.ReLU()
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), shared, nn.Conv2d(4, 4, 1), shared, nn.Flatten())
+    with pytest.raises(PPLError, match="'1' runs 2 times"):
+        resolve_stages(model, ["0", "1"])
+    with pytest.raises(PPLError, match="'4' of Sequential returns no map but"):
+        resolve_stages(model, ["0", "4"])
+    with pytest.raises(PPLTypeError, match="write \\['0'\\]"):
+        resolve_stages(model, "0")
+
+
+def test_a_model_that_fails_everywhere_says_on_which_sizes() -> None:
+    class Fussy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Conv2d(3, 3, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            if tuple(x.shape[-2:]) != (50, 70):
+                raise ValueError("only 50x70")
+            return self.layer(x)  # type: ignore[no-any-return]
+
+    with pytest.raises(PPLError, match=r"64x96, 128x192, 224x224: ValueError: only 50x70; give the size.*input_size"):
+        resolve_stages(Fussy(), ["layer"])
+    assert resolve_stages(Fussy(), ["layer"], input_size=(50, 70))[0].reduction == 1
+
+
+def test_data_config_is_the_models_own_or_imagenets() -> None:
+    import timm
+
+    own = data_config(timm.create_model("test_vit"))
+    assert own["input_size"] == (3, 160, 160) and own["mean"] == (0.5, 0.5, 0.5)
+    assert data_config(nn.Identity())["mean"] == (0.485, 0.456, 0.406)
+
+
+def test_double_precision_gradients_pass_through_cut_and_merge() -> None:
+    model: Any = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Conv2d(2, 2, 3, 2, 1)).double()
+    cutter = CutBackbone(model, ["0"], stages=["0", "1"])
+    raw = torch.randn(1, 2, 5, 7, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda features: cutter.patched(0, features, 2, (3, 4)), (raw,))
