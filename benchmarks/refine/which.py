@@ -41,6 +41,11 @@ REFINERS = [
     "superpixels: felzenszwalb",
     "random_walk",
     "crf: irn, pixel_adaptive: {iterations: 5, dilations: [1, 2, 4]}",
+    "crf: {preset: psa, scale_factor: 2}",
+    "crf: {preset: irn, scale_factor: 2}",
+    "crf: {preset: irn, scale_factor: 2, iterations: 1}",
+    "crf: {bilateral_sxy: 20, bilateral_srgb: 5, bilateral_compat: 3, gaussian_compat: 1, iterations: 5}",
+    "pixel_adaptive: {iterations: 5, dilations: [1, 2, 4]}, crf: puzzle",
 ]
 
 
