@@ -1,0 +1,78 @@
+"""`crf_many`: order, laziness, threads, errors."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+from ppl.errors import PPLTypeError, PPLValueError
+from ppl.refine.crf import crf, crf_from_labels, crf_many
+
+
+def problem(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(seed)
+    size = (10 + seed, 12)
+    return random.integers(0, 256, (*size, 3), dtype=np.uint8), random.dirichlet((1, 1), size).transpose(2, 0, 1)
+
+
+def test_equals_one_after_the_other_in_order():
+    problems = [problem(seed) for seed in range(9)]
+    results = list(crf_many((p[0] for p in problems), (p[1] for p in problems), workers=3, iterations=2))
+    for (image, probs), result in zip(problems, results, strict=True):
+        np.testing.assert_array_equal(result, crf(image, probs, iterations=2))
+
+
+def test_takes_no_more_images_than_it_needs():
+    taken = []
+
+    def images():
+        for seed in range(50):
+            taken.append(seed)
+            yield problem(seed)[0]
+
+    results = crf_many(images(), (problem(seed)[1] for seed in range(50)), workers=2, iterations=1)
+    assert not taken
+    next(results)
+    assert len(taken) <= 5
+    results.close()
+    assert len(taken) <= 5
+
+
+def test_functions_are_called_in_the_worker_threads():
+    names = set()
+
+    def image():
+        names.add(threading.current_thread().name)
+        return problem(1)[0]
+
+    list(crf_many([image] * 4, [problem(1)[1]] * 4, workers=2, iterations=1))
+    assert names and all(name.startswith("crf") for name in names)
+
+
+def test_any_function_may_be_mapped():
+    image = problem(2)[0]
+    labels = np.zeros(image.shape[:2], np.int64)
+    results = crf_many([image], [labels], function=crf_from_labels, num_labels=3, iterations=1)
+    np.testing.assert_array_equal(next(results), crf_from_labels(image, labels, 3, iterations=1))
+
+
+def test_a_bad_image_raises_when_its_turn_comes():
+    image, probs = problem(0)
+    results = crf_many([image, image[:3]], [probs, probs], workers=2)
+    next(results)
+    with pytest.raises(PPLValueError, match="but the image is 3x12"):
+        next(results)
+
+
+def test_unequal_numbers_are_an_error():
+    image, probs = problem(0)
+    with pytest.raises(PPLValueError, match="there are 1 maps but more of the other"):
+        list(crf_many([image, image], [probs], iterations=1))
+
+
+@pytest.mark.parametrize(("workers", "error"), [(0, PPLValueError), (1.5, PPLTypeError), (True, PPLTypeError)])
+def test_workers_are_checked_before_any_work(workers, error):
+    with pytest.raises(error, match="workers"):
+        crf_many([], [], workers=workers)
