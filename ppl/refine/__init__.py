@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ppl.refine.crf import PRESETS, CRFPreset, crf, crf_backend, crf_from_labels, crf_preset
+from ppl.refine.crf import PRESETS, CRFPreset, crf, crf_backend, crf_from_labels, crf_many, crf_preset
 from ppl.refine.folder import refine_folder
 from ppl.refine.guided import guided_filter
 from ppl.refine.jobs import RefineJob, jobs_from_folders, load_cams
@@ -30,6 +30,7 @@ __all__ = [
     "crf",
     "crf_backend",
     "crf_from_labels",
+    "crf_many",
     "crf_preset",
     "guided_filter",
     "iterate_steps",
