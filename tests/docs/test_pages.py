@@ -146,3 +146,12 @@ def test_generated_parts_of_the_pages_are_up_to_date() -> None:
 def test_every_page_is_reached_from_the_index() -> None:
     listed = {link.partition("#")[0] for link in links(ROOT / "docs" / "index.md")}
     assert {page.name for page in (ROOT / "docs").glob("*.md")} - {"index.md"} <= listed
+
+
+def test_messages_quoted_in_troubleshooting_are_messages_of_the_library() -> None:
+    text = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    quoted = [entry for entry in re.findall(r"^\*\*`(.*?)`", text, re.MULTILINE) if "..." in entry]
+    sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "ppl").rglob("*.py"))
+    fragments = {piece.strip(" .;:'\"[]") for entry in quoted for piece in entry.split("...")}
+    missing = {fragment for fragment in fragments if len(fragment) > 5 and fragment not in sources}
+    assert len(quoted) >= 4 and not missing
