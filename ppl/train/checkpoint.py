@@ -24,6 +24,8 @@ from ppl.io import atomic_write
 
 __all__ = ["changed_keys", "fingerprint", "load_state", "rng_state", "save_state", "set_rng_state"]
 
+_FORMAT = 1  # to be raised when the contents change
+
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
     """Write tensors, numbers, strings and containers of them.
@@ -37,7 +39,7 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
         >>> folder.cleanup()
     """
     with atomic_write(path) as handle:
-        torch.save(dict(state), handle)
+        torch.save({"format": _FORMAT, **state}, handle)
 
 
 def load_state(path: Path) -> dict[str, Any]:
@@ -52,9 +54,13 @@ def load_state(path: Path) -> dict[str, Any]:
         raise PPLValueError(
             f"{path} is not a training state ({str(error).partition(chr(10))[0]}); delete it to start afresh"
         ) from None
-    if not isinstance(state, dict):
-        raise PPLValueError(f"{path} holds a {type(state).__name__}, not a training state; delete it to start afresh")
-    return state
+    found = state.pop("format", None) if isinstance(state, dict) else None
+    if found != _FORMAT:
+        raise PPLValueError(
+            f"{path} holds no training state of format {_FORMAT}, which this version of ppl writes, but {found}; "
+            "delete it to start afresh"
+        )
+    return state  # type: ignore[no-any-return]
 
 
 def rng_state(device: torch.device | None = None) -> dict[str, Any]:

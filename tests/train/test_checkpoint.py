@@ -40,6 +40,13 @@ def test_what_is_no_state_is_refused(content, tmp_path):
         load_state(tmp_path / "state.pt")
 
 
+@pytest.mark.parametrize("content", [{"epoch": 1}, {"format": 0, "epoch": 1}, [1, 2]])
+def test_a_state_of_another_version_is_refused(content, tmp_path):
+    torch.save(content, tmp_path / "state.pt")
+    with pytest.raises(PPLValueError, match="no training state of format 1"):
+        load_state(tmp_path / "state.pt")
+
+
 def test_an_interrupted_write_leaves_the_old_state(tmp_path):
     save_state(tmp_path / "state.pt", {"epoch": 1})
 
