@@ -110,12 +110,18 @@ class CutBackbone:
         hooked = dict(enumerate(self.cuts))
         if not trace.has_map:
             hooked[-1] = self.stages[-1]
+        handles = []
         for index, stage in hooked.items():
             overwritten, wrapped = stage.name in trace.overwritten, stage.name in trace.wrapped
             hook = StageHook(self._plan, index, overwritten=overwritten, wrapped=wrapped)
-            model.get_submodule(stage.module).register_forward_hook(hook)
+            handles.append(model.get_submodule(stage.module).register_forward_hook(hook))
         if not is_known(model):
-            verify(self)
+            try:
+                verify(self)
+            except UnsupportedBackboneError:
+                for handle in handles:
+                    handle.remove()
+                raise
 
     def __repr__(self) -> str:
         return f"CutBackbone({type(self.model).__name__}, cuts={[stage.name for stage in self.cuts]})"

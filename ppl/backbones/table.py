@@ -34,7 +34,7 @@ file; larger variants of the same file behave alike. `ppl check NAME` measures a
 * **layout**: of the stages: maps, channels-last maps, tokens, or lists of maps. **stride**: of the final map.
 * **os16**: whether `output_stride=16` is accepted and effective.
 * **speed**: CPU time of a patched pass from the middle default cut, divided by that of a plain forward
-  (two small images, one thread; native size where the model takes no other).
+  (one small image, one thread; native size where the model takes no other).
 
 """
 
@@ -139,12 +139,12 @@ def takes_output_stride(variant: str) -> bool:
         return False
 
 
-def patched_time(model: nn.Module, report: BackboneReport, repeats: int = 3) -> float:
+def patched_time(model: nn.Module, report: BackboneReport, repeats: int = 2) -> float:
     """CPU time of a patched pass from the middle default cut, relative to a plain forward of the same images."""
     stages = resolve_stages(model)
     candidates = [name for name in default_cuts(stages) if name in report.cuts] or list(report.cuts)
     cutter = CutBackbone(model.eval(), [candidates[len(candidates) // 2]])
-    x = torch.randn(2, 3, *report.input_size)
+    x = torch.randn(1, 3, *report.input_size)
     ratios = []
     with torch.no_grad():
         for repeat in range(repeats + 1):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -10,7 +11,6 @@ from torch import nn
 from ppl.backbones.families.absolute import added_grids, fourier_grids
 from ppl.backbones.families.family import Family, Refusal
 from ppl.backbones.families.orders import cut_hiera, cut_pixels_and_patches, last_of_list, last_of_states
-from ppl.backbones.families.refusals import always
 from ppl.backbones.families.relative import cropped_biases, cropped_tables
 from ppl.backbones.families.rotary import rotary_positions
 from ppl.backbones.families.sizes import (
@@ -20,28 +20,31 @@ from ppl.backbones.families.sizes import (
     measured_patch_embeds,
 )
 
-__all__ = ["ORDINARY", "family_of", "refusal_of"]
+__all__ = ["family_of"]
 
 
 def family_of(model: nn.Module) -> Family:
     """The family of a model; models from outside timm and ordinary ones have nothing particular."""
     package, _, module = type(model).__module__.rpartition(".")
     if package != "timm.models":
-        return ORDINARY
+        return _ORDINARY
     if module == "byobnet":
         return _byobnet(model)
     if module == "maxxvit":
         return _maxxvit(model)
-    return _FAMILIES.get(module, ORDINARY)
+    return _FAMILIES.get(module, _ORDINARY)
 
 
-def refusal_of(model: nn.Module) -> Refusal | None:
-    """Why a model cannot be cut at all, or None."""
-    refuse = family_of(model).refuse
-    return None if refuse is None else refuse(model)
+_ORDINARY = Family()
 
 
-ORDINARY = Family()
+def _always(reason: str, instead: str) -> Callable[[nn.Module], Refusal]:
+    """Refused whatever the model's settings."""
+
+    def refuse(model: nn.Module) -> Refusal:
+        return Refusal(reason, instead)
+
+    return refuse
 
 
 def _last_of(container: str) -> Any:
@@ -99,7 +102,7 @@ def _byobnet(model: nn.Module) -> Family:
         return Family(window=lambda m: max(int(h.block_size) for h in m.modules() if type(h).__name__ == "HaloAttn"))  # type: ignore[arg-type]
     if "PosEmbedRel" in kinds:
         return Family(positions=cropped_tables, replays=False)
-    return ORDINARY
+    return _ORDINARY
 
 
 def _maxxvit(model: nn.Module) -> Family:
@@ -116,7 +119,7 @@ def _hiera_refusal(model: nn.Module) -> Refusal | None:
     return Refusal("its last stages keep tokens in the order of mask units", "hiera_tiny_224 or sam2_hiera_tiny")
 
 
-_MIXER = always(
+_MIXER = _always(
     "its layers mix all tokens by a matrix of fixed size, so no part of an image can be processed alone",
     "poolformer_s12 or convmixer_768_32",
 )
@@ -135,7 +138,7 @@ _FAMILIES = {
     ),
     "convit": Family(blocks=("blocks",)),
     "crossvit": Family(
-        refuse=always(
+        refuse=_always(
             "it runs two token grids of different sizes that meet only in their class tokens", "deit_tiny_patch16_224"
         )
     ),
@@ -143,14 +146,14 @@ _FAMILIES = {
     "edgenext": Family(positions=fourier_grids, replays=False),
     "efficientformer": Family(positions=cropped_biases, replays=False),
     "efficientformer_v2": Family(
-        refuse=always(
+        refuse=_always(
             "its attention reshapes every map to the one size it was built for", "efficientformer_l1 or fastvit_t8"
         )
     ),
     "efficientvim": Family(final=last_of_states),
     "eva": Family(prepare=any_image_size, blocks=("blocks",), positions=rotary_positions),
     "gcvit": Family(
-        refuse=always(
+        refuse=_always(
             "its global queries are pooled to exactly one window from the one map size it was built for",
             "swin_tiny_patch4_window7_224",
         )
@@ -162,7 +165,7 @@ _FAMILIES = {
     "mvitv2": Family(repair=_last_of("stages.{}.blocks"), positions=cropped_tables, replays=False, sized_dummy=True),
     "nasnet": Family(only=_first_cell),
     "nest": Family(
-        refuse=always(
+        refuse=_always(
             "its blocks divide every map into a number of squares that is fixed for each stage",
             "swin_tiny_patch4_window7_224",
         )
