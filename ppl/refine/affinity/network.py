@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal
@@ -115,7 +116,7 @@ class AffinityNetwork(nn.Module):
     """A backbone that is left as it is, and a head that learns affinities from the features of all its stages.
 
     Args:
-        backbone: name of a timm model, which is made without weights, or any module.
+        backbone: name of a timm model, which is made without weights, or any module, which is copied with its own.
         kind: `"edges"`: class boundaries, for `random_walk(maps, edges)`; `"features"`: for
             `random_walk(maps, features=...)`.
         stride: pixels per cell of the output; 4 for edges and 8 for features by default, as in IRN and PSA.
@@ -160,7 +161,7 @@ class AffinityNetwork(nn.Module):
 
             module = timm.create_model(backbone, pretrained=False, num_classes=0, **dict(backbone_options or {}))
         else:
-            module = backbone
+            module = copy.deepcopy(backbone)
         if weights is not None:
             _load_backbone(module, weights)
         # Everything that `load_affinity` needs to build the network again; None: the backbone is not timm's own.

@@ -97,6 +97,15 @@ def test_classifiers_weights_are_taken_over():
         AffinityNetwork("test_resnet", weights={})
 
 
+def test_a_module_that_is_passed_in_stays_as_it_is():
+    classifier = timm.create_model("test_resnet", num_classes=7).train()
+    network = AffinityNetwork(classifier)
+    network(torch.rand(1, 3, 64, 64))
+    assert classifier.training and all(p.requires_grad for p in classifier.parameters())
+    assert torch.equal(network.backbone.conv1[0].weight, classifier.conv1[0].weight)
+    assert not any(module._forward_hooks for module in classifier.modules())
+
+
 def test_threads_share_weights_and_do_not_disturb_each_other(tmp_path):
     save_affinity(AffinityNetwork("test_resnet"), tmp_path / "a.safetensors")
     predict = load_affinity(tmp_path / "a.safetensors")
