@@ -1,0 +1,285 @@
+"""The native dense CRF against pydensecrf: speed, agreement, memory, cold start, a whole folder.
+
+    python benchmarks/refine/crf.py IMAGES speed   [--out FILE]    CPU time of one thread each, interleaved
+    python benchmarks/refine/crf.py IMAGES presets [--out FILE]    agreement, every preset, 2, 3, 5 and 21 labels
+    python benchmarks/refine/crf.py IMAGES memory  [--out FILE]    growth of the resident set by one call
+    python benchmarks/refine/crf.py IMAGES cold    [--out FILE]    processes without and with compiled code at hand
+    python benchmarks/refine/crf.py IMAGES folder  [--out FILE]    200 images, cold start and reading included
+
+IMAGES is a folder of pictures; they are enlarged to 500x375. Their maps are made of the pictures: a softmax over random
+mixtures of the blurred colours. Nothing is cached by size, so every image is as good as one of a new size. pydensecrf
+is called as the field's own code calls it, energies included. CPU times and their ratios bear a busy machine better
+than wall times (of `cold` and `folder`), which need an idle one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ppl.refine.crf import PRESETS, crf, crf_from_labels, crf_many
+
+WIDTH, HEIGHT = 500, 375
+Row = dict[str, object]
+
+
+def pictures(folder: Path, count: int) -> list[Path]:
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in {".jpg", ".jpeg", ".png"})
+    if not found:
+        raise SystemExit(f"no pictures in {folder}")
+    return (found * (1 + count // len(found)))[:count]
+
+
+def read(path: Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        return np.array(picture.convert("RGB").resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC))
+
+
+def maps_of(image: np.ndarray, labels: int, among: int | None = None) -> np.ndarray:
+    """(L, H, W) probabilities; with `among`, so many channels of which only `labels` are present."""
+    small = np.asarray(Image.fromarray(image).resize((32, 24), Image.Resampling.BOX), np.float32) / 255 - 0.5
+    mixtures = np.random.default_rng(labels).standard_normal((labels, 3)).astype(np.float32)
+    scores = np.exp(
+        [Image.fromarray(6 * small @ mix).resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR) for mix in mixtures]
+    ).astype(np.float32)
+    probs = scores / scores.sum(axis=0)
+    if among is None:
+        return probs
+    result = np.zeros((among, HEIGHT, WIDTH), np.float32)
+    result[np.linspace(0, among - 1, labels).astype(int)] = probs
+    return result
+
+
+def ours(image: np.ndarray, probs: np.ndarray, name: str) -> np.ndarray:
+    preset = PRESETS[name]
+    if preset.unary == "labels":
+        return crf_from_labels(image, probs.argmax(axis=0), len(probs), **preset.arguments(), backend="native")
+    return crf(image, probs, **preset.arguments(), backend="native")
+
+
+def theirs(image: np.ndarray, probs: np.ndarray, name: str) -> np.ndarray:
+    import pydensecrf.densecrf as densecrf
+    from pydensecrf.utils import unary_from_labels, unary_from_softmax
+
+    preset = PRESETS[name]
+    if preset.unary == "labels":
+        unary = unary_from_labels(probs.argmax(axis=0), len(probs), preset.gt_prob, zero_unsure=False)
+    else:
+        unary = unary_from_softmax(probs)
+    model = densecrf.DenseCRF2D(image.shape[1], image.shape[0], len(probs))
+    model.setUnaryEnergy(np.ascontiguousarray(unary))
+    model.addPairwiseGaussian(sxy=preset.gaussian_sxy, compat=preset.gaussian_compat)
+    model.addPairwiseBilateral(
+        sxy=preset.bilateral_sxy, srgb=preset.bilateral_srgb, rgbim=np.ascontiguousarray(image),
+        compat=preset.bilateral_compat,
+    )  # fmt: skip
+    return np.array(model.inference(preset.iterations)).reshape(probs.shape)
+
+
+def timed(function: Callable[..., np.ndarray], *arguments: object) -> tuple[float, np.ndarray]:
+    start = time.process_time()
+    result = function(*arguments)
+    return time.process_time() - start, result
+
+
+def compare(paths: list[Path], name: str, labels: int, among: int | None = None) -> Row:
+    """Both engines on the same images, alternately, the order changing; medians over the images."""
+    mine, other, agreement, distance, furthest = [], [], [], [], []
+    ours(read(paths[0]), maps_of(read(paths[0]), labels, among), name)
+    for number, path in enumerate(paths):
+        image = read(path)
+        probs = maps_of(image, labels, among)
+        if number % 2:
+            theirs_s, expected = timed(theirs, image, probs, name)
+            ours_s, result = timed(ours, image, probs, name)
+        else:
+            ours_s, result = timed(ours, image, probs, name)
+            theirs_s, expected = timed(theirs, image, probs, name)
+        mine.append(ours_s)
+        other.append(theirs_s)
+        agreement.append((result.argmax(axis=0) == expected.argmax(axis=0)).mean())
+        distance.append(np.abs(result - expected).mean())
+        furthest.append(np.abs(result - expected).max())
+    ratios = [b / a for a, b in zip(mine, other, strict=True)]
+    return {
+        "preset": name,
+        "labels": labels if among is None else f"{labels} of {among}",
+        "images": len(paths),
+        "pydensecrf_ms": round(1000 * statistics.median(other), 1),
+        "native_ms": round(1000 * statistics.median(mine), 1),
+        "ratio": round(statistics.median(ratios), 2),
+        "least_ratio": round(min(ratios), 2),
+        "least_agreement": f"{min(agreement):.6f}",
+        "mean_dq": f"{max(distance):.1e}",
+        "max_dq": f"{max(furthest):.1e}",
+    }
+
+
+def speed(folder: Path, count: int) -> Iterator[Row]:
+    paths = pictures(folder, count)
+    for name in ("psa", "irn"):
+        for labels in (2, 3, 5, 21):
+            yield compare(paths, name, labels)
+    yield compare(paths, "psa", 3, among=21)
+
+
+def presets(folder: Path, count: int) -> Iterator[Row]:
+    paths = pictures(folder, count)
+    for name in PRESETS:
+        for labels in (2, 3, 5, 21):
+            yield compare(paths, name, labels)
+
+
+def resident() -> float:
+    """Highest resident set so far, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def memory(folder: Path, count: int) -> Iterator[Row]:
+    for name in ("psa", "irn"):
+        for labels in (3, 21):
+            growth = {}
+            for engine in ("theirs", "ours"):
+                command = [sys.executable, __file__, str(folder), "_memory", "--part", f"{engine},{name},{labels}"]
+                growth[engine] = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+            yield {
+                "preset": name,
+                "labels": labels,
+                "pydensecrf_mb": round(growth["theirs"], 1),
+                "native_mb": round(growth["ours"], 1),
+                "native_share": round(growth["ours"] / growth["theirs"], 2),
+            }
+
+
+def memory_part(folder: Path, part: str) -> None:
+    engine, name, labels = part.split(",")
+    function = ours if engine == "ours" else theirs
+    image = read(pictures(folder, 1)[0])
+    probs = maps_of(image, int(labels))
+    # A small call first, so that code and libraries are in memory already.
+    function(np.ascontiguousarray(image[:16, :16]), np.ascontiguousarray(probs[:, :16, :16]), name)
+    before = resident()
+    function(image, probs, name)
+    print(resident() - before)
+
+
+def processes(arguments: list[str], cache: str) -> tuple[float, float]:
+    """Wall and CPU seconds of a fresh process."""
+    before, start = os.times(), time.perf_counter()
+    subprocess.run([sys.executable, __file__, *arguments], check=True, env={**os.environ, "NUMBA_CACHE_DIR": cache})
+    after = os.times()
+    used = after.children_user + after.children_system - before.children_user - before.children_system
+    return time.perf_counter() - start, used
+
+
+def cold(folder: Path, count: int) -> Iterator[Row]:
+    with tempfile.TemporaryDirectory() as cache:
+        for what, part in (
+            ("native, first process", "ours"),
+            ("native, later process", "ours"),
+            ("native, later process, again", "ours"),
+            ("pydensecrf", "theirs"),
+            ("neither: imports, reading", "none"),
+        ):
+            wall, used = processes([str(folder), "_one", "--part", part], cache)
+            yield {"process": what, "wall_s": round(wall, 2), "cpu_s": round(used, 2)}
+
+
+def one_part(folder: Path, part: str) -> None:
+    image = read(pictures(folder, 1)[0])
+    probs = maps_of(image, 3)
+    if part != "none":
+        (ours if part == "ours" else theirs)(image, probs, "psa")
+
+
+def folder_of(folder: Path, count: int) -> Iterator[Row]:
+    rows = []
+    for name in ("psa", "irn"):
+        for part in ("theirs,1", "theirs,2", "ours,2"):
+            with tempfile.TemporaryDirectory() as cache:
+                wall, used = processes(
+                    [str(folder), "_folder", "--part", f"{part},{name}", "--images", str(count)], cache
+                )
+            rows.append({
+                "preset": name, "engine": part, "images": count, "wall_s": round(wall, 1), "cpu_s": round(used, 1),
+            })  # fmt: skip
+            loop = next(row for row in rows if row["preset"] == name)
+            yield {
+                **rows[-1],
+                "wall_ratio_to_loop": round(float(str(loop["wall_s"])) / wall, 2),
+                "cpu_ratio_to_loop": round(float(str(loop["cpu_s"])) / used, 2),
+            }
+
+
+def folder_part(folder: Path, part: str, count: int) -> None:
+    engine, workers, name = part.split(",")
+    paths = pictures(folder, count)
+    if engine == "ours":
+        done = crf_many(paths, paths, workers=int(workers), function=native_job, name=name)
+        assert sum(1 for _ in done) == count
+    elif workers == "1":
+        for path in paths:
+            their_job(path, name)
+    else:
+        with ProcessPoolExecutor(int(workers)) as pool:
+            assert sum(1 for _ in pool.map(their_job, paths, [name] * count)) == count
+
+
+def native_job(path: Path, _: Path, name: str) -> int:
+    image = read(path)
+    return int(ours(image, maps_of(image, 3), name).argmax(axis=0).max())
+
+
+def their_job(path: Path, name: str) -> int:
+    image = read(path)
+    return int(theirs(image, maps_of(image, 3), name).argmax(axis=0).max())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("images_folder", type=Path)
+    parser.add_argument("what")
+    parser.add_argument("--images", type=int, help="how many; 12 by default, 200 for folder")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--part", default="")
+    options = parser.parse_args()
+    if options.what.startswith("_"):
+        if options.what == "_memory":
+            memory_part(options.images_folder, options.part)
+        elif options.what == "_one":
+            one_part(options.images_folder, options.part)
+        else:
+            folder_part(options.images_folder, options.part, options.images)
+        return
+    tables = {"speed": speed, "presets": presets, "memory": memory, "cold": cold, "folder": folder_of}
+    if options.what not in tables:
+        parser.error(f"what must be one of {', '.join(tables)}")
+    count = options.images or (200 if options.what == "folder" else 12)
+    rows = []
+    for row in tables[options.what](options.images_folder, count):
+        if not rows:
+            print("  ".join(f"{key:>16}" for key in row))
+        rows.append(row)
+        print("  ".join(f"{value!s:>16}" for value in row.values()), flush=True)
+    if options.out:
+        with options.out.open("w", newline="") as handle:
+            writer = csv.DictWriter(handle, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()
