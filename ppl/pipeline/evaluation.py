@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ppl.cam import CamResult
 from ppl.data import TaggedImages
-from ppl.io import read_mask
+from ppl.io import atomic_write, read_mask
 from ppl.metrics import ConfusionMatrix, PartCoverage, Scores, ThresholdSweep
 from ppl.pipeline.folder import RunFolder
 from ppl.pipeline.recipe import Recipe
@@ -75,6 +75,9 @@ def score_split(
     if parts_folder.is_dir():
         scores |= parts.compute()
     scores = {name: None if value is None or math.isnan(value) else round(value, 5) for name, value in scores.items()}
+    with atomic_write(folder.path / f"thresholds_{split}.csv", "w") as file:
+        file.write("threshold,miou\n")
+        file.writelines(f"{t:.2f},{miou:.5f}\n" for t, miou in zip(sweep.thresholds, sweep.miou(), strict=True))
     names = ("background", *images.classes)
     folder.record(
         mode=recipe.model.mode,
@@ -92,10 +95,6 @@ def score_split(
                 "best": best,
                 "best_chosen_on": split,
                 "images": len(scored),
-                "curve": {
-                    f"{threshold:.2f}": round(miou, 5)
-                    for threshold, miou in zip(sweep.thresholds.tolist(), sweep.miou().tolist(), strict=True)
-                },
             }
         },
     )

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from ppl.layers.pooling import build_pooling
 from ppl.pipeline.background import parse_background
 from ppl.refine import parse_steps
 from ppl.train import TrainConfig
@@ -39,16 +40,27 @@ class ModelRecipe(_Section):
     backbone: str = Field("resnet50", description="any timm model that `ppl check` supports")
     mode: Mode = Field("progressive", description="how patches are used: figure 2, figure 5, or a control without them")
     cuts: list[str | int] | None = Field(
-        None, description="stages after which the map is cut; null: the last three but one"
+        None, description="stages after which the map is cut; null: the last three before the final stage"
     )
     grids: int | list[int | tuple[int, int]] = Field(2, description="patches per side, one for all cuts or one a cut")
     padding: Literal["zeros", "replicate", "reflect"] = Field(
         "zeros", description="what convolutions see beyond a patch's border; zeros as the paper draws it"
     )
     halo: int = Field(0, ge=0, description="cells of real context that each patch keeps on every side")
+    pooling: str = Field(
+        "average",
+        description='from class maps to logits: average, max, "generalised_mean:POWER", "log_sum_exp:SHARPNESS"',
+    )
     pretrained: bool = Field(True, description="start from timm's weights")
     checkpoint_path: Path | None = Field(None, description="start from a file of timm-keyed weights instead")
     output_stride: Literal[8, 16, 32] | None = Field(None, description="stride of the last map, where timm allows it")
+    timm: dict[str, Any] = Field({}, description="anything else that timm.create_model takes, as drop_path_rate: 0.1")
+
+    @field_validator("pooling")
+    @classmethod
+    def _known_pooling(cls, value: str) -> str:
+        build_pooling(value)
+        return value
 
 
 class CamRecipe(_Section):
@@ -62,7 +74,9 @@ class CamRecipe(_Section):
     background: float | str = Field(
         "auto", description='score of the background: a number, "auto" (no ground truth used) or "power:ALPHA"'
     )
-    batch_size: int = Field(8, ge=1, description="images in one forward pass")
+    batch_size: int | None = Field(
+        None, ge=1, description="images in one forward pass; null: as many as a million pixels (16 million on a GPU)"
+    )
     checkpoint: Literal["best", "last"] = Field("last", description="weights that the maps are read from")
 
     @field_validator("background")

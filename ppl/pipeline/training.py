@@ -21,7 +21,7 @@ __all__ = ["build_model", "check_models", "train_classifier", "with_mode"]
 def build_model(recipe: Recipe, classes: tuple[str, ...], **changes: Any) -> PPLNet:
     """The recipe's classifier, not trained yet; the same seed gives the same new weights."""
     torch.manual_seed(recipe.train.seed)
-    settings = recipe.model.model_dump() | changes
+    settings = recipe.model.model_dump(exclude={"timm"}) | recipe.model.timm | changes
     model = create_model(num_classes=len(classes), **settings)
     model.classes = classes
     return model
