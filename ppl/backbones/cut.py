@@ -43,7 +43,8 @@ class CutBackbone:
         padding: what the layers after the cut see beyond the edge of a patch: "zeros", as the figure draws it,
             "replicate" or "reflect" (the paper says nothing; the default is ours).
         halo: cells of real context that each patch keeps on every side through the layers after the cut; they are
-            cropped from the result. A multiple of the stride that is left after the cut.
+            cropped from the result. A multiple of the stride that is left after the cut. Meant for convolutions: beyond
+            the image there is no context, and attention would look at what fills the halo there.
         input_size: (H,W) for a model that takes no other and does not say so itself.
 
     Attributes:
@@ -201,8 +202,7 @@ class CutBackbone:
             )
         tokens = (place.cells[0] // place.stride, place.cells[1] // place.stride)
         maps = self._final_map(self._resume(cut_index, patches, place, self.padding), tokens)
-        inner = (place.cells[0] - 2 * self.halo, place.cells[1] - 2 * self.halo)
-        return merge_maps(maps, place.grid, inner, place.stride, self.halo, size)
+        return self._merge(maps, place, size)
 
     def check_input_size(self, height: int, width: int) -> None:
         """Raise UnsupportedBackboneError unless the model takes images of that size.
@@ -243,6 +243,10 @@ class CutBackbone:
         images = len(tensors_of(features)[-1])
         cells = (cells[0] + 2 * self.halo, cells[1] + 2 * self.halo)
         return patches, Place(images, (rows, columns), cells, self.halo, whole, stage.reduction, stride)
+
+    def _merge(self, maps: Tensor, place: Place, size: tuple[int, int]) -> Tensor:
+        inner = (place.cells[0] - 2 * place.halo, place.cells[1] - 2 * place.halo)
+        return merge_maps(maps, place.grid, inner, place.stride, place.halo, size)
 
     def _resume(self, cut_index: int, features: Any, place: Place, padding: str = "zeros") -> Any:
         family, prefix = self._family, self._prefixes[cut_index]

@@ -88,19 +88,20 @@ def check_values(
     if not report.resume_error <= _TOLERANCE:
         return replace(report, reason=f"resuming is not the plain forward (difference {report.resume_error:.1e})")
 
-    merged = cutter.patched(index, features, grid, size)
-    if merged.shape != final.shape:
-        return replace(report, reason=f"patches merge to {tuple(merged.shape)} instead of {tuple(final.shape)}")
     patches, place = cutter._destruct(index, features, grid, size)
     whole = _rows(cutter, index, patches, place)
-    errors = []
+    merged = cutter._merge(whole, place, size)
+    if merged.shape != final.shape:
+        return replace(report, reason=f"patches merge to {tuple(merged.shape)} instead of {tuple(final.shape)}")
     # one image without the other
-    errors.append(_difference(_rows(cutter, index, _take(patches, 2, 0), replace(place, images=1)), whole.chunk(2)[0]))
-    # the first patch changed: the others must not notice
-    changed = _rows(cutter, index, _change_first(patches, 2 * place.patches), place)
-    errors.append(_difference(changed[1:], whole[1:]))
-    if alive and place.patches > 1 and _difference(changed[:1], whole[:1]) <= _TOLERANCE:
-        return replace(report, reason="a change of a patch does not change its part of the map")
+    first, single = _take(patches, 2, 0), replace(place, images=1)
+    rows = _rows(cutter, index, first, single)
+    errors = [_difference(rows, whole.chunk(2)[0])]
+    if place.patches > 1:  # the first patch changed: the others must not notice
+        changed = _rows(cutter, index, _change_first(first, place.patches), single)
+        errors.append(_difference(changed[1:], rows[1:]))
+        if alive and _difference(changed[:1], rows[:1]) <= _TOLERANCE:
+            return replace(report, reason="a change of a patch does not change its part of the map")
     if cutter._family.positions is None:  # one patch without any other
         last = 2 * place.patches - 1
         alone = replace(place, images=1, grid=(1, 1), whole=place.cells)
