@@ -44,7 +44,10 @@ def crf(
     a permutohedral lattice. The answer is that of pydensecrf with `unary_from_softmax`, whichever engine runs. The
     defaults are PSA's; `PRESETS` has the others of the field. Gradients do not flow through it.
 
-    Only labels that are present enter: a label whose probability nowhere exceeds 1e-5 comes back as zeros.
+    Only labels that are present enter: a label whose probability nowhere exceeds 1e-5 comes back as zeros. The native
+    engine takes about 80 + 20 L bytes per pixel for a photograph (L labels present) and up to five times that for
+    noise. It is compiled when first called, which takes seconds, and kept for later processes; `NUMBA_CACHE_DIR` says
+    where, if not beside the package.
 
     Args:
         image: (H, W, 3) uint8 RGB, numpy or torch.

@@ -31,6 +31,7 @@ CLIP = 1e-5
 
 # Lattice coordinates are float32, pydensecrf stores them in 16 bits, and here five of them share one 64-bit key.
 _LARGEST_2D, _LARGEST_5D = 30_000.0, 16_000.0
+_MOST_PIXELS = 2**28  # six vertices for each of them are counted in 32 bits
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,8 @@ def check_image(image: Any) -> NDArray[np.uint8]:
         raise PPLTypeError(f"image must be uint8 RGB in 0..255, got {array.dtype}; un-normalise and convert it first")
     if array.size == 0:
         raise PPLValueError(f"image is empty: shape {array.shape}")
+    if array.shape[0] * array.shape[1] > _MOST_PIXELS:
+        raise PPLValueError(f"image has more than {_MOST_PIXELS} pixels: shape {array.shape}; refine it in parts")
     return np.ascontiguousarray(array)
 
 
