@@ -47,7 +47,7 @@ class PPLNet(nn.Module):
         halo: cells of real context that each patch keeps on every side.
         pooling: from class maps to logits: "average", "max", "generalised_mean:POWER" or "log_sum_exp:SHARPNESS".
 
-    The paper tells neither cuts nor grids nor padding: all defaults are ours, the 2x2 grid as its figures draw it.
+    The figures show a 2x2 grid and tell neither cuts nor padding: all defaults are ours.
 
     Attributes:
         backbone: the backbone, untouched.

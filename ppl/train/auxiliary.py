@@ -19,9 +19,10 @@ from torch import Tensor
 
 from ppl.errors import PPLValueError
 from ppl.layers import patch_destruct
+from ppl.layers.grid import as_grid
 from ppl.train.losses import Loss
 
-__all__ = ["AUXILIARY", "Views", "consistency", "equivariance", "patch_logits", "transform_view"]
+__all__ = ["AUXILIARY", "Views", "consistency", "equivariance", "patch_logits", "patch_scores", "transform_view"]
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,26 @@ def consistency(patched: Tensor, whole: Tensor, targets: Tensor) -> Tensor:
     return _mean_of_present((patched - whole).abs(), targets)
 
 
+def patch_scores(maps: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """The mean of the class maps over every patch.
+
+    Args:
+        maps: (B, K, h, w) merged class maps.
+        grid: rows and columns of patches.
+
+    Returns:
+        (B, P, K) scores of the P patches, and (P,) whether a patch has cells of the map at all, or is padding.
+
+    Example:
+        >>> patch_scores(torch.tensor([[[[4.0, 0.0], [0.0, 2.0]]]]), (2, 1))[0].flatten().tolist()
+        [2.0, 1.0]
+    """
+    # patches at the lower and right border are zero-padded: divide by the cells that are there
+    cells = patch_destruct(torch.ones_like(maps[:1, :1]), grid).sum(dim=(2, 3))
+    sums = patch_destruct(maps, grid).sum(dim=(2, 3))
+    return rearrange(sums, "(b p) k -> b p k", b=maps.shape[0]) / cells.clamp(min=1), cells[:, 0] > 0
+
+
 def patch_logits(
     maps: Tensor, grid: tuple[int, int], *, pool: Literal["max", "lse"] = "lse", sharpness: float = 4.0
 ) -> Tensor:
@@ -89,18 +110,13 @@ def patch_logits(
         >>> patch_logits(maps, (2, 2), pool="max").item()
         4.0
     """
-    images = maps.shape[0]
-    # patches at the lower and right border are zero-padded: divide by the cells that are there
-    cells = patch_destruct(torch.ones_like(maps[:1, :1]), grid).sum(dim=(2, 3))
-    sums = patch_destruct(maps, grid).sum(dim=(2, 3))
-    scores = rearrange(sums, "(b p) k -> b p k", b=images) / cells.clamp(min=1)
+    scores, there = patch_scores(maps, grid)
     # a patch that is all padding has nothing to say
-    scores = scores.masked_fill(cells == 0, -math.inf)
+    scores = scores.masked_fill(~there[:, None], -math.inf)
     if pool == "max":
         return scores.amax(dim=1)
     if pool == "lse":
-        patches = (cells > 0).sum()
-        return (torch.logsumexp(sharpness * scores, dim=1) - patches.log()) / sharpness
+        return (torch.logsumexp(sharpness * scores, dim=1) - there.sum().log()) / sharpness
     raise PPLValueError(f'pool must be "max" or "lse", got {pool!r}')
 
 
@@ -172,6 +188,17 @@ def _patches(views: Views, classify: Loss, *, pool: Literal["max", "lse"] = "lse
     return torch.stack([classify(scores, views.targets) for scores in logits]).mean()
 
 
+def _every_patch(views: Views, classify: Loss, *, grid: int | tuple[int, int] = 2) -> Tensor:
+    """Every patch has to carry the image's tags: what tells the class in one part of the object is no help to the next.
+
+    The tags are wrong for patches without the object, and the same for all classes alike: what such patches look like
+    is no evidence. On the maps of all branches together, so that models without patches can be compared.
+    """
+    scores, there = patch_scores(views.maps, as_grid(grid))
+    scores = scores[:, there]
+    return classify(scores.flatten(0, 1), views.targets.repeat_interleave(scores.shape[1], dim=0))
+
+
 def _equivariance(views: Views, classify: Loss, *, scale: float = 0.5, flip: bool = True) -> Tensor:
     """The maps of a smaller, mirrored image are the smaller, mirrored maps."""
     maps_of_view = views.maps_of(transform_view(views.images, scale=scale, flip=flip))
@@ -182,5 +209,6 @@ AUXILIARY: Mapping[str, Callable[..., Tensor]] = {
     "branches": _branches,
     "consistency": _consistency,
     "patches": _patches,
+    "every_patch": _every_patch,
     "equivariance": _equivariance,
 }

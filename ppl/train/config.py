@@ -18,7 +18,7 @@ RUNTIME_KEYS = frozenset({"num_workers", "save_every", "tensorboard"})
 
 
 class TrainConfig(BaseModel):
-    """How the classifier is trained. The paper gives no settings: every default is ours.
+    """How the classifier is trained. The abstract and figures give no settings: every default is ours.
 
     Example:
         >>> TrainConfig(epochs=6, schedule="progressive").lr
@@ -33,7 +33,7 @@ class TrainConfig(BaseModel):
     accumulate: int = Field(1, ge=1, description="batches whose gradients make one optimiser step")
     size: tuple[int, int] = Field((256, 256), description="height and width of the training crops, in pixels")
     resize_long: tuple[int, int] | None = Field(
-        None, description="range of the longer side before cropping; null: 0.8 to 1.6 times the crop's longer side"
+        None, description="range of the longer side before cropping; null: 5/8 to 5/4 of the crop's longer side"
     )
     hflip: bool = Field(True, description="mirror half of the images")
     jitter: float = Field(0.3, ge=0, description="strength of brightness, contrast and saturation changes; 0: none")
