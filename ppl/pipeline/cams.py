@@ -103,6 +103,7 @@ def _write_cams(model: PPLNet, samples: Sequence[Sample], out: Path, settings: C
         scales=settings.scales,
         flip=settings.flip,
         batch_size=settings.batch_size,
+        amp=settings.amp,
     )
     for sample, result in zip(samples, tracked(results, "maps", len(samples), progress), strict=True):
         result.save(out / f"{sample.stem}.npz")
