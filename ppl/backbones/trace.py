@@ -132,6 +132,8 @@ def trace_model(
             wrapped.add(name)
             output = output[0]
         found.append(_describe(model, name, leaf, output, size, declared.get(name, {}), family))
+    shared = [_shared_norm(model, record, when) for when, _, _ in order]
+    found = [replace(stage, refusal=reason) if reason else stage for stage, reason in zip(found, shared, strict=True)]
     if family.only:
         usable, reason = family.only(model, [stage.name for stage in found])
         found = [stage if stage.name in usable else replace(stage, refusal=reason) for stage in found]
@@ -152,6 +154,15 @@ def trace_model(
         fixed=size if size not in _PROBES else None,
         probe=size,
     )
+
+
+def _shared_norm(model: nn.Module, record: _Record, when: int) -> str:
+    """Why a cut then would show the dummy to live statistics, if a BatchNorm serves both sides of it."""
+    for name, start in record.starts.items():
+        norm = isinstance(model.get_submodule(name), nn.modules.batchnorm._BatchNorm)
+        if norm and start <= when < record.ends[name]:
+            return f"{name!r} runs before and after it, so its statistics would see the dummy image"
+    return ""
 
 
 def _finished(model: nn.Module, ends: dict[str, int], when: int) -> tuple[str, ...]:
@@ -186,6 +197,7 @@ class _Record:
     """Who ended when, and what the stages returned."""
 
     def __init__(self, model: nn.Module, leaves: Sequence[str]) -> None:
+        self.starts: dict[str, int] = {}
         self.ends: dict[str, int] = {}
         self.outputs: dict[str, list[Any]] = {leaf: [] for leaf in leaves}
         self.versions: dict[str, list[int]] = {}
@@ -197,6 +209,7 @@ class _Record:
     def _hook(self, name: str) -> Any:
         def keep(module: nn.Module, args: Any, output: Any) -> None:
             self.clock += 1
+            self.starts.setdefault(name, self.clock)
             self.ends[name] = self.clock
             if name in self.outputs:
                 self.outputs[name].append(output)

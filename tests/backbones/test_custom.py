@@ -119,3 +119,11 @@ def test_double_precision_gradients_pass_through_cut_and_merge() -> None:
     cutter = CutBackbone(model, ["0"], stages=["0", "1"])
     raw = torch.randn(1, 2, 5, 7, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda features: cutter.patched(0, features, 2, (3, 4)), (raw,))
+
+
+def test_a_batchnorm_that_serves_both_sides_of_a_cut_is_refused() -> None:
+    norm = nn.BatchNorm2d(4)
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), norm, nn.Conv2d(4, 4, 1), norm, nn.Conv2d(4, 4, 1))
+    with pytest.raises(UnsupportedBackboneError, match=r"cannot cut after '2': '1' runs before and after.*'0' \(0\)"):
+        CutBackbone(model, ["2"], stages=["0", "2", "4"])
+    CutBackbone(model, ["0"], stages=["0", "2", "4"])
