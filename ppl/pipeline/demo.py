@@ -27,14 +27,23 @@ def demo_recipe(out: Path, seed: int = 0) -> Recipe:
     return check_recipe(
         {
             "data": {"root": str(root)},
-            "model": {"backbone": "resnet10t", "mode": "progressive", "output_stride": 16, "pretrained": False},
+            "model": {
+                "backbone": "test_resnet",
+                "mode": "progressive",
+                "output_stride": 16,
+                "padding": "replicate",
+                "pretrained": False,
+                "timm": {"zero_init_last": False},  # else patches change nothing until the residual branches wake
+            },
             "compare": ["baseline"],
             "train": {
-                "epochs": 6,
+                "epochs": 12,
                 "size": [128, 128],
-                "lr": 1e-3,
+                "resize_long": [110, 160],
+                "lr": 3e-3,
                 "head_lr_mult": 1.0,
                 "weight_decay": 0.05,
+                "num_workers": 1,
                 "seed": seed,
             },
             "cam": {"scales": [1.0, 1.5]},
