@@ -169,7 +169,7 @@ def test_the_next_process_finds_the_machine_code(tmp_path):
     program = (
         "import numpy as np\nfrom ppl.refine.crf import crf\nfrom ppl.refine.crf.native import lattice, sweep\n"
         "crf(np.zeros((4, 4, 3), np.uint8), np.full((2, 4, 4), 0.5, np.float32))\n"
-        "kernels = (lattice.tile, lattice.chains, sweep.blur, sweep.pack, sweep.sweep, sweep.unpack)\n"
+        "kernels = (lattice.embed, lattice.chains, sweep.blur, sweep.pack, sweep.sweep, sweep.unpack)\n"
         "print(sum(sum(k.stats.cache_hits.values()) for k in kernels), len(kernels))\n"
     )
     crf(np.zeros((4, 4, 3), np.uint8), np.full((2, 4, 4), 0.5, np.float32))

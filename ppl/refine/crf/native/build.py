@@ -100,22 +100,27 @@ class Lattices:
         self.group_vertices = self.group_vertices[: groups * 6]
 
     def _visit_tiles(self, image: NDArray[np.uint8]) -> int:
-        space, colour = self.space, self.colour
         height, width = image.shape[:2]
-        scratch = _scratch()
-        counts = np.zeros(4, np.int64)
+        scratch = _Scratch()
+        groups = done = 0
+        # One kernel for each stage, called from here: a single kernel around them would double the time to compile.
         for top in range(0, height, TILE):
             for left in range(0, width, TILE):
-                colour.reserve(TILE * TILE * 6)
-                space.reserve(TILE * TILE * 3)
-                lattice.tile(
-                    image, top, left, colour.tables, space.tables, colour.code, space.code, colour.offsets,
-                    space.offsets, colour.table, colour.codes, space.table, space.codes, counts, *scratch, LONGEST,
-                    self.order, self.starts, self.group_vertices, self.group_weights, self.point_vertices,
-                    self.point_weights,
+                tile = top, left, min(TILE, height - top), min(TILE, width - left)
+                simplices = scratch.find(self.colour, image, tile)
+                groups = lattice.sort(
+                    *tile, width, done, groups, simplices, scratch.simplex_of, scratch.pairs, scratch.weights,
+                    scratch.begins, scratch.positions, LONGEST, self.order, self.starts, self.group_vertices,
+                    self.group_weights,
                 )  # fmt: skip
-                colour.count, space.count = int(counts[0]), int(counts[1])
-        return int(counts[2])
+                scratch.find(self.space, image, tile)
+                pixels = tile[2] * tile[3]
+                lattice.place(
+                    pixels, scratch.simplex_of, scratch.pairs, scratch.weights, scratch.positions,
+                    self.point_vertices, self.point_weights,
+                )  # fmt: skip
+                done += pixels
+        return groups
 
     @property
     def touched(self) -> tuple[NDArray[Any], ...]:
@@ -123,22 +128,36 @@ class Lattices:
         return self.starts, self.group_vertices, self.group_weights, self.point_vertices, self.point_weights
 
 
-def _scratch() -> tuple[NDArray[Any], ...]:
-    """What `lattice.tile` needs beside its results, in the order of its arguments."""
-    room = TILE * TILE
-    return (
-        np.empty((6, 8, room), np.float32),
-        np.empty(room, np.int64),  # codes
-        np.empty(room, np.int32),  # orders
-        np.empty(2 * room, np.int32),  # cell_table
-        np.empty(2 * room, np.int32),  # simplex_table
-        np.empty(room, np.int32),  # simplex_of
-        np.empty(room, np.int64),  # cell_codes
-        np.empty(room, np.int32),  # cell_of
-        np.empty(room, np.int32),  # simplex_orders
-        np.empty(room * 64, np.int32),  # local
-        np.empty(room * 6, np.int32),  # pairs
-        np.empty(room * 6 + 1, np.int32),  # fresh: a candidate is written before it is counted
-        np.empty(room + 1, np.int32),  # begins
-        np.empty(room, np.int32),  # positions
-    )
+class _Scratch:
+    """What the stages of one tile hand to each other."""
+
+    def __init__(self) -> None:
+        room = TILE * TILE
+        self.work = np.empty((6, 8, room), np.float32)
+        self.weights = self.work[5]
+        self.codes = np.empty(room, np.int64)
+        self.orders = np.empty(room, np.int32)
+        self.simplex_of = np.empty(room, np.int32)
+        self.positions = np.empty(room, np.int32)
+        self.begins = np.empty(room + 1, np.int32)
+        self.pairs = np.empty(room * 6, np.int32)
+        self._fresh = np.empty(room * 6 + 1, np.int32)  # a candidate is written before it is counted
+        self._local = np.empty(room * 64, np.int32)
+        self._tables = np.empty(2 * room, np.int32), np.empty(2 * room, np.int32)
+        self._cell_codes = np.empty(room, np.int64)
+        self._cell_of = np.empty(room, np.int32)
+        self._simplex_orders = np.empty(room, np.int32)
+
+    def find(self, vertices: Vertices, image: NDArray[np.uint8], tile: tuple[int, int, int, int]) -> int:
+        """Fill `weights`, `simplex_of` and, with vertices, `pairs` for a tile; return how many simplices it has."""
+        lows, strides = vertices.code
+        pixels = tile[2] * tile[3]
+        vertices.reserve(pixels * vertices.corners)
+        lattice.embed(vertices.tables, image, *tile, lows, strides, self.work, self.codes, self.orders)
+        found = self._cell_codes, self._cell_of, self._simplex_orders
+        cells, simplices = lattice.group(pixels, self.codes, self.orders, *self._tables, self.simplex_of, *found)
+        vertices.count = lattice.resolve(
+            cells, simplices, vertices.corners, self._cell_of, self._simplex_orders, self._cell_codes,
+            vertices.offsets, self._local, self.pairs, self._fresh, vertices.table, vertices.codes, vertices.count,
+        )  # fmt: skip
+        return int(simplices)

@@ -21,7 +21,20 @@ import numpy as np
 
 from ppl.refine.crf.native.compile import kernel
 
-__all__ = ["TILE", "chains", "code_strides", "coordinate_tables", "insert", "rehash", "set_offsets", "tile"]
+__all__ = [
+    "TILE",
+    "chains",
+    "code_strides",
+    "coordinate_tables",
+    "embed",
+    "group",
+    "insert",
+    "place",
+    "rehash",
+    "resolve",
+    "set_offsets",
+    "sort",
+]
 
 TILE = 64
 """Side of a tile in pixels, a power of two: hash tables of a tile have twice its pixels and a mask for a modulus."""
@@ -397,37 +410,3 @@ def chains(vertex_codes, count, table, strides, after, unsettled, headed, links,
                 filled += 1
         ends[j + 1] = filled
     return filled
-
-
-@kernel
-def tile(image, top, left, colour, space, colour_code, space_code, colour_offsets, space_offsets, colour_table,
-         colour_codes, space_table, space_codes, counts, work, codes, orders, cell_table, simplex_table, simplex_of,
-         cell_codes, cell_of, simplex_orders, local, pairs, fresh, begins, positions, longest, order, starts,
-         group_vertices, group_weights, point_vertices, point_weights):  # fmt: skip
-    """Add one tile to both lattices. `counts`: colour vertices, space vertices, groups, pixels so far."""
-    rows = min(TILE, image.shape[0] - top)
-    columns = min(TILE, image.shape[1] - left)
-    n = rows * columns
-    weights = work[5]
-    embed(colour, image, top, left, rows, columns, colour_code[0], colour_code[1], work, codes, orders)
-    cells, simplices = group(
-        n, codes, orders, cell_table, simplex_table, simplex_of, cell_codes, cell_of, simplex_orders
-    )
-    counts[0] = resolve(
-        cells, simplices, 6, cell_of, simplex_orders, cell_codes, colour_offsets, local, pairs, fresh, colour_table,
-        colour_codes, counts[0],
-    )  # fmt: skip
-    counts[2] = sort(
-        top, left, rows, columns, image.shape[1], counts[3], counts[2], simplices, simplex_of, pairs, weights, begins,
-        positions, longest, order, starts, group_vertices, group_weights,
-    )  # fmt: skip
-    embed(space, image, top, left, rows, columns, space_code[0], space_code[1], work, codes, orders)
-    cells, simplices = group(
-        n, codes, orders, cell_table, simplex_table, simplex_of, cell_codes, cell_of, simplex_orders
-    )
-    counts[1] = resolve(
-        cells, simplices, 3, cell_of, simplex_orders, cell_codes, space_offsets, local, pairs, fresh, space_table,
-        space_codes, counts[1],
-    )  # fmt: skip
-    place(n, simplex_of, pairs, weights, positions, point_vertices, point_weights)
-    counts[3] += n
