@@ -8,9 +8,11 @@ half of the plane only: the affinity of a pair has no direction.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch.autograd.function import once_differentiable
 
 from ppl.errors import PPLValueError
 
@@ -93,36 +95,41 @@ def edge_affinity(edges: torch.Tensor, radius: int = 5) -> torch.Tensor:
         >>> edge_affinity(edges, radius=3)[half_plane_offsets(3).index((0, 2))]
         tensor([[0.1000, 0.0000, 0.0000]])
     """
-    h, w = edges.shape[-2:]
-    reach = radius - 1
-    # Outside counts as an edge of 1, so that no affinity leads out of the map.
-    padded = F.pad(edges, (reach, reach, reach, reach), value=1.0)
-    if edges.requires_grad and torch.is_grad_enabled():
-        return 1.0 - _path_maxima_by_place(padded, radius, (h, w))
-    affinity = edges.new_empty(*edges.shape[:-2], len(paths(radius)), h, w)
-    for highest, path in zip(affinity.unbind(dim=-3), paths(radius), strict=True):
-        highest.copy_(_shifted(padded, *path[0], reach, (h, w)))
-        for dy, dx in path[1:]:
-            torch.maximum(highest, _shifted(padded, dy, dx, reach, (h, w)), out=highest)
-    return affinity.neg_().add_(1.0)
+    strongest: torch.Tensor = _PathMaxima.apply(edges, radius)
+    return strongest.neg_().add_(1.0) if not strongest.requires_grad else 1.0 - strongest
 
 
-def _path_maxima_by_place(padded: torch.Tensor, radius: int, size: tuple[int, int]) -> torch.Tensor:
-    """The maxima along all paths, fetched from where they are: autograd keeps one place per path, not every cell."""
-    reach, width = radius - 1, padded.shape[-1]
-    values = padded.detach()
-    cells = torch.arange(values.shape[-2] * width, device=padded.device).view(-1, width)
-    places = []
-    for path in paths(radius):
-        highest = _shifted(values, *path[0], reach, size)
-        place = _shifted(cells, *path[0], reach, size).expand_as(highest)
-        for dy, dx in path[1:]:
-            candidate = _shifted(values, dy, dx, reach, size)
-            place = torch.where(candidate > highest, _shifted(cells, dy, dx, reach, size), place)
-            highest = torch.maximum(highest, candidate)
-        places.append(place)
-    index = torch.stack(places, dim=-3)
-    return padded.flatten(-2).gather(-1, index.flatten(-3)).view(index.shape)
+class _PathMaxima(torch.autograd.Function):
+    """The highest value on every path. Autograd's own way would keep every cell of every path: gigabytes."""
+
+    @staticmethod
+    def forward(ctx: Any, edges: torch.Tensor, radius: int) -> torch.Tensor:
+        h, w = edges.shape[-2:]
+        reach = radius - 1
+        # Outside counts as an edge of 1, so that no affinity leads out of the map.
+        padded = F.pad(edges, (reach, reach, reach, reach), value=1.0)
+        maxima = edges.new_empty(*edges.shape[:-2], len(paths(radius)), h, w)
+        for highest, path in zip(maxima.unbind(dim=-3), paths(radius), strict=True):
+            highest.copy_(_shifted(padded, *path[0], reach, (h, w)))
+            for dy, dx in path[1:]:
+                torch.maximum(highest, _shifted(padded, dy, dx, reach, (h, w)), out=highest)
+        ctx.save_for_backward(padded, maxima)
+        ctx.radius = radius
+        return maxima
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        padded, maxima = ctx.saved_tensors
+        reach, (h, w) = ctx.radius - 1, maxima.shape[-2:]
+        result = torch.zeros_like(padded)
+        rest = gradient.clone()
+        for left, highest, path in zip(rest.unbind(-3), maxima.unbind(-3), paths(ctx.radius), strict=True):
+            for dy, dx in path:  # the first cell that holds the maximum takes the gradient
+                taken = left * (_shifted(padded, dy, dx, reach, (h, w)) == highest)
+                _shifted(result, dy, dx, reach, (h, w)).add_(taken)
+                left.sub_(taken)
+        return result[..., reach : reach + h, reach : reach + w], None
 
 
 def feature_affinity(features: torch.Tensor, radius: int = 5) -> torch.Tensor:

@@ -72,9 +72,9 @@ def affinity_loss(affinity: torch.Tensor, labels: torch.Tensor, radius: int) -> 
             f"affinity must be {expected} for these labels and radius {radius}: {tuple(affinity.shape)}"
         )
     background, same, different = pair_masks(labels, radius)
-    alike, unlike = -torch.log(affinity + _TINY), -torch.log(1.0 + _TINY - affinity)
-    return _mean_where(background, alike) / 4 + _mean_where(same, alike) / 4 + _mean_where(different, unlike) / 2
-
-
-def _mean_where(mask: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    return (values * mask).sum() / mask.sum().clamp(min=1)
+    # No pair is of two kinds, so one logarithm does for all three.
+    right = torch.where(different, 1.0 - affinity, affinity)
+    weights = torch.zeros_like(right)
+    for mask, share in ((background, 0.25), (same, 0.25), (different, 0.5)):
+        weights[mask] = share / mask.sum().clamp(min=1)
+    return -(torch.log(right + _TINY) * weights).sum()
