@@ -80,11 +80,10 @@ def crf(
     """
     settings = CRFSettings(iterations, gaussian_sxy, gaussian_compat, bilateral_sxy, bilateral_srgb, bilateral_compat)
     pixels = check_image(image)
-    maps = check_probs(probs, pixels.shape[:2])
+    maps, present = check_probs(probs, pixels.shape[:2])
     settings.check_range(*pixels.shape[:2])
     device = str(probs.device) if is_torch(probs) else "cpu"
     name = crf_backend(backend, device)
-    present = np.flatnonzero(maps.max(axis=(1, 2)) > CLIP)
     result = np.zeros(maps.shape, np.float32)
     if len(present) == 1:
         result[present] = 1
@@ -205,8 +204,7 @@ def crf_preset(image: Any, probs: ArrayT, name: str, *, scale_factor: float = 1.
     arguments: dict[str, Any] = dict(chosen.arguments(scale_factor), backend=backend)
     if chosen.unary == "probs":
         return crf(image, probs, **arguments)
-    maps = check_probs(probs, check_image(image).shape[:2])
-    present = np.flatnonzero(maps.max(axis=(1, 2)) > CLIP)
+    maps, present = check_probs(probs, check_image(image).shape[:2])
     labels = to_caller(maps[present].argmax(axis=0), probs)
     refined = crf_from_labels(image, labels, len(present), gt_prob=chosen.gt_prob, **arguments)
     result = np.zeros(maps.shape, np.float32)

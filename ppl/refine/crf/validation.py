@@ -123,8 +123,12 @@ def check_image(image: Any) -> NDArray[np.uint8]:
     return np.ascontiguousarray(array)
 
 
-def check_probs(probs: Any, size: tuple[int, int]) -> NDArray[np.float32]:
-    """A contiguous (L, H, W) float32 array of probabilities, or an error that says what is wrong with them."""
+def check_probs(probs: Any, size: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
+    """A contiguous (L, H, W) float32 array of probabilities, or an error that says what is wrong with them.
+
+    Returns:
+        The array, and the indices of the labels that are present.
+    """
     array = as_numpy(probs, "probs")
     if array.ndim != 3:
         raise PPLValueError(f"probs must have shape (L, H, W), got {array.shape}")
@@ -139,13 +143,15 @@ def check_probs(probs: Any, size: tuple[int, int]) -> NDArray[np.float32]:
     half = array.dtype == np.float16 or (is_torch(probs) and probs.element_size() == 2)
     tolerance = 1e-2 if half else 1e-3
     result = np.ascontiguousarray(array, dtype=np.float32)
-    lowest = result.min()
-    total = result.sum(axis=0)
-    worst = np.abs(total - 1).max()
+    total = np.zeros(size, np.float32)
+    lowest, highest = np.empty(len(result)), np.empty(len(result))
+    for label, plane in enumerate(result):  # plane by plane: each stays in the cache
+        lowest[label], highest[label] = plane.min(), plane.max()
+        total += plane
     # NaN fails every comparison, hence the form of this test.
-    if not (lowest >= -tolerance and worst <= tolerance):
-        raise PPLValueError(_what_is_wrong(result, total, float(lowest)))
-    return result
+    if not (lowest.min() >= -tolerance and np.abs(total - 1).max() <= tolerance):
+        raise PPLValueError(_what_is_wrong(result, total, float(lowest.min())))
+    return result, np.flatnonzero(highest > CLIP)
 
 
 def _what_is_wrong(probs: NDArray[np.float32], total: NDArray[np.float32], lowest: float) -> str:
