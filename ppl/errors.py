@@ -5,7 +5,10 @@ Every message says what is wrong, gives the offending value or shape, and names 
 
 from __future__ import annotations
 
-__all__ = ["MissingExtraError", "PPLError", "PPLFileNotFoundError", "PPLTypeError", "PPLValueError"]
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+__all__ = ["MissingExtraError", "PPLError", "PPLFileNotFoundError", "PPLTypeError", "PPLValueError", "nearest"]
 
 
 class PPLError(Exception):
@@ -36,3 +39,30 @@ class PPLFileNotFoundError(PPLError, FileNotFoundError):
 
 class MissingExtraError(PPLError, ImportError):
     """A feature needs a package that only one of the extras installs."""
+
+
+def nearest(word: str, words: Iterable[str], count: int = 3) -> str:
+    """The end of an error message: "; did you mean ...?", or the words there are, or nothing.
+
+    Args:
+        word: as it was written.
+        words: those that are known.
+        count: how many to offer at the most.
+
+    Returns:
+        Text to put behind what was wrong.
+
+    Example:
+        >>> nearest("dgo", ["dog", "cat"])
+        "; did you mean 'dog'?"
+        >>> nearest("zebra", ["dog", "cat"])
+        '; there are: dog, cat'
+    """
+    words = list(words)
+    by_lower = {other.lower(): other for other in words}
+    close = [by_lower[match] for match in get_close_matches(word.lower(), by_lower, n=count)]
+    if close:
+        return "; did you mean " + " or ".join(map(repr, close)) + "?"
+    if not words:
+        return ""
+    return "; there are: " + ", ".join(words[:20]) + (", ..." if len(words) > 20 else "")

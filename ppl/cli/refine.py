@@ -20,7 +20,7 @@ def refine(
         Path | None, typer.Option("--out", "-o", help="Where the masks go, for a folder of CAM files.")
     ] = None,
     steps: Annotated[
-        str | None, typer.Option(help='Refiners in order, as "crf: irn, random_walk". Default: crf: psa.')
+        str | None, typer.Option(help='Refiners in order, as "crf: irn, random_walk". Default: crf: irn.')
     ] = None,
     background: Annotated[
         str | None, typer.Option(help='Score of the background: a number, "auto" or "power:ALPHA". Default: auto.')
@@ -46,7 +46,7 @@ def refine(
         return
     if out is None:
         raise PPLValueError("say where the masks go: add --out FOLDER")
-    summary = refine_cams(target, images, out, steps or "crf: psa", background or "auto", jobs, progress=not quiet)
+    summary = refine_cams(target, images, out, steps or "crf: irn", background or "auto", jobs, progress=not quiet)
     for bad in summary.bad:
         say(f"left out {bad.stem}: {bad.reason}")
     rate = f", {summary.images_per_second:.1f} images/s" if summary.done else ""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Protocol, overload, runtime_checkable
 
@@ -15,10 +14,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ppl.errors import PPLValueError
+from ppl.errors import PPLValueError, nearest
 from ppl.io import read_image, read_mask
 
-__all__ = ["MaskSource", "Sample", "TaggedImages", "nearest", "warn_absent_classes"]
+__all__ = ["MaskSource", "Sample", "TaggedImages", "warn_absent_classes"]
 
 
 @runtime_checkable
@@ -133,25 +132,6 @@ class TaggedImages(Sequence[Sample]):
         """All samples but those of these names; names that are not there are no error."""
         left_out = set(stems)
         return replace(self, samples=tuple(sample for sample in self.samples if sample.stem not in left_out))
-
-
-def nearest(word: str, words: Iterable[str], count: int = 3) -> str:
-    """The end of an error message: "; did you mean ...?", or the words there are, or nothing.
-
-    Example:
-        >>> nearest("dgo", ["dog", "cat"])
-        "; did you mean 'dog'?"
-        >>> nearest("zebra", ["dog", "cat"])
-        '; there are: dog, cat'
-    """
-    words = list(words)
-    by_lower = {other.lower(): other for other in words}
-    close = [by_lower[match] for match in get_close_matches(word.lower(), by_lower, n=count)]
-    if close:
-        return "; did you mean " + " or ".join(map(repr, close)) + "?"
-    if not words:
-        return ""
-    return "; there are: " + ", ".join(words[:20]) + (", ..." if len(words) > 20 else "")
 
 
 def warn_absent_classes(dataset: TaggedImages) -> TaggedImages:

@@ -8,12 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from ppl.data.dataset import Sample, TaggedImages, nearest, warn_absent_classes
-from ppl.errors import PPLFileNotFoundError, PPLValueError
+from ppl.data.dataset import Sample, TaggedImages, warn_absent_classes
+from ppl.errors import PPLFileNotFoundError, PPLValueError, nearest
+from ppl.io import IMAGE_SUFFIXES, list_images
 
-__all__ = ["IMAGE_SUFFIXES", "list_images", "read_classes", "read_folder", "read_labels", "read_list"]
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".jp2")
+__all__ = ["read_classes", "read_folder", "read_labels", "read_list"]
 
 
 def read_folder(
@@ -108,28 +107,6 @@ def read_list(path: Path) -> dict[str, int]:
     if not stems:
         raise PPLValueError(f"{path} is empty; write one image name per line")
     return stems
-
-
-def list_images(folder: Path) -> dict[str, Path]:
-    """The images in a folder and its sub-folders, by name without extension ("/" between folders).
-
-    Raises:
-        PPLFileNotFoundError: if the folder is not there.
-        PPLValueError: if two files differ in their extension alone.
-    """
-    if not folder.is_dir():
-        raise PPLFileNotFoundError(f"{folder} is not there; it should hold the images")
-    images: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith("."):
-            continue
-        stem = path.relative_to(folder).with_suffix("").as_posix()
-        if stem in images:
-            raise PPLValueError(
-                f"{path} and {images[stem].name} differ in extension alone; rename or remove one of them"
-            )
-        images[stem] = path
-    return images
 
 
 def read_labels(path: Path, classes: tuple[str, ...]) -> dict[str, tuple[int, ...]]:

@@ -6,9 +6,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ppl.data.dataset import Sample, TaggedImages, nearest
-from ppl.data.folder import list_images, read_labels
-from ppl.errors import PPLFileNotFoundError, PPLValueError
+from ppl.data.dataset import Sample, TaggedImages
+from ppl.data.folder import read_labels
+from ppl.errors import PPLFileNotFoundError, PPLValueError, nearest
+from ppl.io import list_images
 
 __all__ = ["read_images"]
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Literal
 from xml.etree import ElementTree
 
-from ppl.data.dataset import Sample, TaggedImages, nearest, warn_absent_classes
-from ppl.data.folder import list_images, read_classes, read_list
-from ppl.errors import PPLFileNotFoundError, PPLValueError
+from ppl.data.dataset import Sample, TaggedImages, warn_absent_classes
+from ppl.data.folder import read_classes, read_list
+from ppl.errors import PPLFileNotFoundError, PPLValueError, nearest
+from ppl.io import list_images
 
 __all__ = ["VOC_CLASSES", "find_voc", "read_voc"]
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from ppl.io.files import FileWriteError, atomic_folder, atomic_write
 from ppl.io.images import BadImageError, image_size, read_image, upright_rgb
+from ppl.io.listing import IMAGE_SUFFIXES, list_images
 from ppl.io.masks import mask_image, palette, read_mask, write_mask
 
 __all__ = [
+    "IMAGE_SUFFIXES",
     "BadImageError",
     "FileWriteError",
     "atomic_folder",
     "atomic_write",
     "image_size",
+    "list_images",
     "mask_image",
     "palette",
     "read_image",

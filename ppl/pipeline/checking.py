@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from ppl.errors import PPLFileNotFoundError, PPLValueError
+from ppl.errors import PPLFileNotFoundError, PPLValueError, nearest
 from ppl.pipeline.recipe import Recipe
 
 __all__ = ["check_recipe", "check_section", "load_recipe", "read_recipe", "with_overrides"]
@@ -108,9 +107,7 @@ def _fault(fault: Any, within: tuple[str, ...] = ()) -> str:
     dotted = ".".join(where)
     if fault["type"] == "extra_forbidden":
         known = _keys_of(where[:-1])
-        nearest = difflib.get_close_matches(where[-1], known, n=1, cutoff=0.5)
-        hint = f"did you mean {nearest[0]}?" if nearest else f"known keys: {', '.join(known)}"
-        return f"unknown key {dotted} ({hint})"
+        return f"unknown key {dotted}{nearest(where[-1], known, count=1)}"
     if fault["type"] == "missing":
         return f"{dotted} is missing"
     message = fault["msg"].removeprefix("Value error, ")

@@ -95,7 +95,7 @@ class Recipe(_Section):
     compare: list[Mode] = Field([], description="other modes trained with the same recipe, for the table and pictures")
     train: TrainConfig = TrainConfig()
     cam: CamRecipe = CamRecipe()
-    refine: list[Any] = Field(["crf: psa"], description="steps in order; [] for none")
+    refine: list[Any] = Field(["crf: irn"], description="steps in order; [] for none")
     device: str = Field("auto", description='"cpu", "cuda", "cuda:1", "mps"; "auto": the first that is there')
     jobs: int = Field(-1, description="processes or threads for work on the CPU; -1: one a core")
 

@@ -15,13 +15,12 @@ import torch
 import torch.nn.functional as F
 
 from ppl.errors import PPLFileNotFoundError, PPLValueError
+from ppl.io import list_images
 
 __all__ = ["Cams", "RefineJob", "jobs_from_folders", "load_cams", "resize_maps"]
 
 Cams: TypeAlias = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
 """Maps `(k, h, w)` and the class of each, from 0: `(k,)`."""
-
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
 
 @dataclass(frozen=True)
@@ -118,8 +117,8 @@ def jobs_from_folders(
     """Pair the pictures of one folder with the CAM files of another, by their stems.
 
     Args:
-        images: folder of pictures.
-        cams: folder of `.npz` files.
+        images: folder of pictures, also in sub-folders ("/" in the stem).
+        cams: folder of `.npz` files, likewise.
         stems: which ones; by default all CAM files. A stem without CAM file or picture stays in the list, so that the
             run reports it.
 
@@ -134,11 +133,7 @@ def jobs_from_folders(
     for folder in (images, cams):
         if not folder.is_dir():
             raise PPLFileNotFoundError(f"no folder at {folder}")
-    pictures: dict[str, Path] = {}
-    for path in sorted(images.iterdir()):
-        if path.suffix.lower() in _SUFFIXES:
-            if path.stem in pictures:
-                raise PPLValueError(f"{pictures[path.stem].name} and {path.name} in {images} share a stem: rename one")
-            pictures[path.stem] = path
-    chosen = sorted(path.stem for path in cams.glob("*.npz")) if stems is None else list(stems)
+    pictures = list_images(images)
+    found = (path.relative_to(cams).with_suffix("").as_posix() for path in cams.rglob("*.npz"))
+    chosen = sorted(found) if stems is None else list(stems)
     return [RefineJob(stem, pictures.get(stem, images / f"{stem}.jpg"), cams / f"{stem}.npz") for stem in chosen]

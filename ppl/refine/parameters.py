@@ -2,37 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from ppl.errors import PPLTypeError, PPLValueError
+from ppl.errors import PPLTypeError, PPLValueError, nearest
 
-__all__ = ["check_parameters", "known_parameters", "nearest"]
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """What the writer of an unknown name probably meant, ready to end an error message with.
-
-    Args:
-        name: as it was written.
-        known: the names that exist.
-
-    Returns:
-        `"did you mean 'x'?"` and the list of what exists.
-
-    Example:
-        >>> nearest("gided", ["crf", "guided"])
-        "did you mean 'guided'? (known: crf, guided)"
-    """
-    names = sorted(known)
-    close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.4)
-    guess = f"did you mean {close[0]!r}? " if close else ""
-    return f"{guess}(known: {', '.join(names)})"
+__all__ = ["check_parameters", "known_parameters"]
 
 
 @lru_cache(maxsize=64)
@@ -85,13 +64,13 @@ def check_parameters(function: Callable[..., Any], **given: Any) -> dict[str, An
         {'radius': 5}
         >>> check_parameters(blur, radios=5)
         Traceback (most recent call last):
-        ppl.errors.PPLTypeError: blur has no parameter 'radios': did you mean 'radius'? (known: radius)
+        ppl.errors.PPLTypeError: blur has no parameter 'radios'; did you mean 'radius'?
     """
     adapters = _adapters(function)
     checked = {}
     for name, value in given.items():
         if name not in adapters:
-            raise PPLTypeError(f"{function.__name__} has no parameter {name!r}: {nearest(name, adapters)}")
+            raise PPLTypeError(f"{function.__name__} has no parameter {name!r}{nearest(name, adapters)}")
         try:
             checked[name] = adapters[name].validate_python(value)
         except ValidationError as error:

@@ -11,9 +11,9 @@ import numpy.typing as npt
 import torch
 import yaml
 
-from ppl.errors import PPLTypeError, PPLValueError
+from ppl.errors import PPLTypeError, PPLValueError, nearest
 from ppl.refine.arrays import as_tensor, like
-from ppl.refine.parameters import check_parameters, known_parameters, nearest
+from ppl.refine.parameters import check_parameters, known_parameters
 from ppl.refine.steps import REFINERS
 
 __all__ = ["Recipe", "Step", "apply_steps", "iterate_steps", "parse_steps"]
@@ -43,7 +43,7 @@ class Step:
 
     def __post_init__(self) -> None:
         if self.name not in REFINERS:
-            raise PPLValueError(f"no refiner named {self.name!r}: {nearest(str(self.name), REFINERS)}")
+            raise PPLValueError(f"no refiner named {self.name!r}{nearest(str(self.name), REFINERS)}")
         checked = check_parameters(REFINERS[self.name].function, **self.parameters)
         object.__setattr__(self, "parameters", checked)
 
@@ -97,7 +97,7 @@ def parse_steps(recipe: Recipe) -> tuple[Step, ...]:
         ['crf: irn', 'random_walk: beta 8.0', 'crf: psa']
         >>> parse_steps("cfr: irn")
         Traceback (most recent call last):
-        ppl.errors.PPLValueError: no refiner named 'cfr': did you mean 'crf'? (known: crf, ..., superpixels)
+        ppl.errors.PPLValueError: no refiner named 'cfr'; did you mean 'crf'?
     """
     if recipe is None:
         return ()
@@ -132,7 +132,7 @@ def _parse_entry(entry: Any) -> list[Step]:
 
 def _make_step(name: Any, value: Any) -> Step:
     if name not in REFINERS:
-        raise PPLValueError(f"no refiner named {name!r}: {nearest(str(name), REFINERS)}")
+        raise PPLValueError(f"no refiner named {name!r}{nearest(str(name), REFINERS)}")
     if value is None:
         return Step(name)
     return Step(name, value if isinstance(value, Mapping) else {REFINERS[name].shorthand: value})

@@ -18,11 +18,11 @@ import torch
 import torch.nn.functional as F
 from pydantic import AfterValidator, Field
 
-from ppl.errors import PPLTypeError
+from ppl.errors import PPLTypeError, nearest
 from ppl.refine.arrays import as_image, as_tensor, like
 from ppl.refine.crf import PRESETS, crf, crf_backend, crf_from_labels
 from ppl.refine.guided import guided_filter
-from ppl.refine.parameters import check_parameters, nearest
+from ppl.refine.parameters import check_parameters
 from ppl.refine.pixel_adaptive import pixel_adaptive
 from ppl.refine.random_walk import random_walk
 from ppl.refine.superpixels import superpixels
@@ -38,7 +38,7 @@ _ABSENT = 1e-5
 
 def _known_preset(name: str) -> str:
     if name not in PRESETS:
-        raise ValueError(f"no such preset: {nearest(name, PRESETS)}")
+        raise ValueError(f"no such preset{nearest(name, PRESETS)}")
     return name
 
 

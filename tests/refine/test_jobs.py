@@ -60,8 +60,13 @@ def test_pairs_by_stem(tmp_path):
     assert [(job.stem, job.image.name) for job in jobs] == [("a", "a.png"), ("b.v1", "b.v1.JPG")]
     assert jobs[0] == RefineJob("a", images / "a.png", cams / "a.npz")
     assert [job.stem for job in jobs_from_folders(images, cams, ["b.v1", "missing"])] == ["b.v1", "missing"]
+    (images / "2019").mkdir()
+    (cams / "2019").mkdir()
+    Image.new("RGB", (4, 4)).save(images / "2019" / "beach.jpg")
+    np.savez(cams / "2019" / "beach.npz", maps=np.zeros((1, 4, 4)), classes=np.array([0]))
+    assert [job.stem for job in jobs_from_folders(images, cams)] == ["2019/beach", "a", "b.v1"]
     Image.new("RGB", (4, 4)).save(images / "a.jpg")
-    with pytest.raises(PPLValueError, match="share a stem"):
+    with pytest.raises(PPLValueError, match="differ in extension alone"):
         jobs_from_folders(images, cams)
     with pytest.raises(PPLFileNotFoundError, match="nowhere"):
         jobs_from_folders(images, tmp_path / "nowhere")

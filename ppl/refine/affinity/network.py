@@ -14,8 +14,7 @@ from torch import nn
 from ppl.backbones import CutBackbone, data_config, resolve_stages
 from ppl.backbones.patches import to_map
 from ppl.backbones.trace import image_grid
-from ppl.errors import PPLValueError
-from ppl.refine.parameters import nearest
+from ppl.errors import PPLValueError, nearest
 
 __all__ = ["HEADS", "AffinityNetwork", "BoundaryHead", "FeatureHead"]
 
@@ -151,7 +150,7 @@ class AffinityNetwork(nn.Module):
     ) -> None:
         super().__init__()
         if kind not in HEADS:
-            raise PPLValueError(f"kind={kind!r} is no affinity: {nearest(str(kind), HEADS)}")
+            raise PPLValueError(f"kind={kind!r} is no affinity{nearest(str(kind), HEADS)}")
         self.kind = kind
         self.stride = HEADS[kind].default_stride if stride is None else stride
         if self.stride < 1:
