@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -24,7 +25,7 @@ def read_folder(
 
         images/       any names, sizes and formats, also in sub-folders
         labels.csv    header image,labels; one row per image, ";" between names, empty for "none of the classes"
-        classes.txt   one class per line, background not among them
+        classes.txt   one class per line, background not among them; without it the tags, sorted
         train.txt     a split: one image name per line, any number of such lists
         masks/        <name>.png where masks exist: 0 background, line i of classes.txt is i, 255 ignore
 
@@ -64,7 +65,7 @@ def read_folder(
     root = Path(root)
     if not root.is_dir():
         raise PPLFileNotFoundError(f"{root} is not a folder; check the path")
-    classes = read_classes(root / "classes.txt")
+    classes = _classes(root)
     rows = _read_labels(root / "labels.csv", classes)
     images = list_images(root / "images")
     stems = _read_split(root, split, rows) if split is not None else {stem: row.line for stem, row in rows.items()}
@@ -112,6 +113,21 @@ def read_list(path: Path) -> dict[str, int]:
 def read_labels(path: Path, classes: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
     """The class indices of every image of a labels.csv, by name without extension; see `read_folder`."""
     return {stem: row.labels for stem, row in _read_labels(path, classes).items()}
+
+
+def _classes(root: Path) -> tuple[str, ...]:
+    """The classes of classes.txt, or without that file the tags of labels.csv, sorted."""
+    if (root / "classes.txt").is_file():
+        return read_classes(root / "classes.txt")
+    found = sorted({tag for _, _, tags in _cells(root / "labels.csv") for tag in tags})
+    if not found:
+        raise PPLValueError(f"{root / 'labels.csv'} holds no tag at all; write them behind the image names")
+    warnings.warn(
+        f"{root / 'classes.txt'} is missing: the {len(found)} tags of labels.csv are the classes, so a misspelt tag is "
+        "a class of its own",
+        stacklevel=4,
+    )
+    return tuple(found)
 
 
 class _Row(NamedTuple):

@@ -85,12 +85,11 @@ def test_missing_pieces(root):
         read_folder(root, "tset")
     with pytest.raises(PPLFileNotFoundError, match="is not a folder"):
         read_folder(root / "nowhere")
-    for file in ("labels.csv", "classes.txt"):
-        content = (root / file).read_bytes()
-        (root / file).unlink()
-        with pytest.raises(PPLFileNotFoundError, match=f"{file} is missing"):
-            read_folder(root)
-        (root / file).write_bytes(content)
+    content = (root / "labels.csv").read_bytes()
+    (root / "labels.csv").unlink()
+    with pytest.raises(PPLFileNotFoundError, match=r"labels\.csv is missing"):
+        read_folder(root)
+    (root / "labels.csv").write_bytes(content)
     (root / "classes.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(PPLValueError, match="not UTF-8"):
         read_folder(root)
@@ -115,3 +114,13 @@ def test_clutter_is_passed_over(root):
     (root / "images" / "._a.jpg").write_bytes(b"")
     (root / "images" / "notes.md").write_text("")
     assert len(read_folder(root)) == 3
+
+
+def test_without_a_list_of_classes_the_tags_are_the_classes(root):
+    with_list = read_folder(root)
+    (root / "classes.txt").unlink()
+    with pytest.warns(UserWarning, match="misspelt tag"):
+        without = read_folder(root)
+    assert without.classes == tuple(sorted(with_list.classes))
+    for one, other in zip(with_list, without, strict=True):
+        assert {with_list.classes[i] for i in one.labels} == {without.classes[i] for i in other.labels}
