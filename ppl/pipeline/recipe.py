@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ppl.layers.pooling import build_pooling
 from ppl.pipeline.background import parse_background
 from ppl.refine import parse_steps
+from ppl.refine.affinity import AffinityConfig
 from ppl.train import TrainConfig
 
-__all__ = ["CamRecipe", "DataRecipe", "ModelRecipe", "Recipe"]
+__all__ = ["AffinityRecipe", "CamRecipe", "DataRecipe", "ModelRecipe", "Recipe"]
 
 Mode = Literal["baseline", "control", "progressive", "explicit"]
 
@@ -87,6 +88,15 @@ class CamRecipe(_Section):
         return value
 
 
+class AffinityRecipe(_Section):
+    """Affinities learned from the CAMs of the training images, for the `random_walk` among the refiners."""
+
+    kind: Literal["edges", "features"] = Field("edges", description="class boundaries as IRN, or features as PSA")
+    foreground: float = Field(0.30, gt=0, lt=1, description="background score that a confident foreground beats")
+    background: float = Field(0.05, gt=0, lt=1, description="background score that beats every class where it is sure")
+    train: AffinityConfig = AffinityConfig()
+
+
 class Recipe(_Section):
     """One run: train, CAM, refine, evaluate, report."""
 
@@ -95,9 +105,18 @@ class Recipe(_Section):
     compare: list[Mode] = Field([], description="other modes trained with the same recipe, for the table and pictures")
     train: TrainConfig = TrainConfig()
     cam: CamRecipe = CamRecipe()
+    affinity: AffinityRecipe | None = Field(
+        None, description="learn affinities for the random walk from the training images' CAMs; null: do not"
+    )
     refine: list[Any] = Field(["crf: irn"], description="steps in order; [] for none")
     device: str = Field("auto", description='"cpu", "cuda", "cuda:1", "mps"; "auto": the first that is there')
     jobs: int = Field(-1, description="processes or threads for work on the CPU; -1: one a core")
+
+    @model_validator(mode="after")
+    def _affinity_is_used(self) -> Recipe:
+        if self.affinity is not None and all(step.name != "random_walk" for step in parse_steps(self.refine)):
+            raise ValueError("affinity is to be learned but no refine step is a random_walk; add one or drop affinity")
+        return self
 
     @field_validator("refine", mode="before")
     @classmethod

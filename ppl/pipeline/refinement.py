@@ -7,15 +7,24 @@ from typing import Any
 
 from ppl.cam.background import otsu_background
 from ppl.data import TaggedImages
+from ppl.pipeline.affinity import walking_on
 from ppl.pipeline.background import parse_background
-from ppl.pipeline.folder import RunFolder
+from ppl.pipeline.folder import RunFolder, sha256
 from ppl.pipeline.recipe import Recipe
 from ppl.refine import FolderSummary, RefineJob, jobs_from_folders, parse_steps, refine_folder
 
 __all__ = ["refine_cams", "refine_masks"]
 
 
-def refine_masks(recipe: Recipe, folder: RunFolder, split: str, images: TaggedImages, *, progress: bool = True) -> int:
+def refine_masks(
+    recipe: Recipe,
+    folder: RunFolder,
+    split: str,
+    images: TaggedImages,
+    *,
+    affinity: Path | None = None,
+    progress: bool = True,
+) -> int:
     """Write `refined/<split>/<stem>.png` for every image that has none yet.
 
     Args:
@@ -23,15 +32,20 @@ def refine_masks(recipe: Recipe, folder: RunFolder, split: str, images: TaggedIm
         folder: a run whose CAMs are made.
         split: name of the split.
         images: its images.
+        affinity: learned affinities, for random walks that name none.
         progress: show a bar with images per second and the time left.
 
     Returns:
         How many were made in this call. Images that could not be refined are listed in the manifest.
     """
     steps = parse_steps(recipe.refine)
+    if affinity is not None:
+        steps = walking_on(affinity, steps)
     record = [step.record() for step in steps]
     step, out = f"refined/{split}", folder.refined(split)
     inputs = {"cams": folder.stamp(f"cams/{split}"), "background": recipe.cam.background, "steps": record}
+    if affinity is not None:
+        inputs["affinity"] = sha256(affinity)
     folder.begin(step, inputs, out)
     jobs = [RefineJob(sample.stem, sample.image, folder.cams(split) / f"{sample.stem}.npz") for sample in images]
     with folder.finishing(step, images=len(jobs)):

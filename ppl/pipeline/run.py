@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ppl.errors import PPLValueError
 from ppl.io import atomic_write
+from ppl.pipeline.affinity import learn_affinities
 from ppl.pipeline.cams import make_cams, make_masks
 from ppl.pipeline.device import torch_device
 from ppl.pipeline.evaluation import score_split
@@ -72,7 +73,7 @@ def run_recipe(
             raise PPLValueError(f"no step {step!r}; there are: {', '.join(STEPS)}")
     torch_device(recipe.device)
     folder = RunFolder(out)
-    splits = open_splits(recipe.data, training="train" in steps, progress=progress)
+    splits = open_splits(recipe.data, training=_needs_training_images(recipe, steps), progress=progress)
     folder.path.mkdir(parents=True, exist_ok=True)
     with atomic_write(folder.recipe, "w") as file:
         file.write(dump_recipe(recipe))
@@ -106,6 +107,10 @@ def _run_model(
         say(f"{mode}: trained {summary.epochs} epochs in {summary.seconds:.0f} s{score}")
     elif not folder.weights(recipe.cam.checkpoint).exists():
         raise PPLValueError(f"{folder.path} holds no trained model yet; run `ppl train` or `ppl run` first")
+    affinity = None
+    if "refine" in steps and recipe.affinity is not None:
+        affinity = learn_affinities(recipe, recipe.affinity, folder, splits.train, progress=progress)
+        say(f"{mode}: affinities learned from {len(splits.train)} training images")
     scores: dict[str, dict[str, float | None]] = {}
     for split, images in splits.masked.items():
         if "cam" in steps:
@@ -113,11 +118,15 @@ def _run_model(
             make_masks(recipe, folder, split, images)
             say(f"{mode}: maps of {len(images)} images of {split} ({made} new)")
         if "refine" in steps and recipe.refine:
-            made = refine_masks(recipe, folder, split, images, progress=progress)
+            made = refine_masks(recipe, folder, split, images, affinity=affinity, progress=progress)
             say(f"{mode}: refined {len(images)} masks of {split} ({made} new)")
         if "evaluate" in steps and any(sample.mask is not None for sample in images):
             scores[split] = score_split(recipe, folder, split, images, notes)
     return scores
+
+
+def _needs_training_images(recipe: Recipe, steps: Sequence[str]) -> bool:
+    return "train" in steps or ("refine" in steps and recipe.affinity is not None)
 
 
 def _record_data(folder: RunFolder, recipe: Recipe, splits: Splits) -> None:

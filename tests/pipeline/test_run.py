@@ -142,3 +142,24 @@ def test_without_masks_there_are_masks_but_no_scores(tiny_recipe: MakeRecipe, cr
     assert result.scores == {"progressive": {}}
     assert len(list((tmp_path / "run" / "refined" / "all").glob("*.png"))) == 12
     assert result.sheet is not None and result.sheet.is_file()
+
+
+def test_affinities_are_learned_from_the_training_images_and_walked_on(
+    tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path
+) -> None:
+    affinity = {"train": {"epochs": 1, "batch_size": 4, "crop": 64, "radius": 3}}
+    recipe = tiny_recipe(creatures, affinity=affinity, refine=[{"random_walk": {"steps": 4}}])
+    result = run_recipe(recipe, tmp_path, progress=False)
+    file = tmp_path / "affinity" / "affinity.safetensors"
+    assert file.is_file() and len(list((tmp_path / "cams" / "train").glob("*.npz"))) == 8
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert manifest["refinement"][0]["parameters"]["affinity"] == str(file)
+    assert result.scores["progressive"]["val"]["refined mIoU"] is not None
+    time = file.stat().st_mtime_ns
+    run_recipe(recipe, tmp_path, progress=False)
+    assert file.stat().st_mtime_ns == time
+
+
+def test_affinities_that_nothing_walks_on_are_refused(tiny_recipe: MakeRecipe, creatures: Path) -> None:
+    with pytest.raises(PPLValueError, match="random_walk"):
+        tiny_recipe(creatures, affinity={}, refine=["crf: irn"])

@@ -1,0 +1,81 @@
+"""Between steps two and three: affinities learned from confident CAM labels, for the random walk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from ppl.data import TaggedImages
+from ppl.models import load_model
+from ppl.pipeline.cams import make_cams
+from ppl.pipeline.folder import RunFolder
+from ppl.pipeline.recipe import AffinityRecipe, Recipe
+from ppl.refine import RefineJob, Step
+from ppl.refine.affinity import AffinityNetwork, learn_affinity
+
+__all__ = ["learn_affinities", "walking_on"]
+
+
+def learn_affinities(
+    recipe: Recipe, settings: AffinityRecipe, folder: RunFolder, train: TaggedImages, *, progress: bool = True
+) -> Path:
+    """Train an affinity network on the CAMs of the training images, or find it trained.
+
+    The classifier's backbone is copied and stays as it is; a head on all its stages learns which neighbouring cells
+    belong together, from labels that are confident after a CRF (IRN's and PSA's way).
+
+    Args:
+        recipe: of the run.
+        settings: its `affinity` section.
+        folder: a run whose classifier is trained.
+        train: the training images.
+        progress: show bars.
+
+    Returns:
+        The file that a `random_walk` step takes.
+    """
+    split = recipe.data.train or "all"
+    make_cams(recipe, folder, split, train, progress=progress)
+    out = folder.path / "affinity"
+    inputs = {"cams": folder.stamp(f"cams/{split}"), "affinity": settings.model_dump(mode="json")}
+    folder.begin("affinity", inputs, out)
+    path = out / "affinity.safetensors"
+    if not path.exists():
+        with folder.finishing("affinity"):
+            jobs = [RefineJob(sample.stem, sample.image, folder.cams(split) / f"{sample.stem}.npz") for sample in train]
+            summary = learn_affinity(
+                jobs,
+                out,
+                _network(recipe, settings, folder),
+                settings.train,
+                foreground=settings.foreground,
+                background=settings.background,
+                n_jobs=recipe.jobs,
+                device=None if recipe.device == "auto" else recipe.device,
+                progress=progress,
+            )
+        folder.record(affinity={"losses": summary.losses, "left_out": {bad.stem: bad.reason for bad in summary.bad}})
+    return path
+
+
+def walking_on(affinity: Path, steps: Sequence[Step]) -> tuple[Step, ...]:
+    """The steps, every random walk that names no network on this one."""
+    return tuple(
+        Step(step.name, {**step.parameters, "affinity": affinity})
+        if step.name == "random_walk" and "affinity" not in step.parameters
+        else step
+        for step in steps
+    )
+
+
+def _network(recipe: Recipe, settings: AffinityRecipe, folder: RunFolder) -> AffinityNetwork:
+    model = load_model(folder.weights(recipe.cam.checkpoint))
+    options = dict(recipe.model.timm)
+    if recipe.model.output_stride is not None:
+        options["output_stride"] = recipe.model.output_stride
+    torch.manual_seed(settings.train.seed)
+    return AffinityNetwork(
+        recipe.model.backbone, kind=settings.kind, backbone_options=options, weights=model.backbone.state_dict()
+    )
