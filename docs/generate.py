@@ -22,8 +22,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from ppl.pipeline import CamRecipe, DataRecipe, ModelRecipe, Recipe
+from ppl.pipeline import AffinityRecipe, CamRecipe, DataRecipe, ModelRecipe, Recipe
 from ppl.refine import PRESETS, REFINERS
+from ppl.refine.affinity import AffinityConfig
 from ppl.train import TrainConfig
 
 DOCS = Path(__file__).parent
@@ -104,11 +105,14 @@ def recipe_keys() -> str:
         "model": ModelRecipe,
         "train": TrainConfig,
         "cam": CamRecipe,
+        "affinity": AffinityRecipe,
+        "affinity.train": AffinityConfig,
     }
     parts = []
     for name, model in sections.items():
         summary = (inspect.getdoc(model) or "").split("\n")[0]
-        parts.append(f"## `{name}`\n\n{summary}\n\n{keys(model)}")
+        inner = [other.removeprefix(f"{name}.") for other in sections if other.startswith(f"{name}.")]
+        parts.append(f"## `{name}`\n\n{summary}\n\n{keys(model, leave_out=inner)}")
     parts.append(f"## On the top level\n\n{keys(Recipe, leave_out=sections)}")
     return "\n\n".join(parts)
 

@@ -35,18 +35,6 @@ _STATE, _RESULT = "affinity_state.safetensors", "affinity.safetensors"
 class AffinityConfig(BaseModel):
     """How an affinity network is trained. The defaults are IRN's where it states them.
 
-    Attributes:
-        epochs: passes over the images.
-        batch_size: views per step (IRN: 32).
-        lr: learning rate at the start; it falls as `(1 - step / steps) ** 0.9`.
-        momentum: of SGD. IRN's released code has effectively none.
-        weight_decay: of SGD.
-        crop: side of the square views in pixels.
-        scale: range of the random resizing.
-        radius: pairs nearer than this are learned from, in cells. The walk itself looks at radius 5.
-        num_workers: processes that read images; 0 reads in this one.
-        seed: of the head's weights, the order and the views.
-
     Example:
         >>> AffinityConfig(epochs=1).lr
         0.1
@@ -54,16 +42,18 @@ class AffinityConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    epochs: int = Field(3, ge=1)
-    batch_size: int = Field(16, ge=1)
-    lr: float = Field(0.1, gt=0)
-    momentum: float = Field(0.0, ge=0, lt=1)
-    weight_decay: float = Field(1e-4, ge=0)
-    crop: int = Field(512, ge=32)
-    scale: tuple[float, float] = (0.5, 1.5)
-    radius: int = Field(10, ge=2)
-    num_workers: int = Field(0, ge=0)
-    seed: int = Field(0, ge=0)
+    epochs: int = Field(3, ge=1, description="passes over the training images")
+    batch_size: int = Field(16, ge=1, description="views per step (IRN: 32)")
+    lr: float = Field(0.1, gt=0, description="learning rate at the start; it falls as (1 - step/steps)^0.9")
+    momentum: float = Field(0.0, ge=0, lt=1, description="of SGD; IRN's released code has effectively none")
+    weight_decay: float = Field(1e-4, ge=0, description="of SGD")
+    crop: int = Field(512, ge=32, description="side of the square views in pixels")
+    scale: tuple[float, float] = Field((0.5, 1.5), description="range of the random resizing")
+    radius: int = Field(
+        10, ge=2, description="pairs nearer than this are learned from, in cells; the walk itself looks at radius 5"
+    )
+    num_workers: int = Field(0, ge=0, description="processes that read images; 0 reads in this one")
+    seed: int = Field(0, ge=0, description="of the head's weights, the order and the views")
 
 
 @dataclass(frozen=True)
