@@ -13,7 +13,7 @@ demo: $(VENV)/.ready      ## the whole job on the built-in sample set, in a few 
 	$(BIN)/ppl demo
 
 test: $(VENV)/.test       ## every test
-	$(BIN)/python -m pytest -q -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
 
 lint: $(VENV)/.dev        ## ruff: style and formatting
 	$(BIN)/ruff check .
