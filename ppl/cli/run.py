@@ -51,7 +51,7 @@ def demo(
     """The whole job on the built-in sample set, from scratch and without any download: a few minutes on two cores."""
     from ppl.pipeline import demo_recipe
 
-    say(f"the sample set is drawn into {out / 'data'}; then two small networks learn its tags from scratch")
+    say(f"the sample set is drawn into {out / 'creatures'}; then two small networks learn its tags from scratch")
     _finish(demo_recipe(out, seed), out, None, quiet)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def make_cams(recipe: Recipe, folder: RunFolder, split: str, images: TaggedImage
     with folder.finishing(step, images=len(images)):
         if todo:
             model = load_model(weights).to(torch_device(recipe.device))
-            _write_cams(model, todo, out, settings, progress)
+            _warn_of_empty_maps(_write_cams(model, todo, out, settings, progress), split)
     folder.record(weights={"file": weights.name, "sha256": digest})
     return len(todo)
 
@@ -89,12 +90,13 @@ def cam_folder(
     dataset, bad = screen(read_images(images, classes, labels), progress=progress)
     todo = [sample for sample in dataset if not (out / "cams" / f"{sample.stem}.npz").exists()]
     if todo:
-        _write_cams(model, todo, out / "cams", settings, progress)
+        _warn_of_empty_maps(_write_cams(model, todo, out / "cams", settings, progress), images.name)
     _write_masks(dataset, out / "cams", out / "masks", settings)
     return len(dataset), bad
 
 
-def _write_cams(model: PPLNet, samples: Sequence[Sample], out: Path, settings: CamRecipe, progress: bool) -> None:
+def _write_cams(model: PPLNet, samples: Sequence[Sample], out: Path, settings: CamRecipe, progress: bool) -> float:
+    """Write the maps; returns the share of them that are empty."""
     tags = [list(sample.labels) for sample in samples] if settings.labels == "tags" else None
     results = iter_generate(
         model,
@@ -105,8 +107,21 @@ def _write_cams(model: PPLNet, samples: Sequence[Sample], out: Path, settings: C
         batch_size=settings.batch_size,
         amp=settings.amp,
     )
+    maps = empty = 0
     for sample, result in zip(samples, tracked(results, "maps", len(samples), progress), strict=True):
         result.save(out / f"{sample.stem}.npz")
+        maps += len(result.classes)
+        empty += int((result.maps.amax(dim=(1, 2)) == 0).sum())
+    return empty / max(maps, 1)
+
+
+def _warn_of_empty_maps(share: float, where: str) -> None:
+    if share > 0.5:
+        warnings.warn(
+            f"{share:.0%} of the maps of {where} are empty: the classifier finds no evidence for these classes "
+            "anywhere, as one does that has hardly learnt them; train longer or look at its validation mAP",
+            stacklevel=2,
+        )
 
 
 def _write_masks(samples: Sequence[Sample], cams: Path, out: Path, settings: CamRecipe) -> None:

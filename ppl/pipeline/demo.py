@@ -17,13 +17,13 @@ def demo_recipe(out: Path, seed: int = 0) -> Recipe:
     The network is small and starts from random weights, so that nothing is downloaded. Settings are ours.
 
     Args:
-        out: the run folder; the images go to its sub-folder `data`.
+        out: the run folder; the images go to its sub-folder `creatures`.
         seed: of the images and of training.
 
     Returns:
         A recipe that trains the patch-learning classifier and, for comparison, the same network's plain CAM.
     """
-    root = make_creatures(out / "data", train=400, val=100, size=128, seed=seed)
+    root = make_creatures(out / "creatures", train=400, val=100, size=128, seed=seed)
     return check_recipe(
         {
             "data": {"root": str(root)},

@@ -23,4 +23,4 @@ def test_the_demo_needs_no_download_and_compares_with_the_plain_cam(
     assert (recipe.model.mode, recipe.compare) == ("progressive", ["baseline"])
     assert (recipe.train.seed, asked["seed"]) == (3, 3)
     assert recipe.train.size == (asked["size"], asked["size"])
-    assert recipe.data.root == tmp_path / "data"
+    assert recipe.data.root == tmp_path / "creatures"

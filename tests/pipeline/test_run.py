@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+import ppl
 from ppl.cam import CamResult
 from ppl.data import open_dataset
 from ppl.errors import PPLValueError
@@ -163,3 +164,20 @@ def test_affinities_are_learned_from_the_training_images_and_walked_on(
 def test_affinities_that_nothing_walks_on_are_refused(tiny_recipe: MakeRecipe, creatures: Path) -> None:
     with pytest.raises(PPLValueError, match="random_walk"):
         tiny_recipe(creatures, affinity={}, refine=["crf: irn"])
+
+
+def test_maps_that_are_empty_are_told(
+    tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tiny_recipe(creatures)
+    run_recipe(recipe, tmp_path, ("train",), progress=False)
+
+    def blind(path: Path) -> ppl.PPLNet:
+        model = ppl.load_model(path)
+        for classifier in model.fusion.parameters():
+            torch.nn.init.zeros_(classifier)
+        return model
+
+    monkeypatch.setattr("ppl.pipeline.cams.load_model", blind)
+    with pytest.warns(UserWarning, match="100% of the maps of val are empty"):
+        run_recipe(recipe, tmp_path, ("cam",), progress=False)
