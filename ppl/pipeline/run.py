@@ -75,9 +75,9 @@ def run_recipe(
     folder = RunFolder(out)
     splits = open_splits(recipe.data, training=_needs_training_images(recipe, steps), progress=progress)
     folder.path.mkdir(parents=True, exist_ok=True)
-    with atomic_write(folder.recipe, "w") as file:
-        file.write(dump_recipe(recipe))
-    _record_data(folder, recipe, splits)
+    if not folder.recipe.exists():
+        _write_recipe(folder, recipe)
+    _record_data(folder, recipe, splits, steps)
     result = RunResult(splits=tuple(splits.masked))
     modes = [*(mode for mode in recipe.compare if mode != recipe.model.mode), recipe.model.mode]
     if "train" in steps:
@@ -85,6 +85,7 @@ def run_recipe(
     for mode in modes:
         arm = folder if mode == recipe.model.mode else folder.comparison(mode)
         result.scores[mode] = _run_model(with_mode(recipe, mode), arm, splits, steps, progress, say, result.notes)
+    _write_recipe(folder, recipe)  # only now: settings that a step refused must not stay in the folder
     if "report" in steps:
         result.sheet, result.report = make_report(recipe, folder, splits, modes, result.notes)
     return result
@@ -129,11 +130,18 @@ def _needs_training_images(recipe: Recipe, steps: Sequence[str]) -> bool:
     return "train" in steps or ("refine" in steps and recipe.affinity is not None)
 
 
-def _record_data(folder: RunFolder, recipe: Recipe, splits: Splits) -> None:
+def _write_recipe(folder: RunFolder, recipe: Recipe) -> None:
+    with atomic_write(folder.recipe, "w") as file:
+        file.write(dump_recipe(recipe))
+
+
+def _record_data(folder: RunFolder, recipe: Recipe, splits: Splits, steps: Sequence[str]) -> None:
+    # without training its images are not looked at, and what was found there before still holds
+    known = {} if _needs_training_images(recipe, steps) else folder.read_manifest().get("data", {}).get("left_out", {})
     folder.record(
         data={
             "root": str(recipe.data.root.expanduser().resolve()),
             "images": {"train": len(splits.train)} | {name: len(images) for name, images in splits.masked.items()},
-            "left_out": {bad.stem: bad.reason for bad in splits.bad},
+            "left_out": known | {bad.stem: bad.reason for bad in splits.bad},
         }
     )

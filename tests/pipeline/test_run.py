@@ -181,3 +181,28 @@ def test_maps_that_are_empty_are_told(
     monkeypatch.setattr("ppl.pipeline.cams.load_model", blind)
     with pytest.warns(UserWarning, match="100% of the maps of val are empty"):
         run_recipe(recipe, tmp_path, ("cam",), progress=False)
+
+
+def test_refused_settings_do_not_stay_in_the_folder(tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(creatures)
+    run_recipe(recipe, tmp_path, ("train",), progress=False)
+    before = (tmp_path / "recipe.yaml").read_text()
+    other = tiny_recipe(creatures, train=recipe.train.model_dump() | {"lr": 0.5})
+    with pytest.raises(PPLValueError, match="lr"):
+        run_recipe(other, tmp_path, ("train",), progress=False)
+    assert (tmp_path / "recipe.yaml").read_text() == before
+
+
+def test_later_steps_keep_the_list_of_bad_training_images(
+    tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    root = tmp_path / "set"
+    shutil.copytree(creatures, root)
+    stem = (root / "train.txt").read_text().split()[0]
+    next((root / "images").glob(f"{stem}.*")).write_bytes(b"no picture")
+    with pytest.warns(UserWarning, match=stem):
+        run_recipe(tiny_recipe(root), tmp_path / "run", ("train", "cam"), progress=False)
+    run_recipe(tiny_recipe(root), tmp_path / "run", ("refine", "evaluate"), progress=False)
+    assert list(json.loads((tmp_path / "run" / "manifest.json").read_text())["data"]["left_out"]) == [stem]
