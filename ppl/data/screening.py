@@ -5,28 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from dataclasses import dataclass
 
 from joblib import Parallel, delayed
 
 from ppl.data.dataset import Sample, TaggedImages
 from ppl.errors import PPLError, PPLValueError
-from ppl.io import BadImageError, image_size, read_image
+from ppl.io import BadFile, BadImageError, image_size, read_image
 
 __all__ = ["BadFile", "screen"]
-
-
-@dataclass(frozen=True)
-class BadFile:
-    """An image that cannot be used, and why.
-
-    Attributes:
-        stem: its name in the data set.
-        reason: one line with the file.
-    """
-
-    stem: str
-    reason: str
 
 
 def screen(

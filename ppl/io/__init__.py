@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ppl.io.bad_file import BadFile
 from ppl.io.files import FileWriteError, atomic_folder, atomic_write
 from ppl.io.images import BadImageError, image_size, read_image, upright_rgb
 from ppl.io.listing import IMAGE_SUFFIXES, list_images
@@ -9,6 +10,7 @@ from ppl.io.masks import mask_image, palette, read_mask, write_mask
 
 __all__ = [
     "IMAGE_SUFFIXES",
+    "BadFile",
     "BadImageError",
     "FileWriteError",
     "atomic_folder",

@@ -19,26 +19,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from ppl.errors import MissingExtraError, PPLValueError
-from ppl.io import FileWriteError, atomic_write
+from ppl.io import BadFile, FileWriteError, atomic_write
 
 __all__ = ["BadFile", "FolderSummary", "guarded", "parallel_map", "progress_bar", "run_jobs"]
 
 T = TypeVar("T")
 
 _RECORD = "refine.json"
-
-
-@dataclass(frozen=True)
-class BadFile:
-    """An image that was left out, and why.
-
-    Args:
-        stem: its name.
-        reason: one line.
-    """
-
-    stem: str
-    reason: str
 
 
 @dataclass(frozen=True)
