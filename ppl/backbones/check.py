@@ -10,11 +10,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from ppl.backbones.cut import CutBackbone
 from ppl.backbones.families import family_of
 from ppl.backbones.identities import CutReport, check_gradient, check_place, check_values, lies_where_it_should
+from ppl.backbones.runner import Runner
+from ppl.backbones.stages import find_stage
 from ppl.backbones.state import make_dummy
-from ppl.backbones.trace import call_backbone, native_size, resolve_stages
+from ppl.backbones.trace import call_backbone, native_size, trace_model
 from ppl.errors import PPLError, PPLTypeError
 from ppl.layers.grid import Grid, as_grid
 
@@ -158,19 +159,22 @@ def check_model(
     shape = as_grid(grid)
     model.eval()
     try:
-        found = resolve_stages(model, stages, input_size)
-        wanted: Sequence[str | int] = range(len(found) - 1) if cuts is None else cuts
-        wanted = [cut for cut in wanted if not isinstance(cut, int) or not found[cut].refusal]
-        cutter = CutBackbone(model, wanted, stages=stages, input_size=input_size)
+        trace = trace_model(model, stages, input_size)
+        found = trace.stages
+        if cuts is None:
+            wanted = [index for index, stage in enumerate(found[:-1]) if not stage.refusal]
+        else:
+            wanted = [find_stage(found, cut) for cut in cuts]
     except PPLError as error:
         return BackboneReport(name, False, 0, (), str(error), grid=shape)
 
-    size = input_size or _size_to_try(cutter, shape)
+    runner = Runner(model, trace, wanted, padding="zeros", halo=0)
+    size = input_size or _size_to_try(runner, shape)
     try:
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             torch.manual_seed(0)
-            reports = _check_cuts(cutter, shape, size)
+            reports = _check_cuts(runner, shape, size)
     except (PPLError, RuntimeError, AssertionError) as error:
         return BackboneReport(name, False, 0, (), _line(error), grid=shape)
     refused = [CutReport(s.name, s.layout, s.reduction, s.refusal) for s in found[:-1] if s.refusal and cuts is None]
@@ -178,7 +182,7 @@ def check_model(
     reports = sorted([*reports, *refused], key=lambda report: order.index(report.stage))
     usable = tuple(report.stage for report in reports if not report.reason)
     reasons = dict.fromkeys(f"after {report.stage}: {report.reason}" for report in reports if report.reason)
-    notes = _notes(cutter)
+    notes = _notes(runner)
     tier = 0 if not usable else 3 if reasons else 2 if notes else 1
     return BackboneReport(
         name=name,
@@ -188,63 +192,60 @@ def check_model(
         reason="; ".join(reasons),
         notes=notes,
         stages=tuple(reports),
-        num_features=cutter.num_features,
-        stride=cutter.stride,
+        num_features=trace.final.channels,
+        stride=trace.final.reduction,
         input_size=size,
         grid=shape,
     )
 
 
-def _size_to_try(cutter: CutBackbone, grid: tuple[int, int]) -> tuple[int, int]:
+def _size_to_try(runner: Runner, grid: tuple[int, int]) -> tuple[int, int]:
     """Small where any size will do: at least two cells of the final map in each patch."""
-    native = native_size(cutter.model)
-    if cutter._family.window is not None:
+    native = native_size(runner.model)
+    if runner.family.window is not None:
         return grid[0] * native[0], grid[1] * native[1]
-    if cutter._trace.fixed is not None:
-        return cutter._trace.fixed
-    if max(cutter._trace.dummy) > 32:  # convolutions without padding need room
+    if runner.trace.fixed is not None:
+        return runner.trace.fixed
+    if max(runner.trace.dummy) > 32:  # convolutions without padding need room
         return native
-    height, width = (min(native[axis], max(128, 2 * grid[axis] * cutter.stride)) for axis in (0, 1))
+    height, width = (min(native[axis], max(128, 2 * grid[axis] * runner.trace.final.reduction)) for axis in (0, 1))
     return height, width
 
 
-def _notes(cutter: CutBackbone) -> tuple[str, ...]:
-    family = family_of(cutter.model)
+def _notes(runner: Runner) -> tuple[str, ...]:
+    family = runner.family
     notes = []
     if family.window is not None:
-        notes.append(f"patches must be multiples of its windows ({family.window(cutter.model)} cells)")
-    elif cutter._trace.fixed is not None:
+        notes.append(f"patches must be multiples of its windows ({family.window(runner.model)} cells)")
+    elif runner.trace.fixed is not None:
         notes.append("fixed image size")
     if not family.replays:
         notes.append("no gradient checkpointing")
     return tuple(notes)
 
 
-def _check_cuts(cutter: CutBackbone, grid: tuple[int, int], size: tuple[int, int]) -> list[CutReport]:
-    x = torch.randn_like(make_dummy(cutter.model, size, 2))
+def _check_cuts(runner: Runner, grid: tuple[int, int], size: tuple[int, int]) -> list[CutReport]:
+    x = torch.randn_like(make_dummy(runner.model, size, 2))
     corner = x.clone()  # the upper right quarter of the first image differs
     corner[:1, :, : size[0] // 2, size[1] // 2 :] = torch.randn_like(corner[:1, :, : size[0] // 2, size[1] // 2 :])
     with torch.no_grad():
-        final, features = cutter.forward_features(x, range(len(cutter.cuts)))
-        other, moved = cutter.forward_features(corner, range(len(cutter.cuts)))
-        placed = cutter._trace.final.layout == "NCHW" or lies_where_it_should(other[:1] - final[:1])
+        final, features = runner.features(x, range(len(runner.cuts)))
+        other, moved = runner.features(corner, range(len(runner.cuts)))
+        placed = runner.trace.final.layout == "NCHW" or lies_where_it_should(other[:1] - final[:1])
         misplaced = "" if placed else "the final map does not lie over the image"
-    deciding = {
-        0,
-        len(cutter.cuts) // 2,
-        len(cutter.cuts) - 1,
-    }  # gradients are costly: not at each of many alike stages
+    # gradients are costly: not at each of many alike stages
+    deciding = {0, len(runner.cuts) // 2, len(runner.cuts) - 1}
     reports = []
-    for index, stage in enumerate(cutter.cuts):
+    for index, stage in enumerate(runner.cuts):
         report = CutReport(stage.name, stage.layout, stage.reduction)
         try:
             with torch.no_grad():
-                report = check_values(cutter, index, features[index], final, grid, report)
+                report = check_values(runner, index, features[index], final, grid, report)
                 if not report.reason:
-                    reason = misplaced or check_place(cutter, index, features[index], moved[index], final)
+                    reason = misplaced or check_place(runner, index, features[index], moved[index], final)
                     report = replace(report, reason=reason)
             if not report.reason and index in deciding:
-                report = replace(report, reason=check_gradient(cutter, index, x[:1], grid))
+                report = replace(report, reason=check_gradient(runner, index, x[:1], grid))
         except Exception as error:  # any: a report says what fails
             report = replace(report, reason=_line(error))
         reports.append(report)

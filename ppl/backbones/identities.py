@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ppl.backbones.errors import UnsupportedBackboneError
 from ppl.backbones.families import Place
+from ppl.backbones.runner import Runner
 from ppl.backbones.state import make_dummy, untouched
 from ppl.backbones.trace import tensors_of
-
-if TYPE_CHECKING:
-    from ppl.backbones.cut import CutBackbone
 
 __all__ = ["CutReport", "check_gradient", "check_place", "check_values", "lies_where_it_should", "verify"]
 
@@ -43,31 +41,31 @@ class CutReport:
     patch_error: float = float("nan")
 
 
-def verify(cutter: CutBackbone) -> None:
+def verify(runner: Runner) -> None:
     """Raise UnsupportedBackboneError unless resuming and patches are right at every cut, on a small random image.
 
     For models of no family that is known to work; what `check_backbone` tries beyond this takes longer.
     """
-    size = cutter._trace.probe
-    with untouched(cutter.model), torch.autocast("cpu", enabled=False):
-        x = make_dummy(cutter.model, size, 2)
+    size = runner.trace.probe
+    with untouched(runner.model), torch.autocast("cpu", enabled=False):
+        x = make_dummy(runner.model, size, 2)
         x = torch.linspace(-2, 2, x.numel(), dtype=torch.float64).sin().to(x).reshape(x.shape) + torch.rand_like(x)
-        final, features = cutter.forward_features(x, range(len(cutter.cuts)))
-        for index, stage in enumerate(cutter.cuts):
+        final, features = runner.features(x, range(len(runner.cuts)))
+        for index, stage in enumerate(runner.cuts):
             report = CutReport(stage.name, stage.layout, stage.reduction)
             try:
-                report = check_values(cutter, index, features[index], final, (1, 2), report, alive=False)
+                report = check_values(runner, index, features[index], final, (1, 2), report, alive=False)
             except Exception as error:  # any: layers say "not this size" in many ways
                 report = replace(report, reason=f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}")
             if report.reason:
                 raise UnsupportedBackboneError(
-                    f"{type(cutter.model).__name__} cannot be cut after {stage.name!r}: {report.reason}; "
+                    f"{type(runner.model).__name__} cannot be cut after {stage.name!r}: {report.reason}; "
                     "choose a stage that everything after it depends on alone"
                 )
 
 
 def check_values(
-    cutter: CutBackbone,
+    runner: Runner,
     index: int,
     features: Any,
     final: Tensor,
@@ -81,44 +79,44 @@ def check_values(
     With `alive`, a change of a patch must also show in its part of the map.
     """
     size = (int(final.shape[-2]), int(final.shape[-1]))
-    resumed = cutter.resume(index, features, size)
+    resumed = runner.resume(index, features, size)
     if resumed.shape != final.shape:
         return replace(report, reason=f"resuming gives {tuple(resumed.shape)} instead of {tuple(final.shape)}")
     report = replace(report, resume_error=_difference(resumed, final))
     if not report.resume_error <= _TOLERANCE:
         return replace(report, reason=f"resuming is not the plain forward (difference {report.resume_error:.1e})")
 
-    patches, place = cutter._destruct(index, features, grid, size)
-    whole = _rows(cutter, index, patches, place)
-    merged = cutter._merge(whole, place, size)
+    patches, place = runner.destruct(index, features, grid, size)
+    whole = runner.run_patches(index, patches, place)
+    merged = runner.merge(whole, place, size)
     if merged.shape != final.shape:
         return replace(report, reason=f"patches merge to {tuple(merged.shape)} instead of {tuple(final.shape)}")
     # one image without the other
     first, single = _take(patches, 2, 0), replace(place, images=1)
-    rows = _rows(cutter, index, first, single)
+    rows = runner.run_patches(index, first, single)
     errors = [_difference(rows, whole.chunk(2)[0])]
     if place.patches > 1:  # the first patch changed: the others must not notice
-        changed = _rows(cutter, index, _change_first(first, place.patches), single)
+        changed = runner.run_patches(index, _change_first(first, place.patches), single)
         errors.append(_difference(changed[1:], rows[1:]))
         if alive and _difference(changed[:1], rows[:1]) <= _TOLERANCE:
             return replace(report, reason="a change of a patch does not change its part of the map")
-    if cutter._family.positions is None:  # one patch without any other
+    if runner.family.positions is None:  # one patch without any other
         last = 2 * place.patches - 1
         alone = replace(place, images=1, grid=(1, 1), whole=place.cells)
-        errors.append(_difference(_rows(cutter, index, _take(patches, last + 1, last), alone), whole[-1:]))
+        errors.append(_difference(runner.run_patches(index, _take(patches, last + 1, last), alone), whole[-1:]))
     report = replace(report, patch_error=max(errors))
     if not report.patch_error <= _TOLERANCE:
         return replace(report, reason=f"patches are not independent of each other ({report.patch_error:.1e})")
     return report
 
 
-def check_place(cutter: CutBackbone, index: int, features: Any, moved: Any, final: Tensor) -> str:
+def check_place(runner: Runner, index: int, features: Any, moved: Any, final: Tensor) -> str:
     """A change in the upper right quarter of the image must change the upper right patch most."""
     size = (int(final.shape[-2]), int(final.shape[-1]))
-    if min(size) < 2 or cutter.cuts[index].layout == "NCHW":  # a map cannot lie but as it does
+    if min(size) < 2 or runner.cuts[index].layout == "NCHW":  # a map cannot lie but as it does
         return ""
-    before, place = cutter._destruct(index, features, 2, size)
-    after, _ = cutter._destruct(index, moved, 2, size)
+    before, place = runner.destruct(index, features, 2, size)
+    after, _ = runner.destruct(index, moved, 2, size)
     changes = []
     for one, other in zip(tensors_of(before), tensors_of(after), strict=True):
         rows = (other - one).chunk(2)[0].chunk(place.patches)
@@ -135,15 +133,17 @@ def _filled(place: Place) -> Tensor:
     return (sides[0][:, None] * sides[1]).flatten()
 
 
-def check_gradient(cutter: CutBackbone, index: int, x: Tensor, grid: tuple[int, int]) -> str:
+def check_gradient(runner: Runner, index: int, x: Tensor, grid: tuple[int, int]) -> str:
     """Gradient reaches the parameters before the cut, and a detached branch sends them none."""
-    stem = [p for module in cutter._prefixes[index] for p in module.parameters(recurse=False) if p.requires_grad]
+    stem = [p for module in runner.prefixes[index] for p in module.parameters(recurse=False) if p.requires_grad]
     if not stem:
         return ""
     for detached in (False, True):
-        final, features = cutter.forward_features(x, [index])
+        final, features = runner.features(x, [index])
         raw = _map(features[index], Tensor.detach) if detached else features[index]
-        merged = cutter.patched(index, raw, grid, (int(final.shape[-2]), int(final.shape[-1])))
+        size = (int(final.shape[-2]), int(final.shape[-1]))
+        patches, place = runner.destruct(index, raw, grid, size)
+        merged = runner.merge(runner.run_patches(index, patches, place), place, size)
         if merged.requires_grad:
             loss = (merged * torch.randn_like(merged)).sum()
             gradients = torch.autograd.grad(loss, stem, allow_unused=True)
@@ -153,11 +153,6 @@ def check_gradient(cutter: CutBackbone, index: int, x: Tensor, grid: tuple[int, 
         if reaches == detached:
             return "a detached branch sends gradient to the stem" if detached else "no gradient reaches the stem"
     return ""
-
-
-def _rows(cutter: CutBackbone, index: int, patches: Any, place: Place) -> Tensor:
-    tokens = (place.cells[0] // place.stride, place.cells[1] // place.stride)
-    return cutter._final_map(cutter._resume(index, patches, place, cutter.padding), tokens)
 
 
 def _take(patches: Any, parts: int, part: int) -> Any:

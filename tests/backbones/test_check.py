@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import timm
 
-from ppl.backbones import check_backbone, support_table, variants
+from ppl.backbones import CutBackbone, UnsupportedBackboneError, check_backbone, support_table, variants
 from ppl.backbones.check import check_model
 from ppl.errors import PPLTypeError
 
@@ -32,7 +32,9 @@ def test_stored_swin_masks_are_found_by_running_patches_alone() -> None:
         if hasattr(module, "strict_img_size"):
             module.strict_img_size = False
     report = check_model("stored", stored, input_size=(128, 128))
-    assert not report.supported and "cannot be cut after 'layers.0'" in report.reason
+    assert not report.supported and report.reason.startswith("after layers.0: ")
+    with pytest.raises(UnsupportedBackboneError, match=r"cannot be cut after 'layers\.0'"):
+        CutBackbone(stored, ["layers.0"], input_size=(128, 128))
 
 
 def test_the_report_reads_as_a_table_and_names_its_conditions() -> None:

@@ -64,9 +64,9 @@ def test_a_skip_across_the_cut_is_no_silent_error() -> None:
         CutBackbone(model, ["second"], stages=stages)
     assert not model.second._forward_hooks
     CutBackbone(Skip(), ["first"], stages=stages)
-    report = check_backbone(Skip(), stages=stages, cuts=["first"], input_size=(32, 32))
-    assert report.supported
-    assert not check_backbone(Skip(), stages=stages, input_size=(32, 32)).supported
+    report = check_backbone(Skip(), stages=stages, input_size=(32, 32))
+    assert report.tier == 3 and report.cuts == ("first",)
+    assert "after second: resuming is not the plain forward" in report.reason
 
 
 def test_a_layer_that_mixes_the_batch_is_found() -> None:

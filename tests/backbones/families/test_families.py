@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -98,6 +99,16 @@ def test_every_identity_holds_at_the_default_cuts(name: str) -> None:
     assert all(cut.resume_error == 0.0 for cut in report.stages)
 
 
+@pytest.mark.parametrize("make", [twins, maxvit])
+def test_cutters_of_special_families_are_pickled(make: Callable[[], nn.Module]) -> None:
+    cutter = CutBackbone(make().eval(), [0])
+    twin = pickle.loads(pickle.dumps(cutter))
+    with torch.no_grad():
+        final, features = cutter.forward_features(torch.randn(1, 3, 128, 128), [0])
+        size = final.shape[-2:]
+        assert torch.equal(twin.patched(0, features[0], 2, size), cutter.patched(0, features[0], 2, size))
+
+
 @pytest.mark.parametrize("version", ["", "_v2", "_v2_cr"])
 def test_swin_gives_the_same_map_as_before_it_was_cut(version: str) -> None:
     torch.manual_seed(0)
@@ -126,7 +137,7 @@ def test_prefix_tokens_go_with_every_patch() -> None:
     assert cutter.cuts[0].layout == "NLC" and cutter.cuts[0].prefix_tokens == 1
     with torch.no_grad():
         final, features = cutter.forward_features(torch.randn(2, 3, 160, 160), [0])
-        patches, place = cutter._destruct(0, features[0], 2, (10, 10))
+        patches, place = cutter._runner.destruct(0, features[0], 2, (10, 10))
         assert patches.shape == (8, 26, 64) and place.cells == (5, 5)
         assert torch.equal(patches[:, 0], features[0][:, 0].repeat_interleave(4, dim=0))
         cells = features[0][:, 1:].reshape(2, 10, 10, 64)
