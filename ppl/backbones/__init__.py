@@ -6,6 +6,7 @@ from ppl.backbones.check import BackboneReport, check_backbone
 from ppl.backbones.cut import CutBackbone, refuse_data_parallel
 from ppl.backbones.data_config import data_config
 from ppl.backbones.errors import UnsupportedBackboneError
+from ppl.backbones.freeze import freeze_stages
 from ppl.backbones.identities import CutReport
 from ppl.backbones.stages import Stage, default_cuts
 from ppl.backbones.table import support_table
@@ -21,6 +22,7 @@ __all__ = [
     "check_backbone",
     "data_config",
     "default_cuts",
+    "freeze_stages",
     "refuse_data_parallel",
     "resolve_stages",
     "support_table",

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
+from ppl.backbones import freeze_stages
 from ppl.data import TaggedImages
 from ppl.errors import PPLValueError
 from ppl.models import PPLNet
@@ -110,6 +111,8 @@ def assemble(
 
     model.classes = train.classes
     batch_norm = choose_batch_norm(model, config.batch_norm)
+    if config.freeze is not None:
+        freeze_stages(model.backbone, config.freeze, model.config["stages"])
     if config.freeze_bn_affine and batch_norm == "frozen":
         freeze_batch_norm_affine(model)
     if config.grad_checkpointing:

@@ -46,6 +46,8 @@ def choose_batch_norm(model: nn.Module, policy: Literal["auto", "frozen", "live"
 def set_train_mode(model: nn.Module, policy: Policy) -> None:
     """`model.train()`, with BatchNorm layers in eval mode if they are frozen.
 
+    A BatchNorm whose scale is taken out of training stays in eval mode under either policy, as those of frozen stages.
+
     Example:
         >>> model = nn.Sequential(nn.BatchNorm2d(4), nn.Dropout())
         >>> set_train_mode(model, "frozen")
@@ -53,8 +55,8 @@ def set_train_mode(model: nn.Module, policy: Policy) -> None:
         [False, True]
     """
     model.train()
-    if policy == "frozen":
-        for norm in _batch_norms(model):
+    for norm in _batch_norms(model):
+        if policy == "frozen" or (norm.weight is not None and not norm.weight.requires_grad):
             norm.eval()
 
 

@@ -79,6 +79,9 @@ class TrainConfig(BaseModel):
     batch_norm: Literal["auto", "frozen", "live"] = Field(
         "auto", description="frozen: statistics stay; live: they follow; auto: frozen if they have been learnt before"
     )
+    freeze: str | int | None = Field(
+        None, description="stage up to which, itself included, the backbone keeps its first weights; null: all learns"
+    )
     freeze_bn_affine: bool = Field(False, description="also keep scale and bias of frozen BatchNorm layers")
     ema_decay: float | None = Field(
         None, gt=0, lt=1, description="keep a moving average of the weights, and validate and ship that; null: none"

@@ -321,3 +321,23 @@ def test_each_epoch_goes_to_tensorboard_if_asked(colours, make_model, make_confi
     summary = fit(make_model(), colours, None, make_config(tensorboard=True), tmp_path)
     assert [(name, step) for name, _, step in written if name == "loss"] == [("loss", 0), ("loss", 1)]
     assert next(value for name, value, _ in written if name == "loss") == summary.history[0]["loss"]
+
+
+@pytest.mark.parametrize("mode", ["baseline", "progressive", "explicit"])
+def test_frozen_stages_keep_weights_and_statistics(mode, colours, make_model, make_config, tmp_path):
+    model = make_model(mode)
+    before = {name: value.clone() for name, value in model.backbone.state_dict().items()}
+    fit(model, colours, None, make_config(freeze="layer2", batch_norm="live"), tmp_path)
+    same = {name for name, value in model.backbone.state_dict().items() if torch.equal(value, before[name])}
+    shallow = {name for name in before if name.split(".")[0] in ("conv1", "bn1", "layer1", "layer2")}
+    assert shallow <= same
+    assert {name for name in before if "running_mean" in name} - same == {
+        name for name in before if "running_mean" in name and name.startswith(("layer3", "layer4"))
+    }
+    assert not any(name.endswith("conv1.weight") and "layer4" in name for name in same)
+
+
+def test_freezing_a_stage_that_is_not_there_is_refused_before_training(colours, make_model, make_config, tmp_path):
+    with pytest.raises(PPLValueError, match=r"no stage 'layer9'.*'layer2'"):
+        fit(make_model(), colours, None, make_config(freeze="layer9"), tmp_path)
+    assert not list(tmp_path.iterdir())
