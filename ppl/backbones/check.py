@@ -5,17 +5,27 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
 from ppl.backbones.families import family_of
-from ppl.backbones.identities import CutReport, check_gradient, check_place, check_values, lies_where_it_should
+from ppl.backbones.identities import (
+    CutReport,
+    check_gradient,
+    check_place,
+    check_values,
+    faults,
+    in_double,
+    lies_where_it_should,
+)
 from ppl.backbones.runner import Runner
 from ppl.backbones.stages import find_stage
 from ppl.backbones.state import make_dummy
 from ppl.backbones.trace import call_backbone, native_size, trace_model
+from ppl.backbones.variants import is_known
 from ppl.errors import PPLError, PPLTypeError
 from ppl.layers.grid import Grid, as_grid
 
@@ -174,12 +184,18 @@ def check_model(
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             torch.manual_seed(0)
+            refused = {} if is_known(model) else faults(runner)  # what construction would say
             reports = _check_cuts(runner, shape, size)
+            if any(report.reason for report in reports):
+                with suppress(Exception):  # some models cannot compute in double precision
+                    exact = _check_cuts(in_double(runner), shape, size)
+                    reports = [one if other.reason else other for one, other in zip(reports, exact, strict=True)]
+            reports = [replace(report, reason=report.reason or refused.get(report.stage, "")) for report in reports]
     except (PPLError, RuntimeError, AssertionError) as error:
         return BackboneReport(name, False, 0, (), _line(error), grid=shape)
-    refused = [CutReport(s.name, s.layout, s.reduction, s.refusal) for s in found[:-1] if s.refusal and cuts is None]
+    shut = [CutReport(s.name, s.layout, s.reduction, s.refusal) for s in found[:-1] if s.refusal and cuts is None]
     order = [stage.name for stage in found]
-    reports = sorted([*reports, *refused], key=lambda report: order.index(report.stage))
+    reports = sorted([*reports, *shut], key=lambda report: order.index(report.stage))
     usable = tuple(report.stage for report in reports if not report.reason)
     reasons = dict.fromkeys(f"after {report.stage}: {report.reason}" for report in reports if report.reason)
     notes = _notes(runner)

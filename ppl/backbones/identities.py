@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +17,16 @@ from ppl.backbones.runner import Runner
 from ppl.backbones.state import make_dummy, untouched
 from ppl.backbones.trace import tensors_of
 
-__all__ = ["CutReport", "check_gradient", "check_place", "check_values", "lies_where_it_should", "verify"]
+__all__ = [
+    "CutReport",
+    "check_gradient",
+    "check_place",
+    "check_values",
+    "faults",
+    "in_double",
+    "lies_where_it_should",
+    "verify",
+]
 
 _TOLERANCE = 1e-4
 
@@ -42,26 +53,52 @@ class CutReport:
 
 
 def verify(runner: Runner) -> None:
-    """Raise UnsupportedBackboneError unless resuming and patches are right at every cut, on a small random image.
+    """Raise UnsupportedBackboneError unless resuming and patches are right at every cut."""
+    for stage, reason in faults(runner).items():
+        raise UnsupportedBackboneError(
+            f"{type(runner.model).__name__} cannot be cut after {stage!r}: {reason}; "
+            "choose a stage that everything after it depends on alone"
+        )
+
+
+def faults(runner: Runner) -> dict[str, str]:
+    """Per stage after which an identity fails on a small random image, how it does.
 
     For models of no family that is known to work; what `check_backbone` tries beyond this takes longer.
     """
-    size = runner.trace.probe
     with untouched(runner.model), torch.autocast("cpu", enabled=False):
-        x = make_dummy(runner.model, size, 2)
-        x = torch.linspace(-2, 2, x.numel(), dtype=torch.float64).sin().to(x).reshape(x.shape) + torch.rand_like(x)
-        final, features = runner.features(x, range(len(runner.cuts)))
-        for index, stage in enumerate(runner.cuts):
-            report = CutReport(stage.name, stage.layout, stage.reduction)
-            try:
-                report = check_values(runner, index, features[index], final, (1, 2), report, alive=False)
-            except Exception as error:  # any: layers say "not this size" in many ways
-                report = replace(report, reason=f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}")
-            if report.reason:
-                raise UnsupportedBackboneError(
-                    f"{type(runner.model).__name__} cannot be cut after {stage.name!r}: {report.reason}; "
-                    "choose a stage that everything after it depends on alone"
-                )
+        found = _faults(runner)
+        if found:
+            with suppress(Exception):  # some models cannot compute in double precision
+                exact = _faults(in_double(runner))
+                found = {stage: reason for stage, reason in found.items() if stage in exact}
+    return found
+
+
+def in_double(runner: Runner) -> Runner:
+    """A copy in double precision, to tell a fault from rounding, which grows through deep nets of random weights."""
+    twin = copy.deepcopy(runner)
+    twin.model.double()
+    return twin
+
+
+def _faults(runner: Runner) -> dict[str, str]:
+    x = make_dummy(runner.model, runner.trace.probe, 2)
+    x = torch.linspace(-2, 2, x.numel(), dtype=torch.float64).sin().to(x).reshape(x.shape) + torch.rand_like(x)
+    final, features = runner.features(x, range(len(runner.cuts)))
+    found = {}
+    for index, stage in enumerate(runner.cuts):
+        report = CutReport(stage.name, stage.layout, stage.reduction)
+        try:
+            report = check_values(runner, index, features[index], final, (1, 2), report, alive=False)
+            again, _ = runner.features(x, [])
+            if not report.reason and not _difference(again, final) <= _TOLERANCE:
+                report = replace(report, reason="the model keeps something of the dummy image and then differs")
+        except Exception as error:  # any: layers say "not this size" in many ways
+            report = replace(report, reason=f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}")
+        if report.reason:
+            found[stage.name] = report.reason
+    return found
 
 
 def check_values(

@@ -26,7 +26,7 @@ def eval_mode(modules: Iterable[nn.Module]) -> Iterator[None]:
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """A dry run: eval mode, no gradients; mode, random state and BatchNorm statistics stay as they were."""
+    """A dry run: eval mode, no gradients; mode, random state, statistics and all attributes stay as they were."""
     devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
     # tensors of inference mode have no version counter, which tells of writes in place
     with (
@@ -34,8 +34,23 @@ def untouched(model: nn.Module) -> Iterator[None]:
         eval_mode(model.modules()),
         torch.inference_mode(False),
         torch.no_grad(),
+        _attributes_kept(model),
     ):
         yield
+
+
+@contextmanager
+def _attributes_kept(model: nn.Module) -> Iterator[None]:
+    """Some models keep what they made of an image's size: masks, positions, even the size of their windows."""
+    before = [(module, dict(vars(module)), dict(module._buffers)) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, attributes, buffers in before:
+            vars(module).clear()
+            vars(module).update(attributes)
+            module._buffers.clear()
+            module._buffers.update(buffers)
 
 
 def make_dummy(model: nn.Module, size: tuple[int, int], batch: int = 1) -> Tensor:
@@ -43,5 +58,5 @@ def make_dummy(model: nn.Module, size: tuple[int, int], batch: int = 1) -> Tenso
     parameter = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
     first = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), 3)
     # some stems fold pixels or frequencies into channels before their first convolution
-    channels = first if first <= 16 else 3
+    channels = getattr(model, "in_chans", first if first <= 16 else 3)
     return torch.zeros(batch, channels, *size, dtype=parameter.dtype, device=parameter.device)

@@ -33,7 +33,7 @@ class Trace:
         stages: its stages, in the order in which they run.
         prefixes: per stage, dotted names of the modules that have done their work when the stage ends.
         overwritten: names of the stages whose output a later layer writes into.
-        wrapped: names of the stages that return a tuple of tokens and of what is no feature (their grid's size, say).
+        wrapped: names of the stages that return a tuple of their feature and of what is none (the grid's size, say).
         final: the map that comes out at the end, as a stage.
         has_map: `forward_features` returns that map; otherwise it is what the last stage returns.
         dummy: size of the smallest image that the model accepts.
@@ -107,9 +107,8 @@ def trace_model(
     leaves = {last_leaf(model, name): name for name in names}
     native = input_size or native_size(model)
     probes = [native] if input_size else [*_PROBES, native]
-    with untouched(model):
-        size, record = _first_that_runs(model, probes, list(leaves))
-        dummy, _ = _first_that_runs(model, [*_DUMMIES, size], [])
+    size, record = _first_that_runs(model, probes, list(leaves))
+    dummy, _ = _first_that_runs(model, [*_DUMMIES, size], [])
 
     order = []
     for leaf, name in leaves.items():
@@ -186,11 +185,13 @@ def native_size(model: nn.Module) -> tuple[int, int]:
 
 
 def is_wrapped(output: Any, family: Family) -> bool:
-    """Whether a stage returns a tuple of which only the first member, tokens, is its feature."""
+    """Whether a stage returns a tuple of which only the first member, tokens or a map, is its feature."""
     if not isinstance(output, (list, tuple)) or not output or family.cut is not None:
         return False
-    maps = any(isinstance(member, Tensor) and member.ndim == 4 for member in output)
-    return isinstance(output[0], Tensor) and output[0].ndim == 3 and not maps
+    first = output[0]
+    if not isinstance(first, Tensor):
+        return False
+    return first.ndim == 3 or (first.ndim == 4 and not all(isinstance(member, Tensor) for member in output))
 
 
 class _Record:
@@ -242,7 +243,8 @@ def _first_that_runs(
     for size in sizes:
         record = _Record(model, leaves)
         try:
-            record.result = call_backbone(model, make_dummy(model, size))
+            with untouched(model):  # a size too small for a model may leave something behind
+                record.result = call_backbone(model, make_dummy(model, size))
         except Exception as error:  # any: models say "not this size" in many ways
             reason = error
         else:

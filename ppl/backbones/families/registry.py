@@ -18,6 +18,7 @@ from ppl.backbones.families.sizes import (
     dynamic_windows,
     free_patch_embeds,
     measured_patch_embeds,
+    proportional_fusion,
 )
 
 __all__ = ["family_of"]
@@ -162,6 +163,7 @@ _FAMILIES = {
     "hrnet": Family(repair=_hrnet_stages),
     "levit": Family(positions=cropped_biases, replays=False),
     "mlp_mixer": Family(refuse=_MIXER),
+    "mobilenetv5": Family(prepare=proportional_fusion),
     "mvitv2": Family(repair=_last_of("stages.{}.blocks"), positions=cropped_tables, replays=False, sized_dummy=True),
     "nasnet": Family(only=_first_cell),
     "nest": Family(

@@ -6,7 +6,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
-__all__ = ["any_image_size", "dynamic_windows", "free_patch_embeds", "measured_patch_embeds"]
+from ppl.backbones.data_config import data_config
+
+__all__ = [
+    "any_image_size",
+    "dynamic_windows",
+    "free_patch_embeds",
+    "measured_patch_embeds",
+    "proportional_fusion",
+]
 
 
 def any_image_size(model: nn.Module) -> None:
@@ -69,3 +77,26 @@ def measured_patch_embeds(model: nn.Module) -> None:
         hooked = any(isinstance(hook, MeasureGrid) for hook in module._forward_pre_hooks.values())
         if hasattr(module, "strict_img_size") and not hooked:
             module.register_forward_pre_hook(MeasureGrid())
+
+
+class ScaleFusion:
+    """Hook that lets MobileNetV5's fusion of scales return a map so many times coarser than its finest input."""
+
+    def __init__(self, factor: int) -> None:
+        self.factor = factor
+
+    def __call__(self, module: Any, args: tuple[list[Tensor]]) -> None:
+        """Measure the input."""
+        height, width = args[0][0].shape[-2:]
+        module.output_resolution = (-(-height // self.factor), -(-width // self.factor))
+
+
+def proportional_fusion(model: nn.Module) -> None:
+    """MobileNetV5 resizes every final map to one size; let the size follow the image's, as at the model's own size."""
+    fusion: Any = getattr(model, "msfa", None)
+    if fusion is None or any(isinstance(hook, ScaleFusion) for hook in fusion._forward_pre_hooks.values()):
+        return
+    target: Any = model
+    finest = target.feature_info[target.msfa_indices[0]]["reduction"]
+    native = data_config(model)["input_size"][1]
+    fusion.register_forward_pre_hook(ScaleFusion(max(1, native // (finest * fusion.output_resolution[0]))))

@@ -240,3 +240,27 @@ def test_other_image_sizes_are_refused_by_name_where_a_model_takes_one_alone() -
     windows.check_input_size(128, 128)
     with pytest.raises(UnsupportedBackboneError, match="does not take 68x68"):
         windows.check_input_size(68, 68)
+
+
+def test_mobilenetv5_fuses_a_patch_at_the_patchs_size_and_keeps_its_own_result() -> None:
+    from timm.models.mobilenetv5 import MobileNetV5
+
+    def make() -> nn.Module:
+        torch.manual_seed(0)
+        blocks = [["ds_r1_k3_s2_e1_c8"], ["ir_r1_k3_s2_e2_c8"], ["ir_r1_k3_s2_e2_c16"], ["ir_r1_k3_s2_e2_c16"]]
+        from timm.models._efficientnet_builder import decode_arch_def
+
+        return MobileNetV5(  # type: ignore[no-any-return]
+            decode_arch_def(blocks), num_classes=0, stem_size=8, num_features=32, msfa_output_resolution=14
+        ).eval()
+
+    x = torch.randn(1, 3, 224, 224)
+    with torch.no_grad():
+        expected = make().forward_features(x)  # type: ignore[operator]
+        cutter = CutBackbone(make(), [1])
+        assert cutter.stride == 16
+        assert torch.equal(cutter.forward_features(x)[0], expected)
+        for size in ((64, 96), (100, 180)):  # the last map of 16 pixels a cell, whatever the image
+            final, features = cutter.forward_features(torch.randn(1, 3, *size), [0])
+            assert final.shape[-2:] == (-(-size[0] // 16), -(-size[1] // 16))
+            assert cutter.patched(0, features[0], 2, final.shape[-2:]).shape == final.shape
