@@ -19,7 +19,7 @@ from ppl.io import atomic_write
 
 __all__ = ["RunFolder", "fingerprint", "sha256"]
 
-_PACKAGES = ("ppl-wsss", "torch", "timm", "numpy", "scikit-image", "numba", "pydensecrf2")
+_PACKAGES = ("ppl-wsss", "torch", "timm", "numpy", "scikit-image", "llvmlite", "pydensecrf2")
 
 
 @dataclass(frozen=True)

@@ -19,13 +19,13 @@ import torch.nn.functional as F
 from pydantic import AfterValidator, Field
 
 from ppl.errors import PPLTypeError, nearest
+from ppl.refine.adaptive import pixel_adaptive
 from ppl.refine.arrays import as_image, as_tensor, like
 from ppl.refine.crf import PRESETS, crf, crf_backend, crf_from_labels
 from ppl.refine.guided import guided_filter
 from ppl.refine.parameters import check_parameters
-from ppl.refine.pixel_adaptive import pixel_adaptive
-from ppl.refine.random_walk import random_walk
-from ppl.refine.superpixels import superpixels
+from ppl.refine.segments import superpixels
+from ppl.refine.walk import random_walk
 
 __all__ = ["REFINERS", "Refiner", "crf_step", "random_walk_step"]
 

@@ -26,7 +26,7 @@ def crf_backend(backend: str = "auto", device: Any = "cpu") -> str:
         device: where the probabilities live: `"cpu"`, `"cuda:0"`, a `torch.device`.
 
     Returns:
-        `"native"` (Numba, CPU), `"torch"` (any device) or `"pydensecrf"`. `"auto"` means torch for tensors that
+        `"native"` (compiled, CPU), `"torch"` (any device) or `"pydensecrf"`. `"auto"` means torch for tensors that
         live on an accelerator and native otherwise.
 
     Raises:

@@ -46,8 +46,8 @@ def crf(
 
     Only labels that are present enter: a label whose probability nowhere exceeds 1e-5 comes back as zeros. The native
     engine takes about 80 + 20 L bytes per pixel for a photograph (L labels present) and up to five times that for
-    noise. It is compiled when first called, which takes seconds, and kept for later processes; `NUMBA_CACHE_DIR` says
-    where, if not beside the package.
+    noise. It is compiled when first called, in less than a second, and kept for later processes in `PPL_CACHE_DIR`, by
+    default `~/.cache/ppl`.
 
     Args:
         image: (H, W, 3) uint8 RGB, numpy or torch.

@@ -9,11 +9,9 @@ from numpy.typing import NDArray
 
 from ppl.refine.crf.native import lattice
 from ppl.refine.crf.native.lattice import TILE
+from ppl.refine.kernel import compiled
 
-__all__ = ["LONGEST", "Lattices", "Vertices"]
-
-LONGEST = 64
-"""Pixels in a group at most, so that the rows of a group stay in the first-level cache."""
+__all__ = ["Lattices", "Vertices"]
 
 
 class Vertices:
@@ -21,8 +19,8 @@ class Vertices:
 
     def __init__(self, extents: list[int], deviations: list[float]) -> None:
         self.tables = lattice.coordinate_tables(extents, deviations)
-        self.code = lattice.code_strides(self.tables)
-        self.offsets = lattice.set_offsets(self.code[1])
+        self.lows, self.strides = lattice.code_strides(self.tables)
+        self.offsets = lattice.set_offsets(self.strides)
         self.corners = len(extents) + 1
         self.count = 0
         self.table: NDArray[np.int32] = np.full(1 << 16, -1, np.int32)
@@ -37,29 +35,37 @@ class Vertices:
             self.codes = codes
         if 2 * needed > len(self.table):
             self.table = np.empty(4 * len(self.table), np.int32)
-            lattice.rehash(self.codes, self.count, self.table)
+            compiled(lattice.rehash)(self.codes, self.count, self.table, len(self.table) - 1)
 
     def add_origin(self) -> None:
         """Add the vertices that a point at the origin touches, which no pixel may."""
         self.reserve(self.corners)
-        lows, strides = self.code
+        insert = compiled(lattice.insert)
         for k in range(self.corners):
             # All residuals tie, so that the last k coordinates make the set m_k.
             members = ((1 << k) - 1) << (self.corners - k)
-            code = int(self.offsets[members] - (lows * strides).sum())
-            self.count = max(self.count, lattice.insert(code, self.table, self.codes, self.count) + 1)
+            code = int(self.offsets[members] - (self.lows * self.strides).sum())
+            self.count = max(self.count, insert(code, self.table, len(self.table) - 1, self.codes, self.count) + 1)
 
     def chains(self) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """The chains of neighbours along each axis and where those of an axis end: see `lattice.chains`."""
         links = np.empty(2 * self.count * self.corners + 1, np.int32)
-        ends = np.zeros(self.corners + 1, np.int64)
-        scratch = (
-            np.empty(self.count + 1, np.int32),
-            np.empty(self.count + 1, np.int32),
-            np.empty(self.count + 1, np.bool_),
-        )
-        filled = lattice.chains(self.codes, self.count, self.table, self.code[1], *scratch, links, ends)
+        ends = np.empty(self.corners + 1, np.int64)
+        after, unsettled = np.empty((2, self.count + 1), np.int32)
+        headed = np.empty(self.count + 1, np.uint8)
+        filled = compiled(lattice.chains)(
+            self.corners, self.codes, self.count, self.table, len(self.table) - 1, self.strides, after, unsettled,
+            headed, links, ends,
+        )  # fmt: skip
         return links[:filled], ends
+
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        """What `lattice.visit` takes of each lattice."""
+        return (
+            self.tables, self.tables.shape[1], self.lows, self.strides, self.offsets, self.table, len(self.table) - 1,
+            self.codes, min(len(self.codes), len(self.table) // 2),
+        )  # fmt: skip
 
 
 class Lattices:
@@ -101,63 +107,42 @@ class Lattices:
 
     def _visit_tiles(self, image: NDArray[np.uint8]) -> int:
         height, width = image.shape[:2]
-        scratch = _Scratch()
-        groups = done = 0
-        # One kernel for each stage, called from here: a single kernel around them would double the time to compile.
-        for top in range(0, height, TILE):
-            for left in range(0, width, TILE):
-                tile = top, left, min(TILE, height - top), min(TILE, width - left)
-                simplices = scratch.find(self.colour, image, tile)
-                groups = lattice.sort(
-                    *tile, width, done, groups, simplices, scratch.simplex_of, scratch.pairs, scratch.weights,
-                    scratch.begins, scratch.positions, LONGEST, self.order, self.starts, self.group_vertices,
-                    self.group_weights,
-                )  # fmt: skip
-                scratch.find(self.space, image, tile)
-                pixels = tile[2] * tile[3]
-                lattice.place(
-                    pixels, scratch.simplex_of, scratch.pairs, scratch.weights, scratch.positions,
-                    self.point_vertices, self.point_weights,
-                )  # fmt: skip
-                done += pixels
-        return groups
+        state = np.zeros(7, np.int64)
+        scratch = _scratch()
+        visit = compiled(lattice.visit)
+        while state[2] < height * width:
+            self.colour.reserve(TILE * TILE * 6)
+            self.space.reserve(TILE * TILE * 3)
+            visit(
+                state, image, height, width, *self.colour.arguments, *self.space.arguments, *scratch, self.order,
+                self.starts, self.group_vertices, self.group_weights, self.point_vertices, self.point_weights,
+            )  # fmt: skip
+            self.colour.count, self.space.count = int(state[3]), int(state[4])
+        return int(state[1])
 
     @property
-    def touched(self) -> tuple[NDArray[Any], ...]:
+    def touched(self) -> tuple[Any, ...]:
         """Which vertices every position touches, with what weights, as the kernels of `sweep` take them."""
-        return self.starts, self.group_vertices, self.group_weights, self.point_vertices, self.point_weights
+        groups = len(self.starts) - 1
+        return groups, self.starts, self.group_vertices, self.group_weights, self.point_vertices, self.point_weights
 
 
-class _Scratch:
-    """What the stages of one tile hand to each other."""
-
-    def __init__(self) -> None:
-        room = TILE * TILE
-        self.work = np.empty((6, 8, room), np.float32)
-        self.weights = self.work[5]
-        self.codes = np.empty(room, np.int64)
-        self.orders = np.empty(room, np.int32)
-        self.simplex_of = np.empty(room, np.int32)
-        self.positions = np.empty(room, np.int32)
-        self.begins = np.empty(room + 1, np.int32)
-        self.pairs = np.empty(room * 6, np.int32)
-        self._fresh = np.empty(room * 6 + 1, np.int32)  # a candidate is written before it is counted
-        self._local = np.empty(room * 64, np.int32)
-        self._tables = np.empty(2 * room, np.int32), np.empty(2 * room, np.int32)
-        self._cell_codes = np.empty(room, np.int64)
-        self._cell_of = np.empty(room, np.int32)
-        self._simplex_orders = np.empty(room, np.int32)
-
-    def find(self, vertices: Vertices, image: NDArray[np.uint8], tile: tuple[int, int, int, int]) -> int:
-        """Fill `weights`, `simplex_of` and, with vertices, `pairs` for a tile; return how many simplices it has."""
-        lows, strides = vertices.code
-        pixels = tile[2] * tile[3]
-        vertices.reserve(pixels * vertices.corners)
-        lattice.embed(vertices.tables, image, *tile, lows, strides, self.work, self.codes, self.orders)
-        found = self._cell_codes, self._cell_of, self._simplex_orders
-        cells, simplices = lattice.group(pixels, self.codes, self.orders, *self._tables, self.simplex_of, *found)
-        vertices.count = lattice.resolve(
-            cells, simplices, vertices.corners, self._cell_of, self._simplex_orders, self._cell_codes,
-            vertices.offsets, self._local, self.pairs, self._fresh, vertices.table, vertices.codes, vertices.count,
-        )  # fmt: skip
-        return int(simplices)
+def _scratch() -> tuple[NDArray[Any], ...]:
+    """What the stages of one tile hand to each other, in the order of `lattice.visit`."""
+    room = TILE * TILE
+    return (
+        np.empty(48 * room, np.float32),  # work
+        np.empty(room, np.int64),  # codes
+        np.empty(room, np.int32),  # orders
+        np.empty(room, np.int32),  # simplex_of
+        np.empty(room, np.int32),  # positions
+        np.empty(room + 1, np.int32),  # begins
+        np.empty(room * 6, np.int32),  # pairs
+        np.empty(room * 6 + 1, np.int32),  # fresh: a candidate is written before it is counted
+        np.empty(room * 64, np.int32),  # local
+        np.empty(2 * room, np.int32),  # cell_table
+        np.empty(2 * room, np.int32),  # simplex_table
+        np.empty(room, np.int64),  # cell_codes
+        np.empty(room, np.int32),  # cell_of
+        np.empty(room, np.int32),  # simplex_orders
+    )

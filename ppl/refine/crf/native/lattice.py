@@ -10,7 +10,7 @@ Pixels are visited tile by tile, and within a tile sorted by simplex (a *group*)
 then touch each vertex once per group and stay inside the fast caches.
 """
 
-# Numba infers the types of kernels.
+# Kernels are typed by their decorators.
 # mypy: allow-untyped-defs
 
 from __future__ import annotations
@@ -19,26 +19,18 @@ from typing import Any
 
 import numpy as np
 
-from ppl.refine.crf.native.compile import kernel
+from ppl.refine.kernel import kernel
+from ppl.refine.kernel.operations import f32, i32, i64, maximum
 
-__all__ = [
-    "TILE",
-    "chains",
-    "code_strides",
-    "coordinate_tables",
-    "embed",
-    "group",
-    "insert",
-    "place",
-    "rehash",
-    "resolve",
-    "set_offsets",
-    "sort",
-]
+__all__ = ["LONGEST", "TILE", "chains", "code_strides", "coordinate_tables", "insert", "rehash", "set_offsets", "visit"]
 
 TILE = 64
 """Side of a tile in pixels, a power of two: hash tables of a tile have twice its pixels and a mask for a modulus."""
 
+LONGEST = 64
+"""Pixels in a group at most, so that the rows of a group stay in the first-level cache."""
+
+_ROOM = TILE * TILE
 _MIX = -7046029254386353131  # 2^64 / golden ratio, odd, as a signed number: the multiplier of the hash
 
 
@@ -88,107 +80,119 @@ def code_strides(tables: Any) -> Any:
     return np.stack([lows, strides])
 
 
-@kernel
-def embed(tables, image, top, left, rows, columns, lows, strides, work, codes, orders):
+def set_offsets(strides: Any) -> Any:
+    """What each set of coordinates adds to the code of a cell to make that of a vertex."""
+    members = np.arange(1 << len(strides))[:, None] >> np.arange(len(strides)) & 1
+    return members @ (1 - strides)
+
+
+@kernel(f32="tables work", u8="image", i64="lows strides codes", i32="orders")
+def embed(d, tables, extent, image, width, top, left, rows, columns, lows, strides, work, codes, orders):
     """Cell, coordinate order and barycentric weights of every pixel of a tile.
 
     All loops run over pixels innermost so that they become vector code.
 
     What it takes:
-        tables: (d, extent) from `coordinate_tables`.
-        image: (H, W, 3) uint8.
+        d, tables, extent: the number of features, (d, extent) from `coordinate_tables`.
+        image, width: (H, width, 3).
         top, left, rows, columns: the tile.
         lows, strides: from `code_strides`.
-        work: (6, 8, pixels) float32 scratch; the weights are left in work[5, k].
-        codes: (pixels,) int64, becomes the code of the cell.
-        orders: (pixels,) int32, becomes the sets m_1 .. m_d, six bits each.
+        work: (6, 8, _ROOM) scratch; the weights are left in work[5, k].
+        codes: (pixels,) becomes the code of the cell.
+        orders: (pixels,) becomes the sets m_1 .. m_d, six bits each.
     """
-    d = tables.shape[0]
     n = rows * columns
-    elevated, cell, rank, by_rank, weights = work[0], work[1], work[2], work[4], work[5]
-    running, term, excess = work[3, 0], work[3, 1], work[3, 2]
+    elevated, cell, rank = work, work + 8 * _ROOM, work + 16 * _ROOM
+    running, term, excess = work + 24 * _ROOM, work + 25 * _ROOM, work + 26 * _ROOM
+    by_rank, weights = work + 32 * _ROOM, work + 40 * _ROOM
     for p in range(n):
         running[p] = 0
         excess[p] = 0
         codes[p] = 0
         orders[p] = 0
-    for j in range(d, 0, -1):
+    for taken in range(d):
+        j = d - taken
+        table = tables + (j - 1) * extent
         for row in range(rows):
             at = row * columns
+            pixel = (top + row) * width + left
             if j == 1:
                 for column in range(columns):
-                    term[at + column] = tables[0, left + column]
+                    term[at + column] = table[left + column]
             elif j == 2:
                 for column in range(columns):
-                    term[at + column] = tables[1, top + row]
+                    term[at + column] = table[top + row]
             else:
                 for column in range(columns):
-                    term[at + column] = tables[j - 1, image[top + row, left + column, j - 3]]
-        factor = np.float32(j)
+                    term[at + column] = table[image[(pixel + column) * 3 + j - 3]]
+        factor = f32(j)
         for p in range(n):
-            elevated[j, p] = running[p] - factor * term[p]
+            elevated[j * _ROOM + p] = running[p] - factor * term[p]
             running[p] += term[p]
     for p in range(n):
-        elevated[0, p] = running[p]
+        elevated[p] = running[p]
     # The nearest point whose coordinates are all multiples of d+1; the constant rounds ties to even, as SSE does.
-    size = np.float32(d + 1)
-    inverse = np.float32(1.0) / size
-    magic = np.float32(12582912.0)
+    size = f32(d + 1)
+    inverse = 1.0 / size
+    magic = 12582912.0
     for i in range(d + 1):
+        at = i * _ROOM
         for p in range(n):
-            rounded = (inverse * elevated[i, p] + magic) - magic
-            cell[i, p] = rounded
+            rounded = (inverse * elevated[at + p] + magic) - magic
+            cell[at + p] = rounded
             excess[p] += rounded
-            rank[i, p] = 0
+            rank[at + p] = 0
     for i in range(d):
         for j in range(i + 1, d + 1):
+            at, to = i * _ROOM, j * _ROOM
             for p in range(n):
-                behind = elevated[i, p] - cell[i, p] * size < elevated[j, p] - cell[j, p] * size
-                rank[i, p] += np.float32(1.0) if behind else np.float32(0.0)
-                rank[j, p] += np.float32(0.0) if behind else np.float32(1.0)
+                behind = elevated[at + p] - cell[at + p] * size < elevated[to + p] - cell[to + p] * size
+                rank[at + p] += 1.0 if behind else 0.0
+                rank[to + p] += 0.0 if behind else 1.0
     # Coordinates that do not sum to zero lie off the plane; those of extreme rank are moved back by one cell.
     for k in range(d + 1):
         for p in range(n):
-            by_rank[k, p] = 0
-    pattern = np.int32(0b000001_000001_000001_000001_000001)
+            by_rank[k * _ROOM + p] = 0
+    pattern = i32(0b000001_000001_000001_000001_000001)
     for i in range(d + 1):
+        at = i * _ROOM
         low, stride = lows[i], strides[i]
         for p in range(n):
-            value = rank[i, p] + excess[p]
-            step = np.float32(1.0) if value < 0 else (np.float32(-1.0) if value >= size else np.float32(0.0))
-            rank[i, p] = value + step * size
-            cell[i, p] += step
+            value = rank[at + p] + excess[p]
+            step = 1.0 if value < 0 else (-1.0 if value >= size else 0.0)
+            rank[at + p] = value + step * size
+            cell[at + p] += step
         for p in range(n):
-            codes[p] += (np.int64(cell[i, p]) - low) * stride
-            shift = np.int32(6) * (np.int32(d) - np.int32(rank[i, p]))
-            orders[p] |= ((pattern << shift) & np.int32(0x3FFFFFFF)) << np.int32(i)
+            codes[p] += (i64(cell[at + p]) - low) * stride
+            shift = i32(6) * (i32(d) - i32(rank[at + p]))
+            orders[p] |= ((pattern << shift) & i32(0x3FFFFFFF)) << i32(i)
         for k in range(d + 1):
-            wanted = np.float32(d - k)
+            wanted = f32(d - k)
             for p in range(n):
-                residual = (elevated[i, p] - cell[i, p] * size) * inverse
-                by_rank[k, p] += residual if rank[i, p] == wanted else np.float32(0.0)
+                residual = (elevated[at + p] - cell[at + p] * size) * inverse
+                by_rank[k * _ROOM + p] += residual if rank[at + p] == wanted else 0.0
     # A weight is the difference between the residuals of neighbouring ranks, cyclically.
     for k in range(d + 1):
         before = d if k == 0 else k - 1
-        one = np.float32(1.0) if k == 0 else np.float32(0.0)
+        one = 1.0 if k == 0 else 0.0
         for p in range(n):
-            weights[k, p] = by_rank[k, p] + (one - by_rank[before, p])
+            weights[k * _ROOM + p] = by_rank[k * _ROOM + p] + (one - by_rank[before * _ROOM + p])
 
 
-@kernel
-def group(n, codes, orders, cell_table, simplex_table, simplex_of, cell_codes, cell_of, simplex_orders):
-    """Number the distinct cells and simplices of a tile by first use; return how many there are of each.
+@kernel(i64="codes cell_codes found", i32="orders cell_table simplex_table simplex_of cell_of simplex_orders")
+def number(n, codes, orders, cell_table, simplex_table, simplex_of, cell_codes, cell_of, simplex_orders, found):
+    """Number the distinct cells and simplices of a tile by first use; write how many there are of each to `found`.
 
     The tables are twice as long as a tile and need not grow.
     """
-    mask = cell_table.size - 1
-    for slot in range(mask + 1):
+    mask = 2 * _ROOM - 1
+    for slot in range(2 * _ROOM):
         cell_table[slot] = -1
         simplex_table[slot] = -1
-    cells = np.int32(0)
-    simplices = np.int32(0)
-    cell = np.int32(-1)
-    previous = np.int64(-1)
+    cells = 0
+    simplices = 0
+    cell = -1
+    previous = -1
     for p in range(n):
         code = codes[p]
         if code != previous:
@@ -200,45 +204,44 @@ def group(n, codes, orders, cell_table, simplex_table, simplex_of, cell_codes, c
                     cell = cells
                     cell_table[slot] = cell
                     cell_codes[cell] = code
-                    cells += np.int32(1)
+                    cells += 1
                     break
                 if cell_codes[cell] == code:
                     break
                 slot = (slot + 1) & mask
         order = orders[p]
-        slot = (((np.int64(order) * 4096 + cell) * _MIX) >> 32) & mask
+        slot = (((i64(order) * 4096 + cell) * _MIX) >> 32) & mask
         while True:
-            simplex = simplex_table[slot]
+            simplex = i64(simplex_table[slot])
             if simplex < 0:
                 simplex = simplices
                 simplex_table[slot] = simplex
                 cell_of[simplex] = cell
                 simplex_orders[simplex] = order
-                simplices += np.int32(1)
+                simplices += 1
                 break
             if simplex_orders[simplex] == order and cell_of[simplex] == cell:
                 break
             slot = (slot + 1) & mask
         simplex_of[p] = simplex
-    return cells, simplices
+    found[0], found[1] = cells, simplices
 
 
-@kernel
-def insert(code, table, vertex_codes, count):
+@kernel(i32="table", i64="vertex_codes", returns="i64")
+def insert(code, table, mask, vertex_codes, count):
     """The vertex of this code; a new one gets the number `count`."""
-    mask = table.size - 1
     slot = ((code * _MIX) >> 32) & mask
     while table[slot] >= 0:
         if vertex_codes[table[slot]] == code:
-            return np.int64(table[slot])
+            return table[slot]
         slot = (slot + 1) & mask
     table[slot] = count
     vertex_codes[count] = code
     return count
 
 
-@kernel
-def resolve(cells, simplices, corners, cell_of, simplex_orders, cell_codes, offsets, local, pairs, fresh, table,
+@kernel(i32="cell_of simplex_orders local pairs fresh table", i64="cell_codes offsets vertex_codes", returns="i64")
+def resolve(cells, simplices, corners, cell_of, simplex_orders, cell_codes, offsets, local, pairs, fresh, table, mask,
             vertex_codes, count):  # fmt: skip
     """Vertex numbers of every simplex of a tile; new vertices are numbered by first use.
 
@@ -246,13 +249,13 @@ def resolve(cells, simplices, corners, cell_of, simplex_orders, cell_codes, offs
     ones among them, those found at the first probe of the hash table, the rest.
 
     What it takes:
-        cells, simplices: from `group`; corners: d + 1.
-        cell_of, simplex_orders, cell_codes: from `group`.
+        cells, simplices: from `number`; corners: d + 1.
+        cell_of, simplex_orders, cell_codes: from `number`.
         offsets: from `set_offsets`.
         local: scratch, 2^corners per cell.
         pairs: becomes the vertices, `corners` for each simplex.
         fresh: scratch, as many as `pairs`.
-        table, vertex_codes: hash table and codes, with room for all that a tile may add; count: vertices so far.
+        table, mask, vertex_codes: hash table and codes, with room for all that a tile may add; count: vertices so far.
 
     Returns:
         How many vertices there are now.
@@ -263,7 +266,7 @@ def resolve(cells, simplices, corners, cell_of, simplex_orders, cell_codes, offs
     filled = 0
     for simplex in range(simplices):
         base = cell_of[simplex] * sets
-        order = np.int64(simplex_orders[simplex]) << 6
+        order = i64(simplex_orders[simplex]) << 6
         for k in range(corners):
             pairs[filled] = base + ((order >> (6 * k)) & 63)
             filled += 1
@@ -271,31 +274,30 @@ def resolve(cells, simplices, corners, cell_of, simplex_orders, cell_codes, offs
     for i in range(filled):
         pair = pairs[i]
         fresh[distinct] = pair
-        distinct += int(local[pair] == -1)
+        distinct += i64(local[pair] == -1)
         local[pair] = -2
-    mask = table.size - 1
     missed = 0
     for i in range(distinct):
-        pair = fresh[i]
+        pair = i64(fresh[i])
         code = cell_codes[pair >> corners] + offsets[pair & (sets - 1)]
         vertex = table[((code * _MIX) >> 32) & mask]
         local[pair] = vertex
         fresh[missed] = pair
-        missed += int((vertex < 0) | (vertex_codes[max(vertex, 0)] != code))
+        missed += i64((vertex < 0) | (vertex_codes[maximum(vertex, 0)] != code))
     for i in range(missed):
-        pair = fresh[i]
+        pair = i64(fresh[i])
         code = cell_codes[pair >> corners] + offsets[pair & (sets - 1)]
-        local[pair] = insert(code, table, vertex_codes, count)
-        count = max(count, local[pair] + 1)
+        vertex_of_pair = insert(code, table, mask, vertex_codes, count)
+        local[pair] = vertex_of_pair
+        count = maximum(count, vertex_of_pair + 1)
     for i in range(filled):
         pairs[i] = local[pairs[i]]
     return count
 
 
-@kernel
-def rehash(vertex_codes, count, table):
+@kernel(i64="vertex_codes", i32="table")
+def rehash(vertex_codes, count, table, mask):
     """Move the first `count` vertices into a larger table."""
-    mask = table.size - 1
     for slot in range(mask + 1):
         table[slot] = -1
     for vertex in range(count):
@@ -305,9 +307,10 @@ def rehash(vertex_codes, count, table):
         table[slot] = vertex
 
 
-@kernel
+@kernel(i32="simplex_of vertices begins positions order starts group_vertices", f32="weights group_weights",
+        returns="i64")  # fmt: skip
 def sort(top, left, rows, columns, width, done, groups, simplices, simplex_of, vertices, weights, begins, positions,
-         longest, order, starts, group_vertices, group_weights):  # fmt: skip
+         order, starts, group_vertices, group_weights):  # fmt: skip
     """Give the pixels of a tile their positions, simplex after simplex; return how many groups there are now."""
     for simplex in range(simplices + 1):
         begins[simplex] = 0
@@ -316,7 +319,7 @@ def sort(top, left, rows, columns, width, done, groups, simplices, simplex_of, v
     for simplex in range(simplices):
         size = begins[simplex + 1]
         begins[simplex + 1] = begins[simplex] + size
-        for part in range(0, size, longest):
+        for part in range(0, size, LONGEST):
             starts[groups] = done + begins[simplex] + part
             for k in range(6):
                 group_vertices[groups * 6 + k] = vertices[simplex * 6 + k]
@@ -325,60 +328,109 @@ def sort(top, left, rows, columns, width, done, groups, simplices, simplex_of, v
     for row in range(rows):
         pixel = (top + row) * width + left
         for _ in range(columns):
-            simplex = simplex_of[p]
+            simplex = i64(simplex_of[p])
             position = done + begins[simplex]
             begins[simplex] += 1
             positions[p] = position
             order[position] = pixel
             for k in range(6):
-                group_weights[position * 6 + k] = weights[k, p]
+                group_weights[position * 6 + k] = weights[k * _ROOM + p]
             p += 1
             pixel += 1
     return groups
 
 
-@kernel
+@kernel(i32="simplex_of vertices positions point_vertices", f32="weights point_weights")
 def place(n, simplex_of, vertices, weights, positions, point_vertices, point_weights):
     """Copy the 2-D vertices and weights of a tile's pixels to the positions that `sort` gave them."""
     for p in range(n):
-        at = np.int64(positions[p]) * 3
-        simplex = simplex_of[p]
+        at = i64(positions[p]) * 3
+        simplex = i64(simplex_of[p])
         for k in range(3):
             point_vertices[at + k] = vertices[simplex * 3 + k]
-            point_weights[at + k] = weights[k, p]
+            point_weights[at + k] = weights[k * _ROOM + p]
 
 
-def set_offsets(strides: Any) -> Any:
-    """What each set of coordinates adds to the code of a cell to make that of a vertex."""
-    members = np.arange(1 << len(strides))[:, None] >> np.arange(len(strides)) & 1
-    return members @ (1 - strides)
+@kernel(
+    i64="state lows_5 strides_5 offsets_5 codes_5 lows_2 strides_2 offsets_2 codes_2 codes cell_codes",
+    i32="table_5 table_2 orders simplex_of positions begins pairs fresh local cell_table simplex_table cell_of "
+    "simplex_orders order starts group_vertices point_vertices",
+    f32="tables_5 tables_2 work group_weights point_weights",
+    u8="image",
+)  # fmt: skip
+def visit(state, image, height, width,
+          tables_5, extent_5, lows_5, strides_5, offsets_5, table_5, mask_5, codes_5, room_5,
+          tables_2, extent_2, lows_2, strides_2, offsets_2, table_2, mask_2, codes_2, room_2,
+          work, codes, orders, simplex_of, positions, begins, pairs, fresh, local, cell_table, simplex_table,
+          cell_codes, cell_of, simplex_orders,
+          order, starts, group_vertices, group_weights, point_vertices, point_weights):  # fmt: skip
+    """Both lattices, tile after tile, until there is no room for the vertices that the next tile may add.
+
+    What it takes:
+        state: the next tile, groups and pixels so far, vertices of the 5-D and of the 2-D lattice so far, and two more
+            that `number` uses.
+        tables_5 .. room_5: the 5-D lattice; room_5: how many vertices it may have; tables_2 .. room_2: the 2-D one.
+        work .. simplex_orders: what the stages of a tile hand to each other.
+        order .. point_weights: what becomes of it, see `build.Lattices`.
+    """
+    across = (width + TILE - 1) // TILE
+    tiles = across * ((height + TILE - 1) // TILE)
+    tile = state[0]
+    groups, done, count_5, count_2 = state[1], state[2], state[3], state[4]
+    while tile < tiles:
+        top, left = tile // across * TILE, tile % across * TILE
+        rows = TILE if top + TILE <= height else height - top
+        columns = TILE if left + TILE <= width else width - left
+        pixels = rows * columns
+        if count_5 + pixels * 6 > room_5 or count_2 + pixels * 3 > room_2:
+            break
+        embed(5, tables_5, extent_5, image, width, top, left, rows, columns, lows_5, strides_5, work, codes, orders)
+        number(pixels, codes, orders, cell_table, simplex_table, simplex_of, cell_codes, cell_of, simplex_orders,
+               state + 5)  # fmt: skip
+        count_5 = resolve(state[5], state[6], 6, cell_of, simplex_orders, cell_codes, offsets_5, local, pairs, fresh,
+                          table_5, mask_5, codes_5, count_5)  # fmt: skip
+        groups = sort(top, left, rows, columns, width, done, groups, state[6], simplex_of, pairs, work + 40 * _ROOM,
+                      begins, positions, order, starts, group_vertices, group_weights)  # fmt: skip
+        embed(2, tables_2, extent_2, image, width, top, left, rows, columns, lows_2, strides_2, work, codes, orders)
+        number(pixels, codes, orders, cell_table, simplex_table, simplex_of, cell_codes, cell_of, simplex_orders,
+               state + 5)  # fmt: skip
+        count_2 = resolve(state[5], state[6], 3, cell_of, simplex_orders, cell_codes, offsets_2, local, pairs, fresh,
+                          table_2, mask_2, codes_2, count_2)  # fmt: skip
+        place(pixels, simplex_of, pairs, work + 40 * _ROOM, positions, point_vertices, point_weights)
+        done += pixels
+        tile += 1
+    state[0] = tile
+    state[1], state[2], state[3], state[4] = groups, done, count_5, count_2
 
 
-@kernel
-def chains(vertex_codes, count, table, strides, after, unsettled, headed, links, ends):
+@kernel(i64="vertex_codes strides ends", i32="table after unsettled links", u8="headed", returns="i64")
+def chains(axes, vertex_codes, count, table, mask, strides, after, unsettled, headed, links, ends):
     """String the vertices of a lattice into chains of neighbours, for each of its d+1 axes.
 
     A blur along an axis mixes a vertex with the one before and the one after it. Along a chain it works in place with
     one load and one store per vertex, and a vertex without neighbours is in no chain.
 
     What it takes:
-        vertex_codes, count, table: the vertices and their hash table.
+        axes: d + 1.
+        vertex_codes, count, table, mask: the vertices and their hash table.
         strides: from `code_strides`.
-        after, unsettled: (count + 1,) int32 scratch; headed: (count + 1,) bool scratch.
+        after, unsettled, headed: (count + 1,) scratch.
         links: becomes the vertices of all chains, axis after axis, each chain closed by `count`, which is no vertex.
         ends: (d+2,) becomes where the links of each axis begin and end.
+
+    Returns:
+        How many links there are.
     """
-    axes = strides.size
-    mask = table.size - 1
-    every = np.int64(0)
+    every = 0
     for j in range(axes):
         every += strides[j]
     filled = 0
+    ends[0] = 0
     for j in range(axes):
         # One more in every coordinate where k, the lowest three bits, would reach d+1.
         step, wrap = 1 - strides[j], every - strides[j] - (axes - 1)
-        for vertex in range(count):
-            headed[vertex] = False
+        for vertex in range(count + 1):
+            headed[vertex] = 0
         missed = 0
         for vertex in range(count):
             code = vertex_codes[vertex]
@@ -386,26 +438,26 @@ def chains(vertex_codes, count, table, strides, after, unsettled, headed, links,
             neighbour = table[((code * _MIX) >> 32) & mask]
             after[vertex] = neighbour
             unsettled[missed] = vertex
-            missed += int((neighbour >= 0) & (vertex_codes[max(neighbour, 0)] != code))
+            missed += i64((neighbour >= 0) & (vertex_codes[maximum(neighbour, 0)] != code))
         for i in range(missed):
-            vertex = unsettled[i]
-            code = vertex_codes[vertex]
+            lone = unsettled[i]
+            code = vertex_codes[lone]
             code += step if (code & 7) < axes - 1 else wrap
             slot = ((code * _MIX) >> 32) & mask
             neighbour = table[slot]
             while neighbour >= 0 and vertex_codes[neighbour] != code:
                 slot = (slot + 1) & mask
                 neighbour = table[slot]
-            after[vertex] = neighbour
+            after[lone] = neighbour
         for vertex in range(count):
-            headed[after[vertex]] = True  # no neighbour is -1: the last element, which is no vertex
+            headed[after[vertex] + 1] = 1  # shifted by one: no neighbour is -1
         for vertex in range(count):
-            if not headed[vertex] and after[vertex] >= 0:
-                link = np.int32(vertex)
+            if headed[vertex + 1] == 0 and after[vertex] >= 0:
+                link = vertex
                 while link >= 0:
                     links[filled] = link
                     filled += 1
-                    link = after[link]
+                    link = i64(after[link])
                 links[filled] = count
                 filled += 1
         ends[j + 1] = filled

@@ -139,10 +139,11 @@ def _walk(maps: torch.Tensor, affinity: torch.Tensor, radius: int, steps: int) -
     scale = total.reciprocal_()
     coefficients = _chebyshev_coefficients(steps)
     if maps.device.type == "cpu" and maps.dtype == torch.float32:
-        from ppl.refine._walk_kernel import walk  # numba loads with the first walk, not with the package
+        from ppl.refine.walk_kernel import walk  # LLVM loads with the first walk, not with the package
 
-        arrays = (tensor.contiguous().numpy() for tensor in (maps, affinity, scale))
-        result = torch.from_numpy(walk(*arrays, np.array(offsets, np.int64), np.array(coefficients, np.float32)))
+        values, weights, scales = (tensor.contiguous().numpy() for tensor in (maps, affinity, scale))
+        walked = walk(values, weights, scales, np.array(offsets, np.int64), np.array(coefficients, np.float32))
+        result = torch.from_numpy(walked)
     else:
         result = _walk_torch(maps, affinity, scale, offsets, coefficients)
     # An average cannot leave the range of what is averaged; only rounding can.
