@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ppl.backbones.errors import UnsupportedBackboneError
 from ppl.backbones.identities import verify
+from ppl.backbones.names import stage_names
 from ppl.backbones.padding import check_padding
 from ppl.backbones.runner import Runner
 from ppl.backbones.stages import find_stage
@@ -33,7 +34,8 @@ class CutBackbone:
 
     Args:
         model: a timm model or any module that takes images (B,3,H,W).
-        cuts: stages after which to cut, by name or by index into the stages.
+        cuts: stages after which to cut, by name or by index into the stages. A name may also be that of a block
+            between the ends of stages ("layer3.1"); whether the model can be cut there is tried on a small image first.
         stages: dotted names of the stages of a model that does not name them itself.
         padding: what the layers after the cut see beyond the edge of a patch: "zeros", as the figure draws it,
             "replicate" or "reflect" (the paper says nothing; the default is ours).
@@ -82,8 +84,13 @@ class CutBackbone:
         _check_module(model)
         if isinstance(cuts, (str, int)):
             raise PPLTypeError(f"cuts must be a list, got {cuts!r}: write [{cuts!r}]")
-        trace = trace_model(model, stages, input_size)
-        indices = [find_stage(trace.stages, cut) for cut in cuts]
+        blocks = [cut for cut in cuts if isinstance(cut, str)]
+        trace = trace_model(model, stages, input_size, blocks)
+        own = [stage for stage in trace.stages if stage.name in stage_names(model, stages)]
+        indices = [
+            trace.stages.index(own[find_stage(own, cut)]) if isinstance(cut, int) else find_stage(trace.stages, cut)
+            for cut in cuts
+        ]
         if len(set(indices)) < len(indices):
             raise PPLValueError(f"cuts name a stage twice: {list(cuts)!r}")
         self.model = model
@@ -97,7 +104,7 @@ class CutBackbone:
             self._check_halo(index)
         self._sizes = {trace.probe}
         self._runner = Runner(model, trace, indices, self.padding, self.halo)
-        if not is_known(model):
+        if not is_known(model) or not set(self.cuts) <= set(own):
             try:
                 verify(self._runner)
             except Exception:

@@ -21,7 +21,7 @@ def freeze_stages(model: nn.Module, last: str | int, stages: Sequence[str] | Non
 
     Args:
         model: the backbone.
-        last: the last stage that keeps its weights, by name or index; not the final one.
+        last: the last stage that keeps its weights, by name or index, or the name of a block; not the final one.
         stages: names of the backbone's stages, if it does not name them itself.
 
     Raises:
@@ -34,7 +34,7 @@ def freeze_stages(model: nn.Module, last: str | int, stages: Sequence[str] | Non
         >>> model.layer1[0].conv1.weight.requires_grad, model.layer3[0].conv1.weight.requires_grad
         (False, True)
     """
-    trace = trace_model(model, stages)
+    trace = trace_model(model, stages, blocks=[last] if isinstance(last, str) else [])
     finished = {"", *trace.prefixes[find_stage(trace.stages, last)]}
     for name, parameter in model.named_parameters():
         if name.rpartition(".")[0] in finished:

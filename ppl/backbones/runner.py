@@ -45,7 +45,7 @@ class Runner:
         self.prefixes = tuple(tuple(model.get_submodule(name) for name in trace.prefixes[index]) for index in cuts)
         self.padding = padding
         self.halo = halo
-        self._skipped = tuple(self._blocks_in(prefix) for prefix in self.prefixes)
+        self._idle = tuple(tuple(model.get_submodule(name) for name in trace.idle[index]) for index in cuts)
         self._plan = Plan()
         hooked = dict(enumerate(self.cuts))
         if not trace.has_map:
@@ -118,13 +118,6 @@ class Runner:
         hook = StageHook(self._plan, index, overwritten=overwritten, wrapped=wrapped)
         return self.model.get_submodule(stage.module).register_forward_hook(hook)
 
-    def _blocks_in(self, prefix: Sequence[nn.Module]) -> tuple[nn.Module, ...]:
-        modules = dict(self.model.named_modules())
-        lists = [modules[name] for name in self.family.blocks if name in modules]
-        for entry in lists:  # a list of lists is searched too
-            lists += [child for child in entry.children() if isinstance(child, nn.ModuleList)]
-        return tuple(block for entry in lists for block in entry.children() if block in prefix)
-
     def _check_window(self, whole: tuple[int, int], grid: tuple[int, int], reduction: int, stride: int) -> None:
         window = self.family.window(self.model) if self.family.window else 1
         units = (grid[0] * window * stride, grid[1] * window * stride)
@@ -149,8 +142,7 @@ class Runner:
                 done = set(prefix)
                 tail = [module for module in self.model.modules() if module not in done]
                 stack.enter_context(family.positions(self.model, tail, place))
-            if family.blocks and (family.positions is not None or family.batched_dummy or max(size) > 32):
-                stack.enter_context(overridden(passing_through(self._skipped[index])))
+            stack.enter_context(overridden(passing_through(self._idle[index])))
             batch = len(tensors_of(features)[-1]) if family.batched_dummy else 1
             dummy = make_dummy(self.model, size, batch)
             output, _ = self._run(dummy, resume_at=index, replacement=features)

@@ -32,6 +32,8 @@ class Trace:
     Attributes:
         stages: its stages, in the order in which they run.
         prefixes: per stage, dotted names of the modules that have done their work when the stage ends.
+        idle: those of them that return what has the shape of their input, outermost ones alone: for a stand-in image
+            they need not run.
         overwritten: names of the stages whose output a later layer writes into.
         wrapped: names of the stages that return a tuple of their feature and of what is none (the grid's size, say).
         final: the map that comes out at the end, as a stage.
@@ -43,6 +45,7 @@ class Trace:
 
     stages: tuple[Stage, ...]
     prefixes: tuple[tuple[str, ...], ...]
+    idle: tuple[tuple[str, ...], ...]
     overwritten: frozenset[str]
     wrapped: frozenset[str]
     final: Stage
@@ -92,9 +95,12 @@ def resolve_stages(
 
 
 def trace_model(
-    model: nn.Module, stages: Sequence[str] | None = None, input_size: tuple[int, int] | None = None
+    model: nn.Module,
+    stages: Sequence[str] | None = None,
+    input_size: tuple[int, int] | None = None,
+    blocks: Sequence[str] = (),
 ) -> Trace:
-    """`resolve_stages`, and all else that the dry run tells."""
+    """`resolve_stages`, and all else that the dry run tells; modules named in `blocks` count as stages too."""
     family = family_of(model)
     refusal = family.refuse(model) if family.refuse else None
     if refusal:
@@ -103,7 +109,9 @@ def trace_model(
         )
     if family.prepare:
         family.prepare(model)
+    modules = dict(model.named_modules())
     names = stage_names(model, stages)
+    names += [name for name in blocks if name and name in modules and name not in names]
     leaves = {last_leaf(model, name): name for name in names}
     native = input_size or native_size(model)
     probes = [native] if input_size else [*_PROBES, native]
@@ -142,9 +150,11 @@ def trace_model(
         result = family.final(record.result) if family.final else record.result
         expected = {"num_chs": getattr(model, "num_features", None), "reduction": final.reduction}
         final = _describe(model, "forward_features", "", result, size, expected, family)
+    prefixes = tuple(_finished(model, record.ends, when) for when, _, _ in order)
     return Trace(
         stages=tuple(found),
-        prefixes=tuple(_finished(model, record.ends, when) for when, _, _ in order),
+        prefixes=prefixes,
+        idle=tuple(_outermost(record.keeps_shape.intersection(prefix)) for prefix in prefixes),
         overwritten=frozenset(name for _, leaf, name in order if record.overwritten(leaf)),
         wrapped=frozenset(wrapped),
         final=final,
@@ -174,6 +184,16 @@ def _finished(model: nn.Module, ends: dict[str, int], when: int) -> tuple[str, .
     return tuple(sorted(finished))
 
 
+def _outermost(names: set[str]) -> tuple[str, ...]:
+    """Those that are not inside of another one."""
+    found = []
+    for name in sorted(names):
+        parts = name.split(".")
+        if not any(".".join(parts[:count]) in names for count in range(1, len(parts))):
+            found.append(name)
+    return tuple(found)
+
+
 def native_size(model: nn.Module) -> tuple[int, int]:
     """(H,W) that a model was built for: its own word comes before its configuration's."""
     for owner in (*(module for name, module in model.named_children() if name.endswith("embed")), model):
@@ -195,13 +215,14 @@ def is_wrapped(output: Any, family: Family) -> bool:
 
 
 class _Record:
-    """Who ended when, and what the stages returned."""
+    """Who ended when, who keeps the shape of what it is given, and what the stages returned."""
 
     def __init__(self, model: nn.Module, leaves: Sequence[str]) -> None:
         self.starts: dict[str, int] = {}
         self.ends: dict[str, int] = {}
         self.outputs: dict[str, list[Any]] = {leaf: [] for leaf in leaves}
         self.versions: dict[str, list[int]] = {}
+        self.keeps_shape: set[str] = set()
         self.result: Any = None
         self.clock = 0
         # the end of a module shared by several places is the end of its last call
@@ -210,6 +231,12 @@ class _Record:
     def _hook(self, name: str) -> Any:
         def keep(module: nn.Module, args: Any, output: Any) -> None:
             self.clock += 1
+            kept = bool(args) and isinstance(args[0], Tensor) and isinstance(output, Tensor)
+            kept = kept and (output.shape, output.dtype) == (args[0].shape, args[0].dtype)
+            if name not in self.starts and kept:
+                self.keeps_shape.add(name)
+            elif not kept:
+                self.keeps_shape.discard(name)
             self.starts.setdefault(name, self.clock)
             self.ends[name] = self.clock
             if name in self.outputs:

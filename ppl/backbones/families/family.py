@@ -58,7 +58,6 @@ class Family:
     Attributes:
         prepare: sets switches of a model, in place, so that it takes maps of any size; results at its own size stay.
         repair: corrects the names that the model's `feature_info` gives to its stages.
-        blocks: names of the lists of blocks that keep their input's shape; those before the cut need not run.
         positions: for the time of a patched pass, lets the modules after the cut give every patch the positions of its
             own pixels.
         replays: whether `positions` survives gradient checkpointing, which runs blocks again after the pass.
@@ -74,7 +73,6 @@ class Family:
 
     prepare: Callable[[nn.Module], None] | None = None
     repair: Callable[[nn.Module, list[str]], list[str]] | None = None
-    blocks: tuple[str, ...] = ()
     positions: Callable[[nn.Module, Sequence[nn.Module], Place], AbstractContextManager[None]] | None = None
     replays: bool = True
     sized_dummy: bool = False

@@ -126,24 +126,21 @@ _MIXER = _always(
 )
 
 _FAMILIES = {
-    "beit": Family(blocks=("blocks",), positions=cropped_biases, replays=False),
-    "cait": Family(blocks=("blocks",)),
+    "beit": Family(positions=cropped_biases, replays=False),
     "coat": Family(
         repair=_coat_stages,
         only=_coat_only,
         prepare=measured_patch_embeds,
         sized_dummy=True,
         batched_dummy=True,
-        blocks=tuple(f"serial_blocks{index}" for index in range(1, 5)),
         final=last_of_list,
     ),
-    "convit": Family(blocks=("blocks",)),
     "crossvit": Family(
         refuse=_always(
             "it runs two token grids of different sizes that meet only in their class tokens", "deit_tiny_patch16_224"
         )
     ),
-    "deit": Family(prepare=any_image_size, blocks=("blocks",)),
+    "deit": Family(prepare=any_image_size),
     "edgenext": Family(positions=fourier_grids, replays=False),
     "efficientformer": Family(positions=cropped_biases, replays=False),
     "efficientformer_v2": Family(
@@ -152,7 +149,7 @@ _FAMILIES = {
         )
     ),
     "efficientvim": Family(final=last_of_states),
-    "eva": Family(prepare=any_image_size, blocks=("blocks",), positions=rotary_positions),
+    "eva": Family(prepare=any_image_size, positions=rotary_positions),
     "gcvit": Family(
         refuse=_always(
             "its global queries are pooled to exactly one window from the one map size it was built for",
@@ -178,14 +175,13 @@ _FAMILIES = {
     "swin_transformer_v2": Family(prepare=dynamic_windows),
     "swin_transformer_v2_cr": Family(prepare=dynamic_windows),
     "tnt": Family(cut=cut_pixels_and_patches),
-    "twins": Family(repair=_last_of("blocks.{}"), blocks=("blocks", "pos_block"), sized_dummy=True, batched_dummy=True),
+    "twins": Family(repair=_last_of("blocks.{}"), sized_dummy=True, batched_dummy=True),
     "visformer": Family(prepare=free_patch_embeds, positions=added_grids),
-    "vision_transformer": Family(prepare=any_image_size, blocks=("blocks",)),
-    "vision_transformer_hybrid": Family(blocks=("blocks",)),
-    "vision_transformer_relpos": Family(blocks=("blocks",), positions=cropped_biases, replays=False),
+    "vision_transformer": Family(prepare=any_image_size),
+    "vision_transformer_relpos": Family(positions=cropped_biases, replays=False),
     "vision_transformer_sam": Family(positions=cropped_tables, replays=False),
     "volo": Family(positions=added_grids),
     "xception": Family(repair=_renamed(r"(block)(\d+)\.", shift=-1)),
     "xception_aligned": Family(repair=_renamed(r"(blocks\.)(\d+)\.")),
-    "xcit": Family(blocks=("blocks",), sized_dummy=True),
+    "xcit": Family(sized_dummy=True),
 }
