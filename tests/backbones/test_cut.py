@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ppl.backbones import CutBackbone, refuse_data_parallel
+from ppl.backbones import CutBackbone, UnsupportedBackboneError, refuse_data_parallel
 from ppl.errors import PPLError, PPLTypeError, PPLValueError
 
 TINY = ["test_resnet", "test_efficientnet", "test_convnext", "test_byobnet", "test_mambaout", "test_nfnet"]
@@ -371,3 +371,22 @@ def test_custom_modules_need_their_stages_named() -> None:
         CutBackbone(model, [0])
     with pytest.raises(PPLValueError, match="'body' is no module"):
         CutBackbone(model, [0], stages=["body", "1"])
+
+
+@pytest.mark.parametrize(
+    ("name", "block"),
+    [("resnet18", "layer3.0"), ("mobilenetv2_050", "blocks.3"), ("convnext_atto", "stages.2.blocks.2")],
+)
+def test_a_block_between_the_ends_of_stages_can_be_named_as_a_cut(name, block):
+    model = timm.create_model(name, num_classes=0).eval()
+    cutter = CutBackbone(model, [block, 0])
+    assert [cut.name for cut in cutter.cuts] == [block, CutBackbone(model, [0]).cuts[0].name]
+    with torch.no_grad():
+        final, features = cutter.forward_features(torch.randn(2, 3, 64, 96), [0])
+        assert torch.equal(cutter.resume(0, features[0]), final)
+
+
+@pytest.mark.parametrize("block", ["layer3.0.conv1", "layer3.0.bn2"])
+def test_a_module_beside_a_shortcut_is_refused_as_a_cut(block):
+    with pytest.raises(UnsupportedBackboneError, match=f"cannot be cut after '{block}'"):
+        CutBackbone(timm.create_model("test_resnet", num_classes=0).eval(), [block])
