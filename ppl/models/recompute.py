@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ppl.backbones import CutBackbone
+from ppl.layers.grid import Grid
 
 __all__ = ["checkpointed"]
 
@@ -17,7 +20,8 @@ __all__ = ["checkpointed"]
 def checkpointed(cutter: CutBackbone) -> Callable[..., Tensor]:
     """`cutter.patched` with its activations dropped after the forward pass and computed again in the backward pass.
 
-    Random numbers are the same both times, and BatchNorm statistics move only once.
+    Where no BatchNorm statistics move, the batch goes through in two halves, so that half a branch is in memory at a
+    time. Random numbers are the same in both passes, and statistics move only once.
 
     Args:
         cutter: the cut backbone.
@@ -37,13 +41,31 @@ def checkpointed(cutter: CutBackbone) -> Callable[..., Tensor]:
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         return nullcontext(), _still_statistics(cutter.model)
 
-    return partial(checkpoint, cutter.patched, use_reentrant=False, context_fn=contexts)
+    run = partial(checkpoint, cutter.patched, use_reentrant=False, context_fn=contexts)
+
+    def patched(cut_index: int, features: Any, grid: Grid, size: tuple[int, int]) -> Tensor:
+        if any(norm.training for norm in _norms(cutter.model)):
+            return run(cut_index, features, grid, size)  # statistics of a half would be other ones
+        return torch.cat([run(cut_index, half, grid, size) for half in _halves(features)])
+
+    return patched
+
+
+def _halves(features: Any) -> list[Any]:
+    """The two halves of a batch of features, be they a tensor or a list of them; one if the batch is one image."""
+    if isinstance(features, Tensor):
+        return list(features.chunk(2))
+    return [type(features)(members) for members in zip(*(_halves(member) for member in features), strict=True)]
+
+
+def _norms(model: nn.Module) -> Iterator[nn.modules.batchnorm._BatchNorm]:
+    return (module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm))
 
 
 @contextmanager
 def _still_statistics(model: nn.Module) -> Iterator[None]:
     """BatchNorm layers compute as they did, but leave their running statistics where they are."""
-    norms = [norm for norm in model.modules() if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.training]
+    norms = [norm for norm in _norms(model) if norm.training]
     kept = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
         norm.momentum = 0.0
