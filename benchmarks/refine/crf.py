@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import os
 import resource
 import statistics
@@ -26,14 +27,21 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 from PIL import Image
 
-from ppl.refine.crf import PRESETS, crf, crf_from_labels, crf_many
+# Each engine is imported by the functions that use it alone, so that no process pays for the other.
 
 WIDTH, HEIGHT = 500, 375
 Row = dict[str, object]
+
+
+def setting_of(name: str) -> SimpleNamespace:
+    from ppl.refine.crf import PRESETS
+
+    return SimpleNamespace(**vars(PRESETS[name]))
 
 
 def pictures(folder: Path, count: int) -> list[Path]:
@@ -63,18 +71,20 @@ def maps_of(image: np.ndarray, labels: int, among: int | None = None) -> np.ndar
     return result
 
 
-def ours(image: np.ndarray, probs: np.ndarray, name: str) -> np.ndarray:
-    preset = PRESETS[name]
+def ours(image: np.ndarray, probs: np.ndarray, preset: SimpleNamespace) -> np.ndarray:
+    from ppl.refine.crf import crf, crf_from_labels
+
+    names = ("gaussian_sxy", "gaussian_compat", "bilateral_sxy", "bilateral_srgb", "bilateral_compat", "iterations")
+    settings = {name: getattr(preset, name) for name in names}
     if preset.unary == "labels":
-        return crf_from_labels(image, probs.argmax(axis=0), len(probs), **preset.arguments(), backend="native")
-    return crf(image, probs, **preset.arguments(), backend="native")
+        return crf_from_labels(image, probs.argmax(axis=0), len(probs), **settings, backend="native")
+    return crf(image, probs, **settings, backend="native")
 
 
-def theirs(image: np.ndarray, probs: np.ndarray, name: str) -> np.ndarray:
+def theirs(image: np.ndarray, probs: np.ndarray, preset: SimpleNamespace) -> np.ndarray:
     import pydensecrf.densecrf as densecrf
     from pydensecrf.utils import unary_from_labels, unary_from_softmax
 
-    preset = PRESETS[name]
     if preset.unary == "labels":
         unary = unary_from_labels(probs.argmax(axis=0), len(probs), preset.gt_prob, zero_unsure=False)
     else:
@@ -98,16 +108,17 @@ def timed(function: Callable[..., np.ndarray], *arguments: object) -> tuple[floa
 def compare(paths: list[Path], name: str, labels: int, among: int | None = None) -> Row:
     """Both engines on the same images, alternately, the order changing; medians over the images."""
     mine, other, agreement, distance, furthest = [], [], [], [], []
-    ours(read(paths[0]), maps_of(read(paths[0]), labels, among), name)
+    preset = setting_of(name)
+    ours(read(paths[0]), maps_of(read(paths[0]), labels, among), preset)
     for number, path in enumerate(paths):
         image = read(path)
         probs = maps_of(image, labels, among)
         if number % 2:
-            theirs_s, expected = timed(theirs, image, probs, name)
-            ours_s, result = timed(ours, image, probs, name)
+            theirs_s, expected = timed(theirs, image, probs, preset)
+            ours_s, result = timed(ours, image, probs, preset)
         else:
-            ours_s, result = timed(ours, image, probs, name)
-            theirs_s, expected = timed(theirs, image, probs, name)
+            ours_s, result = timed(ours, image, probs, preset)
+            theirs_s, expected = timed(theirs, image, probs, preset)
         mine.append(ours_s)
         other.append(theirs_s)
         agreement.append((result.argmax(axis=0) == expected.argmax(axis=0)).mean())
@@ -137,6 +148,8 @@ def speed(folder: Path, count: int) -> Iterator[Row]:
 
 
 def presets(folder: Path, count: int) -> Iterator[Row]:
+    from ppl.refine.crf import PRESETS
+
     paths = pictures(folder, count)
     for name in PRESETS:
         for labels in (2, 3, 5, 21):
@@ -153,7 +166,7 @@ def memory(folder: Path, count: int) -> Iterator[Row]:
         for labels in (3, 21):
             growth = {}
             for engine in ("theirs", "ours"):
-                command = [sys.executable, __file__, str(folder), "_memory", "--part", f"{engine},{name},{labels}"]
+                command = part_of(folder, "_memory", setting_of(name), f"{engine},{labels}")
                 growth[engine] = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
             yield {
                 "preset": name,
@@ -164,110 +177,126 @@ def memory(folder: Path, count: int) -> Iterator[Row]:
             }
 
 
-def memory_part(folder: Path, part: str) -> None:
-    engine, name, labels = part.split(",")
+def part_of(folder: Path, what: str, preset: SimpleNamespace, part: str, count: int = 1) -> list[str]:
+    """The command of a process that runs one engine alone."""
+    setting = json.dumps(vars(preset))
+    command = [sys.executable, __file__, str(folder), what, "--part", part, "--setting", setting]
+    return [*command, "--images", str(count)]
+
+
+def memory_part(folder: Path, preset: SimpleNamespace, part: str) -> None:
+    engine, labels = part.split(",")
     function = ours if engine == "ours" else theirs
     image = read(pictures(folder, 1)[0])
     probs = maps_of(image, int(labels))
     # A small call first, so that code and libraries are in memory already.
-    function(np.ascontiguousarray(image[:16, :16]), np.ascontiguousarray(probs[:, :16, :16]), name)
+    function(np.ascontiguousarray(image[:16, :16]), np.ascontiguousarray(probs[:, :16, :16]), preset)
     before = resident()
-    function(image, probs, name)
+    function(image, probs, preset)
     print(resident() - before)
 
 
-def processes(arguments: list[str], cache: str) -> tuple[float, float]:
+def timed_process(command: list[str], cache: str) -> tuple[float, float]:
     """Wall and CPU seconds of a fresh process."""
     before, start = os.times(), time.perf_counter()
-    subprocess.run([sys.executable, __file__, *arguments], check=True, env={**os.environ, "NUMBA_CACHE_DIR": cache})
+    subprocess.run(command, check=True, env={**os.environ, "PPL_CACHE_DIR": cache})
     after = os.times()
     used = after.children_user + after.children_system - before.children_user - before.children_system
     return time.perf_counter() - start, used
 
 
 def cold(folder: Path, count: int) -> Iterator[Row]:
-    with tempfile.TemporaryDirectory() as cache:
-        for what, part in (
-            ("native, first process", "ours"),
-            ("native, later process", "ours"),
-            ("native, later process, again", "ours"),
-            ("pydensecrf", "theirs"),
-            ("neither: imports, reading", "none"),
-        ):
-            wall, used = processes([str(folder), "_one", "--part", part], cache)
-            yield {"process": what, "wall_s": round(wall, 2), "cpu_s": round(used, 2)}
+    """Processes that read one image and refine it, `count` of each kind in turn."""
+    kinds = {
+        "native, first process": "ours",
+        "native, later process": "ours",
+        "pydensecrf": "theirs",
+        "neither: NumPy, Pillow, reading": "none",
+    }
+    times: dict[str, list[tuple[float, float]]] = {kind: [] for kind in kinds}
+    with tempfile.TemporaryDirectory() as caches:
+        for number in range(count):
+            for kind, part in kinds.items():
+                command = part_of(folder, "_one", setting_of("psa"), part)
+                times[kind].append(timed_process(command, f"{caches}/{number}"))
+    for kind, found in times.items():
+        wall, used = (statistics.median(column) for column in zip(*found, strict=True))
+        yield {"process": kind, "times": count, "wall_s": round(wall, 2), "cpu_s": round(used, 2)}
 
 
-def one_part(folder: Path, part: str) -> None:
+def one_part(folder: Path, preset: SimpleNamespace, part: str) -> None:
     image = read(pictures(folder, 1)[0])
     probs = maps_of(image, 3)
     if part != "none":
-        (ours if part == "ours" else theirs)(image, probs, "psa")
+        (ours if part == "ours" else theirs)(image, probs, preset)
 
 
 def folder_of(folder: Path, count: int) -> Iterator[Row]:
-    rows = []
     for name in ("psa", "irn"):
+        walls = {}
         for part in ("theirs,1", "theirs,2", "ours,2"):
             with tempfile.TemporaryDirectory() as cache:
-                wall, used = processes(
-                    [str(folder), "_folder", "--part", f"{part},{name}", "--images", str(count)], cache
-                )
-            rows.append({
-                "preset": name, "engine": part, "images": count, "wall_s": round(wall, 1), "cpu_s": round(used, 1),
-            })  # fmt: skip
-            loop = next(row for row in rows if row["preset"] == name)
+                wall, used = timed_process(part_of(folder, "_folder", setting_of(name), part, count), cache)
+            walls[part] = wall
             yield {
-                **rows[-1],
-                "wall_ratio_to_loop": round(float(str(loop["wall_s"])) / wall, 2),
-                "cpu_ratio_to_loop": round(float(str(loop["cpu_s"])) / used, 2),
+                "preset": name,
+                "engine": part,
+                "images": count,
+                "wall_s": round(wall, 2),
+                "cpu_s": round(used, 2),
+                "times_the_loop": round(walls["theirs,1"] / wall, 2),
+                "times_two_processes": round(walls.get("theirs,2", 0) / wall, 2) or "",
             }
 
 
-def folder_part(folder: Path, part: str, count: int) -> None:
-    engine, workers, name = part.split(",")
+def folder_part(folder: Path, preset: SimpleNamespace, part: str, count: int) -> None:
+    engine, workers = part.split(",")
     paths = pictures(folder, count)
     if engine == "ours":
-        done = crf_many(paths, paths, workers=int(workers), function=native_job, name=name)
+        from ppl.refine.crf import crf_many
+
+        done = crf_many(paths, paths, workers=int(workers), function=native_job, preset=preset)
         assert sum(1 for _ in done) == count
     elif workers == "1":
         for path in paths:
-            their_job(path, name)
+            their_job(path, preset)
     else:
         with ProcessPoolExecutor(int(workers)) as pool:
-            assert sum(1 for _ in pool.map(their_job, paths, [name] * count)) == count
+            assert sum(1 for _ in pool.map(their_job, paths, [preset] * count)) == count
 
 
-def native_job(path: Path, _: Path, name: str) -> int:
+def native_job(path: Path, _: Path, preset: SimpleNamespace) -> int:
     image = read(path)
-    return int(ours(image, maps_of(image, 3), name).argmax(axis=0).max())
+    return int(ours(image, maps_of(image, 3), preset).argmax(axis=0).max())
 
 
-def their_job(path: Path, name: str) -> int:
+def their_job(path: Path, preset: SimpleNamespace) -> int:
     image = read(path)
-    return int(theirs(image, maps_of(image, 3), name).argmax(axis=0).max())
+    return int(theirs(image, maps_of(image, 3), preset).argmax(axis=0).max())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images_folder", type=Path)
     parser.add_argument("what")
-    parser.add_argument("--images", type=int, help="how many; 12 by default, 200 for folder")
+    parser.add_argument("--images", type=int, help="how many; 12 by default, 200 for folder, 5 for cold")
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--part", default="")
+    parser.add_argument("--part", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--setting", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.what.startswith("_"):
+        preset = SimpleNamespace(**options.setting)
         if options.what == "_memory":
-            memory_part(options.images_folder, options.part)
+            memory_part(options.images_folder, preset, options.part)
         elif options.what == "_one":
-            one_part(options.images_folder, options.part)
+            one_part(options.images_folder, preset, options.part)
         else:
-            folder_part(options.images_folder, options.part, options.images)
+            folder_part(options.images_folder, preset, options.part, options.images)
         return
     tables = {"speed": speed, "presets": presets, "memory": memory, "cold": cold, "folder": folder_of}
     if options.what not in tables:
         parser.error(f"what must be one of {', '.join(tables)}")
-    count = options.images or (200 if options.what == "folder" else 12)
+    count = options.images or {"folder": 200, "cold": 5}.get(options.what, 12)
     rows = []
     for row in tables[options.what](options.images_folder, count):
         if not rows:
