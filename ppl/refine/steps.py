@@ -162,7 +162,7 @@ def random_walk_step(
         cells = tuple((length - 1) // given["stride"] + 1 for length in size)
         guides: dict[str, Any] = {"features": F.interpolate(colours.permute(2, 0, 1)[None], cells, mode="area")[0]}
     else:
-        from ppl.refine.affinity import load_affinity  # the only step that needs backbones
+        from ppl.refine.affinity_maps import load_affinity  # loads timm, which only this step needs
 
         learned = (load_affinity(affinity) if isinstance(affinity, Path) else affinity)(image)
         if stride is not None and stride != learned.stride:

@@ -11,9 +11,9 @@ import torch
 
 from ppl.errors import PPLValueError
 from ppl.refine.affinity.labels import confident_label_folder
-from ppl.refine.affinity.network import AffinityNetwork
 from ppl.refine.affinity.training import AffinityConfig, AffinitySummary, fit_affinity
 from ppl.refine.affinity.views import LabelledImages
+from ppl.refine.affinity_network import AffinityNetwork
 from ppl.refine.jobs import RefineJob
 from ppl.refine.pipeline import Recipe
 

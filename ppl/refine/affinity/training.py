@@ -20,10 +20,10 @@ from torch.utils.data import DataLoader, Subset
 
 from ppl.errors import PPLError, PPLValueError
 from ppl.io import atomic_write
-from ppl.refine.affinity.inference import save_affinity
 from ppl.refine.affinity.losses import affinity_loss
-from ppl.refine.affinity.network import AffinityNetwork
 from ppl.refine.affinity.views import RandomViews
+from ppl.refine.affinity_maps import save_affinity
+from ppl.refine.affinity_network import AffinityNetwork
 from ppl.refine.parallel import BadFile
 from ppl.refine.stencil import edge_affinity, feature_affinity
 

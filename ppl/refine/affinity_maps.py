@@ -19,7 +19,7 @@ from torch import nn
 
 from ppl.errors import PPLFileNotFoundError, PPLTypeError, PPLValueError
 from ppl.io import atomic_write
-from ppl.refine.affinity.network import AffinityNetwork
+from ppl.refine.affinity_network import AffinityNetwork
 from ppl.refine.arrays import as_image
 
 __all__ = ["AffinityMaps", "load_affinity", "predict_affinity", "save_affinity"]
