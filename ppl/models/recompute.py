@@ -45,8 +45,10 @@ def checkpointed(cutter: CutBackbone) -> Callable[..., Tensor]:
 
     def patched(cut_index: int, features: Any, grid: Grid, size: tuple[int, int]) -> Tensor:
         if any(norm.training for norm in _norms(cutter.model)):
-            return run(cut_index, features, grid, size)  # statistics of a half would be other ones
-        return torch.cat([run(cut_index, half, grid, size) for half in _halves(features)])
+            halves = [features]  # statistics of a half would be other ones
+        else:
+            halves = _halves(features)
+        return torch.cat([run(cut_index, half, grid, size) for half in halves])
 
     return patched
 
