@@ -5,6 +5,7 @@
     python benchmarks/refine/crf.py IMAGES memory  [--out FILE]    growth of the resident set by one call
     python benchmarks/refine/crf.py IMAGES cold    [--out FILE]    processes without and with compiled code at hand
     python benchmarks/refine/crf.py IMAGES folder  [--out FILE]    200 images, cold start and reading included
+    python benchmarks/refine/crf.py IMAGES gpu     [--out FILE]    batches on a GPU against all cores of the CPU
 
 IMAGES is a folder of pictures; they are enlarged to 500x375. Their maps are made of the pictures: a softmax over random
 mixtures of the blurred colours. Nothing is cached by size, so every image is as good as one of a new size. pydensecrf
@@ -265,6 +266,46 @@ def folder_part(folder: Path, preset: SimpleNamespace, part: str, count: int) ->
             assert sum(1 for _ in pool.map(their_job, paths, [preset] * count)) == count
 
 
+def gpu(folder: Path, count: int) -> Iterator[Row]:
+    """Images per second, warm, arrays at hand where each engine takes them."""
+    import torch
+
+    from ppl.refine.crf import crf_many, crf_preset
+
+    if not torch.cuda.is_available():
+        raise SystemExit("there is no CUDA device here")
+
+    def run(images: list, maps: list, name: str) -> tuple[float, list]:
+        list(crf_many(images[:4], maps[:4], function=crf_preset, name=name))
+        start = time.perf_counter()
+        results = list(crf_many(images, maps, function=crf_preset, name=name))
+        torch.cuda.synchronize()
+        return len(images) / (time.perf_counter() - start), results
+
+    images = [read(path) for path in pictures(folder, count)]
+    on_gpu = [torch.from_numpy(image).cuda() for image in images]
+    for name in ("psa", "irn"):
+        for labels in (3, 21):
+            maps = [maps_of(image, labels) for image in images]
+            on_cpu, expected = run(images, maps, name)
+            batched, results = run(on_gpu, [torch.from_numpy(probs).cuda() for probs in maps], name)
+            same = [
+                float((result.argmax(0).cpu().numpy() == other.argmax(0)).mean())
+                for result, other in zip(results, expected, strict=True)
+            ]
+            yield {
+                "preset": name,
+                "labels": labels,
+                "images": count,
+                "device": torch.cuda.get_device_name(),
+                "cpu_cores": os.cpu_count(),
+                "cpu_images_s": round(on_cpu, 1),
+                "gpu_images_s": round(batched, 1),
+                "ratio": round(batched / on_cpu, 2),
+                "least_agreement": f"{min(same):.6f}",
+            }
+
+
 def native_job(path: Path, _: Path, preset: SimpleNamespace) -> int:
     image = read(path)
     return int(ours(image, maps_of(image, 3), preset).argmax(axis=0).max())
@@ -279,7 +320,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images_folder", type=Path)
     parser.add_argument("what")
-    parser.add_argument("--images", type=int, help="how many; 12 by default, 200 for folder, 5 for cold")
+    parser.add_argument("--images", type=int, help="how many; 12 by default, 200 for folder, 5 for cold, 64 for gpu")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--part", default="", help=argparse.SUPPRESS)
     parser.add_argument("--setting", type=json.loads, help=argparse.SUPPRESS)
@@ -293,10 +334,10 @@ def main() -> None:
         else:
             folder_part(options.images_folder, preset, options.part, options.images)
         return
-    tables = {"speed": speed, "presets": presets, "memory": memory, "cold": cold, "folder": folder_of}
+    tables = {"speed": speed, "presets": presets, "memory": memory, "cold": cold, "folder": folder_of, "gpu": gpu}
     if options.what not in tables:
         parser.error(f"what must be one of {', '.join(tables)}")
-    count = options.images or {"folder": 200, "cold": 5}.get(options.what, 12)
+    count = options.images or {"folder": 200, "cold": 5, "gpu": 64}.get(options.what, 12)
     rows = []
     for row in tables[options.what](options.images_folder, count):
         if not rows:

@@ -15,7 +15,7 @@ BACKENDS = {
     "torch": "ppl.refine.crf.torch_engine",
     "pydensecrf": "ppl.refine.crf.pydensecrf_engine",
 }
-"""Name -> the module that holds it; each has `mean_field(image, probs, ...)`."""
+"""Name -> the module that holds it: `mean_field(image, unary, ...)` on the CPU, `mean_field_batch` in PyTorch."""
 
 
 def crf_backend(backend: str = "auto", device: Any = "cpu") -> str:

@@ -2,25 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any
+from typing import Any, cast
 
-import numpy as np
-
-from ppl.errors import PPLTypeError, PPLValueError
-from ppl.refine.crf.backends import crf_backend, engine
-from ppl.refine.crf.presets import preset
-from ppl.refine.crf.validation import (
-    CLIP,
-    ArrayT,
-    CRFSettings,
-    as_numpy,
-    check_image,
-    check_labels,
-    check_probs,
-    is_torch,
-    to_caller,
-)
+from ppl.refine.crf.problem import from_labels, from_preset, from_probs, solve
+from ppl.refine.crf.validation import ArrayT
 
 __all__ = ["crf", "crf_from_labels", "crf_preset"]
 
@@ -78,26 +63,11 @@ def crf(
         >>> refined.argmax(axis=0)[2].tolist()  # ... and its like-coloured neighbours mend it
         [0, 0, 0, 1, 1, 1]
     """
-    settings = CRFSettings(iterations, gaussian_sxy, gaussian_compat, bilateral_sxy, bilateral_srgb, bilateral_compat)
-    pixels = check_image(image)
-    maps, present = check_probs(probs, pixels.shape[:2])
-    settings.check_range(*pixels.shape[:2])
-    device = str(probs.device) if is_torch(probs) else "cpu"
-    name = crf_backend(backend, device)
-    result = np.zeros(maps.shape, np.float32)
-    if len(present) == 1:
-        result[present] = 1
-        return to_caller(result, probs)
-    unary = np.empty((len(present), *maps.shape[1:]), np.float32)
-    for energies, label in zip(unary, present, strict=True):  # plane by plane: it stays in the cache
-        np.clip(maps[label], CLIP, 1.0, out=energies)
-        np.log(energies, out=energies)
-        np.negative(energies, out=energies)
-    refined = engine(name)(pixels, unary, settings, device=device)
-    if len(present) < len(result):
-        result[present] = refined
-        refined = result
-    return to_caller(refined, probs)
+    problem = from_probs(
+        image, probs, iterations=iterations, gaussian_sxy=gaussian_sxy, gaussian_compat=gaussian_compat,
+        bilateral_sxy=bilateral_sxy, bilateral_srgb=bilateral_srgb, bilateral_compat=bilateral_compat, backend=backend,
+    )  # fmt: skip
+    return cast("ArrayT", solve([problem])[0])
 
 
 def crf_from_labels(
@@ -146,33 +116,12 @@ def crf_from_labels(
         >>> crf_from_labels(image, np.zeros((4, 6), np.int64), 1).shape
         (1, 4, 6)
     """
-    settings = CRFSettings(iterations, gaussian_sxy, gaussian_compat, bilateral_sxy, bilateral_srgb, bilateral_compat)
-    pixels = check_image(image)
-    indices = check_labels(labels, num_labels, pixels.shape[:2])
-    if isinstance(gt_prob, bool) or not isinstance(gt_prob, int | float | np.floating):
-        raise PPLTypeError(f"gt_prob must be a number, got {gt_prob!r}")
-    if not 0 < gt_prob < 1:
-        raise PPLValueError(f"gt_prob must lie between 0 and 1, both excluded, got {gt_prob}")
-    settings.check_range(*pixels.shape[:2])
-    device = str(labels.device) if is_torch(labels) else "cpu"
-    name = crf_backend(backend, device)
-    if num_labels == 1:
-        return to_caller(np.ones((1, *indices.shape), np.float32), labels)
-    present = np.flatnonzero(np.bincount(indices.ravel(), minlength=num_labels))
-    absent = num_labels - len(present)
-    row = np.zeros(num_labels, np.int32)
-    row[present] = np.arange(len(present))
-    unary = np.full(
-        (len(present) + (absent > 0), *indices.shape), -math.log((1 - gt_prob) / (num_labels - 1)), np.float32
-    )
-    np.put_along_axis(unary, row[indices][None], np.float32(-math.log(gt_prob)), axis=0)
-    refined = engine(name)(pixels, unary, settings, max(absent, 1), device)
-    if absent:
-        result = np.empty((num_labels, *indices.shape), np.float32)
-        result[:] = refined[-1]
-        result[present] = refined[:-1]
-        refined = result
-    return to_caller(refined, labels)
+    problem = from_labels(
+        image, labels, num_labels, gt_prob=gt_prob, iterations=iterations, gaussian_sxy=gaussian_sxy,
+        gaussian_compat=gaussian_compat, bilateral_sxy=bilateral_sxy, bilateral_srgb=bilateral_srgb,
+        bilateral_compat=bilateral_compat, backend=backend,
+    )  # fmt: skip
+    return cast("ArrayT", solve([problem])[0])
 
 
 def crf_preset(image: Any, probs: ArrayT, name: str, *, scale_factor: float = 1.0, backend: str = "auto") -> ArrayT:
@@ -200,13 +149,5 @@ def crf_preset(image: Any, probs: ArrayT, name: str, *, scale_factor: float = 1.
         >>> crf_preset(np.zeros((5, 5, 3), np.uint8), probs, "psa").shape
         (2, 5, 5)
     """
-    chosen = preset(name)
-    arguments: dict[str, Any] = dict(chosen.arguments(scale_factor), backend=backend)
-    if chosen.unary == "probs":
-        return crf(image, probs, **arguments)
-    maps, present = check_probs(probs, check_image(image).shape[:2])
-    labels = to_caller(maps[present].argmax(axis=0), probs)
-    refined = crf_from_labels(image, labels, len(present), gt_prob=chosen.gt_prob, **arguments)
-    result = np.zeros(maps.shape, np.float32)
-    result[present] = as_numpy(refined, "probs")
-    return to_caller(result, probs)
+    problem = from_preset(image, probs, name, scale_factor=scale_factor, backend=backend)
+    return cast("ArrayT", solve([problem])[0])

@@ -17,7 +17,6 @@ def mean_field(
     unary: NDArray[np.float32],
     settings: CRFSettings,
     copies: int = 1,
-    device: str = "cpu",
 ) -> NDArray[np.float32]:
     """Mean-field inference by pydensecrf. The arguments are those that `ppl.refine.crf.inference` has checked.
 
@@ -26,7 +25,6 @@ def mean_field(
         unary: (L, H, W) energies, contiguous.
         settings: checked numbers.
         copies: how many labels the last energy stands for; pydensecrf gets each of them.
-        device: ignored, it computes on the CPU.
 
     Returns:
         (L, H, W) probabilities; the last is that of a single copy.

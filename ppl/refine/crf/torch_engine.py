@@ -12,50 +12,38 @@ from torch import Tensor
 from ppl.errors import PPLValueError
 from ppl.refine.crf.validation import CRFSettings
 
-__all__ = ["mean_field", "mean_field_batch"]
+__all__ = ["mean_field_batch"]
 
 _NEVER = 1e4  # the energy of a label that an image of the batch does not have
 
 
-def mean_field(
-    image: NDArray[np.uint8],
-    unary: NDArray[np.float32],
-    settings: CRFSettings,
-    copies: int = 1,
-    device: str = "cpu",
-) -> NDArray[np.float32]:
-    """Mean-field inference by PyTorch. The arguments are those that `ppl.refine.crf.inference` has checked.
-
-    Args:
-        image: (H, W, 3) contiguous.
-        unary: (L, H, W) energies.
-        settings: checked numbers.
-        copies: how many labels the last energy stands for.
-        device: where to compute.
-
-    Returns:
-        (L, H, W) probabilities; the last is that of a single copy.
-    """
-    return mean_field_batch([image], [unary], settings, [copies], device)[0]
-
-
 @torch.no_grad()
 def mean_field_batch(
-    images: Sequence[NDArray[np.uint8]],
-    unaries: Sequence[NDArray[np.float32]],
+    images: Sequence[NDArray[np.uint8] | Tensor],
+    unaries: Sequence[NDArray[np.float32] | Tensor],
     settings: CRFSettings,
     copies: Sequence[int],
     device: str = "cpu",
-) -> list[NDArray[np.float32]]:
-    """`mean_field` of several images in one go; sizes and numbers of labels may differ.
+) -> list[Tensor]:
+    """Mean-field inference by PyTorch, of several images in one go. The arguments have been checked.
 
     The pixels of all images stand in one long row, and the number of the image is one more coordinate of the lattice,
     so that nothing passes from one to another.
+
+    Args:
+        images: (H, W, 3) each; sizes may differ.
+        unaries: (L, H, W) energies each; numbers of labels may differ.
+        settings: checked numbers.
+        copies: for each image, how many labels the last energy stands for.
+        device: where to compute.
+
+    Returns:
+        (L, H, W) probabilities for each image, on the device; the last is that of a single copy.
     """
     most = max(len(unary) for unary in unaries)
     energies, counts = [], []
     for unary, number in zip(unaries, copies, strict=True):
-        rows = torch.from_numpy(np.ascontiguousarray(unary)).to(device).reshape(len(unary), -1).T
+        rows = torch.as_tensor(unary).to(device).reshape(len(unary), -1).T
         energies.append(torch.nn.functional.pad(rows, (0, most - len(unary)), value=_NEVER))
         weight = torch.ones(most, device=device)
         weight[len(unary) - 1] = number
@@ -75,7 +63,7 @@ def mean_field_batch(
 
     sizes = [image.shape[0] * image.shape[1] for image in images]
     return [
-        rows[:, : len(unary)].T.reshape(unary.shape).cpu().numpy().copy()
+        rows[:, : len(unary)].T.reshape(unary.shape).contiguous()
         for rows, unary in zip(torch.split(belief, sizes), unaries, strict=True)
     ]
 
@@ -90,7 +78,7 @@ class _Lattice:
     """The permutohedral lattice over the pixels of a batch: `ppl.refine.crf.native.lattice` explains the terms."""
 
     def __init__(
-        self, images: Sequence[NDArray[np.uint8]], deviations: Sequence[float], compat: float, device: str
+        self, images: Sequence[NDArray[np.uint8] | Tensor], deviations: Sequence[float], compat: float, device: str
     ) -> None:
         features, owner, padded = _features(images, deviations, device)
         self.dimensions = features.shape[1]
@@ -127,7 +115,7 @@ class _Lattice:
 
 
 def _features(
-    images: Sequence[NDArray[np.uint8]], deviations: Sequence[float], device: str
+    images: Sequence[NDArray[np.uint8] | Tensor], deviations: Sequence[float], device: str
 ) -> tuple[Tensor, Tensor, int]:
     """(N, d) float32 features and (N,) image numbers; first come origins for images that pydensecrf would pad."""
     rows, owners, origins = [], [], []
@@ -137,7 +125,7 @@ def _features(
         x = torch.arange(width, device=device, dtype=torch.float32).repeat(height)
         parts = [(torch.stack([x, y], dim=1)) / np.float32(deviations[0]).item()]
         if len(deviations) > 1:
-            pixels = torch.from_numpy(np.array(image)).to(device).reshape(-1, 3)
+            pixels = torch.as_tensor(image).to(device).reshape(-1, 3)
             parts.append(pixels.float() / np.float32(deviations[1]).item())
         rows.append(torch.cat(parts, dim=1))
         owners.append(torch.full((height * width,), number, device=device))

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 import sys
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ppl.errors import PPLTypeError, PPLValueError
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = [
     "CLIP",
@@ -18,8 +21,11 @@ __all__ = [
     "CRFSettings",
     "as_numpy",
     "check_image",
+    "check_image_tensor",
     "check_labels",
     "check_probs",
+    "check_probs_tensor",
+    "device_of",
     "is_torch",
     "to_caller",
 ]
@@ -38,12 +44,12 @@ _MOST_PIXELS = 2**28  # six vertices for each of them are counted in 32 bits
 class CRFSettings:
     """The checked numeric settings of one inference."""
 
-    iterations: int
-    gaussian_sxy: float
-    gaussian_compat: float
-    bilateral_sxy: float
-    bilateral_srgb: float
-    bilateral_compat: float
+    iterations: int = 10
+    gaussian_sxy: float = 3
+    gaussian_compat: float = 3
+    bilateral_sxy: float = 80
+    bilateral_srgb: float = 13
+    bilateral_compat: float = 10
 
     def __post_init__(self) -> None:
         if isinstance(self.iterations, bool) or not isinstance(self.iterations, int | np.integer):
@@ -86,6 +92,11 @@ def is_torch(array: Any) -> bool:
     return torch is not None and isinstance(array, torch.Tensor)
 
 
+def device_of(array: Any) -> str:
+    """Where an array lives."""
+    return str(array.device) if is_torch(array) else "cpu"
+
+
 def as_numpy(array: Any, name: str) -> NDArray[Any]:
     """A numpy view or copy of a numpy array or a torch tensor on any device."""
     if is_torch(array):
@@ -99,28 +110,41 @@ def as_numpy(array: Any, name: str) -> NDArray[Any]:
     raise PPLTypeError(f"{name} must be a numpy array or a torch tensor, got {type(array).__name__}")
 
 
-def to_caller(result: NDArray[Any], like: ArrayT) -> ArrayT:
-    """The result as the caller's kind of array: torch in, torch out on the same device."""
+def to_caller(result: Any, like: ArrayT) -> ArrayT:
+    """An array or tensor as the caller's kind of array: torch in, torch out on the same device."""
     if not is_torch(like):
-        return cast("ArrayT", result)
+        return cast("ArrayT", as_numpy(result, "result"))
     import torch
 
-    return cast("ArrayT", torch.from_numpy(result).to(like.device))
+    return cast("ArrayT", torch.as_tensor(result).to(like.device))
 
 
 def check_image(image: Any) -> NDArray[np.uint8]:
     """A contiguous (H, W, 3) uint8 array, or an error that says what it was instead."""
     array = as_numpy(image, "image")
-    if array.ndim != 3 or array.shape[-1] != 3:
-        hint = "; move the channels last" if array.ndim == 3 and array.shape[0] == 3 else ""
-        raise PPLValueError(f"image must have shape (H, W, 3), got {array.shape}{hint}")
-    if array.dtype != np.uint8:
-        raise PPLTypeError(f"image must be uint8 RGB in 0..255, got {array.dtype}; un-normalise and convert it first")
-    if array.size == 0:
-        raise PPLValueError(f"image is empty: shape {array.shape}")
-    if array.shape[0] * array.shape[1] > _MOST_PIXELS:
-        raise PPLValueError(f"image has more than {_MOST_PIXELS} pixels: shape {array.shape}; refine it in parts")
+    _check_picture(array.shape, array.dtype)
     return np.ascontiguousarray(array)
+
+
+def check_image_tensor(image: Any, device: str) -> torch.Tensor:
+    """`check_image` for the torch engine: on the device, from wherever the image is."""
+    import torch
+
+    tensor = image.detach() if is_torch(image) else torch.from_numpy(np.array(as_numpy(image, "image")))
+    _check_picture(tuple(tensor.shape), tensor.dtype)
+    return tensor.to(device)
+
+
+def _check_picture(shape: tuple[int, ...], dtype: Any) -> None:
+    if len(shape) != 3 or shape[-1] != 3:
+        hint = "; move the channels last" if len(shape) == 3 and shape[0] == 3 else ""
+        raise PPLValueError(f"image must have shape (H, W, 3), got {shape}{hint}")
+    if str(dtype).removeprefix("torch.") != "uint8":
+        raise PPLTypeError(f"image must be uint8 RGB in 0..255, got {dtype}; un-normalise and convert it first")
+    if 0 in shape:
+        raise PPLValueError(f"image is empty: shape {shape}")
+    if shape[0] * shape[1] > _MOST_PIXELS:
+        raise PPLValueError(f"image has more than {_MOST_PIXELS} pixels: shape {shape}; refine it in parts")
 
 
 def check_probs(probs: Any, size: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
@@ -130,36 +154,59 @@ def check_probs(probs: Any, size: tuple[int, int]) -> tuple[NDArray[np.float32],
         The array, and the indices of the labels that are present.
     """
     array = as_numpy(probs, "probs")
-    if array.ndim != 3:
-        raise PPLValueError(f"probs must have shape (L, H, W), got {array.shape}")
-    if not np.issubdtype(array.dtype, np.floating):
-        raise PPLTypeError(f"probs must be floating point, got {array.dtype}; for label maps use crf_from_labels")
-    if array.shape[0] == 0:
-        raise PPLValueError(f"probs holds no label: shape {array.shape}")
-    if array.shape[1:] != size:
-        raise PPLValueError(
-            f"probs is {array.shape[1]}x{array.shape[2]} but the image is {size[0]}x{size[1]}; resize one of them"
-        )
-    half = array.dtype == np.float16 or (is_torch(probs) and probs.element_size() == 2)
-    tolerance = 1e-2 if half else 1e-3
+    _check_maps(array.shape, np.issubdtype(array.dtype, np.floating), array.dtype, size)
     result = np.ascontiguousarray(array, dtype=np.float32)
     total = np.zeros(size, np.float32)
     lowest, highest = np.empty(len(result)), np.empty(len(result))
     for label, plane in enumerate(result):  # plane by plane: each stays in the cache
         lowest[label], highest[label] = plane.min(), plane.max()
         total += plane
-    # NaN fails every comparison, hence the form of this test.
-    if not (lowest.min() >= -tolerance and np.abs(total - 1).max() <= tolerance):
-        raise PPLValueError(_what_is_wrong(result, total, float(lowest.min())))
+    _check_values(probs, result, float(lowest.min()), float(np.abs(total - 1).max()))
     return result, np.flatnonzero(highest > CLIP)
 
 
-def _what_is_wrong(probs: NDArray[np.float32], total: NDArray[np.float32], lowest: float) -> str:
+def check_probs_tensor(probs: Any, size: tuple[int, int], device: str) -> tuple[torch.Tensor, NDArray[np.intp]]:
+    """`check_probs` for the torch engine: on the device, with one look at the numbers from outside."""
+    import torch
+
+    tensor = probs.detach() if is_torch(probs) else torch.from_numpy(np.array(as_numpy(probs, "probs")))
+    _check_maps(tuple(tensor.shape), tensor.is_floating_point(), tensor.dtype, size)
+    result = tensor.to(device, torch.float32)
+    # NaN and infinity make the sum wrong.
+    error = (result.sum(dim=0) - 1).abs().amax()
+    lowest, furthest, *highest = torch.cat([result.amin()[None], error[None], result.amax(dim=(1, 2))]).tolist()
+    _check_values(probs, result, lowest, furthest)
+    return result, np.flatnonzero(np.array(highest) > CLIP)
+
+
+def _check_maps(shape: tuple[int, ...], floating: bool, dtype: Any, size: tuple[int, int]) -> None:
+    if len(shape) != 3:
+        raise PPLValueError(f"probs must have shape (L, H, W), got {shape}")
+    if not floating:
+        raise PPLTypeError(f"probs must be floating point, got {dtype}; for label maps use crf_from_labels")
+    if shape[0] == 0:
+        raise PPLValueError(f"probs holds no label: shape {shape}")
+    if shape[1:] != size:
+        raise PPLValueError(f"probs is {shape[1]}x{shape[2]} but the image is {size[0]}x{size[1]}; resize one of them")
+
+
+def _check_values(given: Any, probs: Any, lowest: float, furthest: float) -> None:
+    """Refuse what is negative, or adds up to anything but 1; `given` had the precision, `probs` is float32."""
+    half = (given.element_size() if is_torch(given) else given.dtype.itemsize) == 2
+    tolerance = 1e-2 if half else 1e-3
+    # NaN fails every comparison, hence the form of this test.
+    if not (lowest >= -tolerance and furthest <= tolerance):
+        raise PPLValueError(_what_is_wrong(as_numpy(probs, "probs"), tolerance))
+
+
+def _what_is_wrong(probs: NDArray[np.float32], tolerance: float) -> str:
     bad = ~np.isfinite(probs)
     if bad.any():
         return f"probs holds {int(bad.sum())} values that are NaN or infinite, the first at {_first(bad)}"
-    if lowest < 0:
+    lowest = float(probs.min())
+    if lowest < -tolerance:
         return f"probs holds negative values, down to {lowest:g} at {_first(probs == lowest)}; apply a softmax first"
+    total = probs.sum(axis=0)
     row, column = _first(np.abs(total - 1) == np.abs(total - 1).max())
     return (
         f"probs must sum to 1 over the labels, but sum to {total[row, column]:g} at pixel ({row}, {column}); "

@@ -6,9 +6,10 @@ import threading
 
 import numpy as np
 import pytest
+import torch
 
 from ppl.errors import PPLTypeError, PPLValueError
-from ppl.refine.crf import crf, crf_from_labels, crf_many
+from ppl.refine.crf import crf, crf_from_labels, crf_many, crf_preset, torch_engine
 
 
 def problem(seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -76,3 +77,56 @@ def test_unequal_numbers_are_an_error():
 def test_workers_are_checked_before_any_work(workers, error):
     with pytest.raises(error, match="workers"):
         crf_many([], [], workers=workers)
+
+
+def mixed_problems() -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Images of several sizes with several numbers of labels, one of them certain."""
+    random = np.random.default_rng(7)
+    sizes = [(2, 20, 21), (5, 33, 9), (3, 1, 1), (1, 8, 9), (2, 20, 21), (4, 16, 30), (3, 25, 5)]
+    images = [torch.tensor(random.integers(0, 256, (h, w, 3), dtype=np.uint8)) for _, h, w in sizes]
+    maps = [torch.tensor(random.dirichlet([0.5] * n, (h, w)).transpose(2, 0, 1)) for n, h, w in sizes]
+    maps[5] = torch.cat([maps[5], torch.zeros_like(maps[5][:2])])  # two labels are absent
+    return images, maps
+
+
+@pytest.mark.parametrize(
+    ("function", "settings"), [(crf, {}), (crf_preset, {"name": "irn"}), (crf_preset, {"name": "deeplab"})]
+)
+@pytest.mark.parametrize("batch", [1, 3, 100])
+def test_batches_equal_single_images(function, settings, batch):
+    images, maps = mixed_problems()
+    found = list(crf_many(images, maps, backend="torch", batch=batch, function=function, workers=2, **settings))
+    assert len(found) == len(images)
+    for image, probs, result in zip(images, maps, found, strict=True):
+        alone = function(image, probs, backend="native", **settings)
+        np.testing.assert_allclose(result, alone, atol=5e-4)  # noise has pixels next to a tie
+
+
+def test_batches_of_labels_equal_single_images():
+    images, maps = mixed_problems()
+    labels = [probs.argmax(dim=0) for probs in maps]
+    settings = {"num_labels": 6, "gt_prob": 0.6, "bilateral_sxy": 50, "bilateral_srgb": 5}
+    found = crf_many(images, labels, backend="torch", batch=4, function=crf_from_labels, **settings)
+    for image, indices, result in zip(images, labels, found, strict=True):
+        np.testing.assert_allclose(result, crf_from_labels(image, indices, backend="native", **settings), atol=1e-4)
+
+
+def test_the_engine_sees_whole_batches(monkeypatch):
+    counts = []
+    whole = torch_engine.mean_field_batch
+    monkeypatch.setattr(
+        torch_engine, "mean_field_batch", lambda images, *rest: counts.append(len(images)) or whole(images, *rest)
+    )
+    images, maps = mixed_problems()
+    images, maps = images[:3] + images[4:], maps[:3] + maps[4:]
+    assert len(list(crf_many(images, maps, backend="torch", batch=4))) == 6
+    assert counts == [4, 2]
+
+
+def test_a_bad_image_in_a_batch_raises_when_its_turn_comes():
+    images, maps = mixed_problems()
+    maps[2] = maps[2] * 2
+    done = crf_many(images, maps, backend="torch", batch=5)
+    assert [next(done).shape for _ in range(2)] == [(2, 20, 21), (5, 33, 9)]
+    with pytest.raises(PPLValueError, match="must sum to 1"):
+        next(done)

@@ -24,7 +24,6 @@ def mean_field(
     unary: NDArray[np.float32],
     settings: CRFSettings,
     copies: int = 1,
-    device: str = "cpu",
 ) -> NDArray[np.float32]:
     """Mean-field inference on the CPU. The arguments are those that `ppl.refine.crf.inference` has checked.
 
@@ -35,7 +34,6 @@ def mean_field(
         unary: (L, H, W) energies, contiguous; L is at least 2.
         settings: checked numbers.
         copies: how many labels the last energy stands for.
-        device: ignored, it computes on the CPU.
 
     Returns:
         (L, H, W) probabilities; the last is that of a single copy.
