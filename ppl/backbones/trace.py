@@ -32,8 +32,9 @@ class Trace:
     Attributes:
         stages: its stages, in the order in which they run.
         prefixes: per stage, dotted names of the modules that have done their work when the stage ends.
-        idle: those of them that return what has the shape of their input, outermost ones alone: for a stand-in image
-            they need not run.
+        idle: those of them that depend on the image and return what has the shape of their input, outermost ones alone:
+            for a stand-in image they need not run. (What does not depend on it, such as positions that all blocks
+            share, may be used after the cut.)
         overwritten: names of the stages whose output a later layer writes into.
         wrapped: names of the stages that return a tuple of their feature and of what is none (the grid's size, say).
         final: the map that comes out at the end, as a stage.
@@ -116,6 +117,7 @@ def trace_model(
     native = input_size or native_size(model)
     probes = [native] if input_size else [*_PROBES, native]
     size, record = _first_that_runs(model, probes, list(leaves))
+    _, other = _first_that_runs(model, [size], [], black=False)
     dummy, _ = _first_that_runs(model, [*_DUMMIES, size], [])
 
     order = []
@@ -151,10 +153,11 @@ def trace_model(
         expected = {"num_chs": getattr(model, "num_features", None), "reduction": final.reduction}
         final = _describe(model, "forward_features", "", result, size, expected, family)
     prefixes = tuple(_finished(model, record.ends, when) for when, _, _ in order)
+    idle = {name for name, given in record.keeping.items() if abs(other.keeping.get(name, given) - given) > 0}
     return Trace(
         stages=tuple(found),
         prefixes=prefixes,
-        idle=tuple(_outermost(record.keeps_shape.intersection(prefix)) for prefix in prefixes),
+        idle=tuple(_outermost(idle.intersection(prefix)) for prefix in prefixes),
         overwritten=frozenset(name for _, leaf, name in order if record.overwritten(leaf)),
         wrapped=frozenset(wrapped),
         final=final,
@@ -222,7 +225,7 @@ class _Record:
         self.ends: dict[str, int] = {}
         self.outputs: dict[str, list[Any]] = {leaf: [] for leaf in leaves}
         self.versions: dict[str, list[int]] = {}
-        self.keeps_shape: set[str] = set()
+        self.keeping: dict[str, float] = {}  # modules that keep the shape of what they are given, and its sum
         self.result: Any = None
         self.clock = 0
         # the end of a module shared by several places is the end of its last call
@@ -231,12 +234,10 @@ class _Record:
     def _hook(self, name: str) -> Any:
         def keep(module: nn.Module, args: Any, output: Any) -> None:
             self.clock += 1
-            kept = bool(args) and isinstance(args[0], Tensor) and isinstance(output, Tensor)
-            kept = kept and (output.shape, output.dtype) == (args[0].shape, args[0].dtype)
-            if name not in self.starts and kept:
-                self.keeps_shape.add(name)
-            elif not kept:
-                self.keeps_shape.discard(name)
+            if keeps_shape(args, output) and (name in self.keeping or name not in self.starts):
+                self.keeping[name] = self.keeping.get(name, 0.0) + float(args[0].sum())
+            else:
+                self.keeping.pop(name, None)
             self.starts.setdefault(name, self.clock)
             self.ends[name] = self.clock
             if name in self.outputs:
@@ -254,6 +255,14 @@ class _Record:
             handle.remove()
 
 
+def keeps_shape(args: Sequence[Any], output: Any) -> bool:
+    """Whether a module returned one tensor, of shape and type of its first argument."""
+    given = args[0] if args else None
+    if not isinstance(given, Tensor) or not isinstance(output, Tensor) or given.is_meta:
+        return False
+    return given.shape == output.shape and given.dtype == output.dtype
+
+
 def tensors_of(output: Any) -> list[Tensor]:
     """The tensors of a stage's output, whether one or a (nested) sequence of them."""
     if isinstance(output, Tensor):
@@ -264,14 +273,15 @@ def tensors_of(output: Any) -> list[Tensor]:
 
 
 def _first_that_runs(
-    model: nn.Module, sizes: Sequence[tuple[int, int]], leaves: Sequence[str]
+    model: nn.Module, sizes: Sequence[tuple[int, int]], leaves: Sequence[str], *, black: bool = True
 ) -> tuple[tuple[int, int], _Record]:
     reason: Exception | None = None
     for size in sizes:
         record = _Record(model, leaves)
         try:
             with untouched(model):  # a size too small for a model may leave something behind
-                record.result = call_backbone(model, make_dummy(model, size))
+                image = make_dummy(model, size)
+                record.result = call_backbone(model, image if black else torch.randn_like(image))
         except Exception as error:  # any: models say "not this size" in many ways
             reason = error
         else:

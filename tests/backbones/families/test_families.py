@@ -194,6 +194,8 @@ def test_windows_name_the_image_size_that_would_do() -> None:
         ("crossvit_tiny_240", "two token grids"),
         ("gcvit_xxtiny", "global queries"),
         ("nest_tiny", "number of squares that is fixed"),
+        ("bat_resnext26ts", "7x7 blocks.*take seresnet33ts"),
+        ("lamhalobotnet50ts_256", "halo windows with positions of one map size"),
         ("efficientformerv2_s0", "one size it was built for.*take efficientformer_l1"),
     ],
 )

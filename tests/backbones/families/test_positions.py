@@ -106,6 +106,15 @@ def test_patches_equal_attention_confined_to_the_patch(
     assert (merged - final).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("make", MODELS)
+def test_resuming_is_the_plain_forward_wherever_positions_come_from(make: Callable[[], nn.Module]) -> None:
+    cutter = CutBackbone(make(), [0, 1])
+    with torch.no_grad():
+        final, features = cutter.forward_features(torch.randn(1, 3, 64, 64), [0, 1])
+        for index, raw in features.items():
+            assert torch.equal(cutter.resume(index, raw, (8, 8)), final)
+
+
 @pytest.mark.parametrize("make", [MODELS[0], MODELS[2], MODELS[3]])
 def test_rotary_positions_follow_images_of_another_size(
     make: Callable[[], nn.Module], monkeypatch: pytest.MonkeyPatch
