@@ -1,6 +1,6 @@
 """Write the parts of the pages that follow from the code: the keys of a recipe, the refiners, measured tables.
 
-    python docs/generate.py            brings docs/recipe.md and docs/refinement.md up to date
+    python docs/generate.py            brings docs/backbones.md, docs/recipe.md and docs/refinement.md up to date
     python docs/generate.py --check    only says whether they are
 
 What stands between `<!-- begin NAME -->` and `<!-- end NAME -->` is replaced; the rest of a page is written by hand.
@@ -177,7 +177,22 @@ def gains() -> str:
     return f"Before refinement: {before}.\n\n" + table(["refine", *starts, "CPU s an image"], rows)
 
 
+def tail_times() -> str:
+    """What the benchmark of patched branches measured, per model and size of the images."""
+    rows = []
+    for file in ("patched_tail.csv", "patched_tail_swin.csv"):
+        with (ROOT / "benchmarks" / "backbones" / "results" / file).open(newline="", encoding="utf-8") as lines:
+            rows += list(csv.DictReader(lines))
+    cells = []
+    for model, size in dict.fromkeys((row["model"], row["size"]) for row in rows):
+        chosen = [row for row in rows if (row["model"], row["size"]) == (model, size)]
+        each = [f"`{row['cut']}` {float(row['ratio']):.2f} ({float(row['floor']):.2f})" for row in chosen]
+        cells.append([model, f"{size}x{size}", ", ".join(each)])
+    return table(["model", "images", "times as long from each default cut (floor)"], cells)
+
+
 PARTS: dict[str, dict[str, Callable[[], str]]] = {
+    "backbones.md": {"times": tail_times},
     "recipe.md": {"keys": recipe_keys},
     "refinement.md": {"refiners": refiners, "presets": presets, "gains": gains},
 }

@@ -1,10 +1,11 @@
 """Time of a patched branch against the un-patched tail from the same stage, forward and backward.
 
-    python benchmarks/backbones/patched_tail.py --out patched_tail.csv [--batch 8 --size 256 --grid 2 --repeats 7]
+    python benchmarks/backbones/patched_tail.py --out patched_tail.csv [--batch 8 --sizes 256 --grid 2 --repeats 7]
 
-Both are timed alternately in one run, in CPU time of the process, and their medians are divided. The un-patched tail is
+All are timed alternately in one run, in CPU time of one thread, and their medians are divided. The un-patched tail is
 the model's own layers after the cut, run on the same features; the patched branch is `CutBackbone.patched`, dummy
-image, cutting and stitching included.
+image, cutting and stitching included. `floor` is the same layers on a batch of patches that were cut beforehand: what
+no implementation can be faster than, as windows and kernels fit small maps less well.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from ppl.backbones import CutBackbone, default_cuts, resolve_stages
+from ppl.layers import patch_destruct
 
 MODELS = ("resnet50", "regnety_032", "convnext_tiny", "efficientnet_b0", "swin_tiny_patch4_window7_224")
 
@@ -59,18 +61,39 @@ def compare(name: str, batch: int, size: int, grid: int, repeats: int, backward:
         tail, raw = tail_of(model, cut), features[index].detach()
         if not torch.equal(cutter.resume(index, raw[:1]).flatten(1).sum(), _map(tail(raw[:1]), final).flatten(1).sum()):
             raise SystemExit(f"the hand-made tail of {name} after {cut} is not the model's own")
-        pairs: list[tuple[float, float]] = []
+        pairs: list[tuple[float, float, float]] = []
+        patches = patches_of(raw, grid, cutter.tail_stride(index), cutter.cuts[index].layout)
         for repeat in range(repeats + 1):
             patched = seconds(lambda i=index, raw=raw: cutter.patched(i, raw, grid, shape), backward)  # type: ignore[misc]
             whole = seconds(lambda tail=tail, raw=raw: tail(raw), backward)  # type: ignore[misc]
+            least = seconds(lambda tail=tail, patches=patches: tail(patches), backward)  # type: ignore[misc]
             if repeat:  # the first round warms up
-                pairs.append((patched, whole))
-        patched, whole = (statistics.median(column) for column in zip(*pairs, strict=True))
-        mode = "forward+backward" if backward else "forward"
-        row = {"model": name, "cut": cut, "mode": mode, "patched_s": patched, "tail_s": whole, "ratio": patched / whole}
+                pairs.append((patched, whole, least))
+        patched, whole, least = (statistics.median(column) for column in zip(*pairs, strict=True))
+        row: dict[str, object] = {
+            "model": name,
+            "cut": cut,
+            "mode": "forward+backward" if backward else "forward",
+            "batch": batch,
+            "size": size,
+            "patched_s": round(patched, 4),
+            "tail_s": round(whole, 4),
+            "ratio": round(patched / whole, 3),
+            "floor": round(least / whole, 3),
+        }
         rows.append(row)
-        print(f"{name:<32} {cut:<10} {mode:<17} {patched:8.3f} s {whole:8.3f} s   {patched / whole:5.2f}x", flush=True)
+        print(
+            "{model:<30} {cut:<9} {mode:<17} {size:>4} {patched_s:9} {tail_s:9} {ratio:7} {floor:7}".format(**row),
+            flush=True,
+        )
     return rows
+
+
+def patches_of(raw: Tensor, grid: int, stride: int, layout: str) -> Tensor:
+    """The patches that `patched` cuts, cut beforehand."""
+    if layout == "NHWC":
+        return patch_destruct(raw.permute(0, 3, 1, 2), grid, multiple=(stride, stride)).permute(0, 2, 3, 1).contiguous()
+    return patch_destruct(raw, grid, multiple=(stride, stride))
 
 
 def _map(output: Tensor, final: Tensor) -> Tensor:
@@ -82,16 +105,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", default="patched_tail.csv")
     parser.add_argument("--models", nargs="+", default=list(MODELS))
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[256])
     parser.add_argument("--grid", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--backward", action="store_true", help="time forward and backward instead of forward alone")
     options = parser.parse_args(argv)
     torch.manual_seed(0)
-    print(f"{'model':<32} {'cut':<10} {'mode':<17} {'patched':>10} {'tail':>10}   ratio")
+    torch.set_num_threads(1)  # threads that wait for each other burn CPU time
+    columns = ("model", "cut", "mode", "size", "patched s", "tail s", "ratio", "floor")
+    print("{:<30} {:<9} {:<17} {:>4} {:>9} {:>9} {:>7} {:>7}".format(*columns))
     rows = []
     for name in options.models:
-        rows += compare(name, options.batch, options.size, options.grid, options.repeats, options.backward)
+        for size in options.sizes:
+            rows += compare(name, options.batch, size, options.grid, options.repeats, options.backward)
     with open(options.out, "w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()

@@ -21,6 +21,7 @@ from ppl.backbones.identities import (
     in_double,
     lies_where_it_should,
 )
+from ppl.backbones.names import check_timm_name
 from ppl.backbones.runner import Runner
 from ppl.backbones.stages import find_stage
 from ppl.backbones.state import make_dummy
@@ -99,6 +100,7 @@ def check_backbone(
         The report; print it. A model that cannot be cut is reported, not raised.
 
     Raises:
+        PPLValueError: if timm has no model of that name; the message holds near ones.
         PPLTypeError: if it is neither a name nor a module.
 
     Example:
@@ -120,6 +122,7 @@ def random_model(name: str) -> nn.Module:
     """A timm model with random weights that let the identities show: no gate is shut and no layer is all but mute."""
     import timm
 
+    check_timm_name(name)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
         model: nn.Module = timm.create_model(name, pretrained=False, num_classes=0)

@@ -10,7 +10,20 @@ from torch import nn
 from ppl.backbones.families import family_of
 from ppl.errors import PPLTypeError, PPLValueError
 
-__all__ = ["last_leaf", "stage_names"]
+__all__ = ["check_timm_name", "last_leaf", "stage_names"]
+
+
+def check_timm_name(name: str) -> None:
+    """Raise PPLValueError if timm has no model of that name; the message holds near ones.
+
+    Example:
+        >>> check_timm_name("resnet50")
+    """
+    import timm
+
+    if ":" not in name and not timm.is_model(name):  # a colon: from a hub, which is asked later
+        near = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
+        raise PPLValueError(f"timm has no model {name!r}" + (f": did you mean {', '.join(near)}?" if near else ""))
 
 
 def stage_names(model: nn.Module, stages: Sequence[str] | None) -> list[str]:

@@ -22,21 +22,7 @@ from ppl.errors import PPLError
 
 __all__ = ["Row", "support_table"]
 
-_INTRO = """# Backbones
-
-Which backbones of timm can be cut into patches, measured with random weights. One row per small variant of each model
-file; larger variants of the same file behave alike. `ppl check NAME` measures any other, `ppl check --table` this page.
-
-* **tier** 1: every cut, any image size. 2: every cut, under the conditions in the last column. 3: at the cuts named
-  alone. 0: refused, for the reason in the last column.
-* **cuts**: stages after which a 2x2 cut keeps every identity (resuming is the plain forward; no patch sees another;
-  each stage runs once; gradient reaches the stem; a detached branch sends none). Of many alike blocks, five are tried.
-* **layout**: of the stages: maps, channels-last maps, tokens, or lists of maps. **stride**: of the final map.
-* **os16**: whether `output_stride=16` is accepted and effective.
-* **speed**: CPU time of a patched pass from the middle default cut, divided by that of a plain forward
-  (one small image, one thread; native size where the model takes no other).
-
-"""
+_BEGIN, _END = "<!-- begin variants -->\n", "<!-- end variants -->"
 
 
 @dataclass(frozen=True)
@@ -65,7 +51,8 @@ def support_table(
     """Check every variant, one model in memory at a time, and write the table as Markdown.
 
     Args:
-        path: the Markdown file to write.
+        path: the Markdown file to write; of a page with `<!-- begin variants -->` and `<!-- end variants -->` only what
+            stands between them is replaced.
         names: variants to check; all by default.
         state: a JSON-lines file of finished rows; with it a killed run goes on where it was.
         speed: also measure the time of a patched pass.
@@ -92,7 +79,11 @@ def support_table(
             with Path(state).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(asdict(done[variant])) + "\n")
     rows = [done[variant] for _, variant in chosen]
-    Path(path).write_text(render(rows), encoding="utf-8")
+    page = Path(path)
+    before, after = "", ""
+    if page.exists() and _BEGIN in (text := page.read_text(encoding="utf-8")):
+        before, after = text.partition(_BEGIN)[0], text.partition(_END)[2]
+    page.write_text(f"{before}{_BEGIN}\n{render(rows)}\n{_END}{after or chr(10)}", encoding="utf-8")
     return rows
 
 
@@ -158,7 +149,7 @@ def patched_time(model: nn.Module, report: BackboneReport, repeats: int = 2) -> 
 
 
 def render(rows: Sequence[Row]) -> str:
-    """The page."""
+    """The table, below a line that counts."""
     usable = sum(row.tier > 0 for row in rows)
     lines = [f"{usable} of {len(rows)} variants can be cut at one stage or more.", ""]
     lines += ["| file | variant | tier | cuts | layout | stride | os16 | speed | remark |", "|" + "---|" * 9]
@@ -175,4 +166,4 @@ def render(rows: Sequence[Row]) -> str:
             "yes" if row.output_stride else "",
         )
         lines.append("| " + " | ".join((*cells, speed, row.remark.replace("|", "/"))) + " |")
-    return _INTRO + "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n"

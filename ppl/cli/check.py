@@ -19,6 +19,10 @@ def check(
     ] = None,
     grid: Annotated[int, typer.Option(min=1, help="Patches per side to try.")] = 2,
     table: Annotated[bool, typer.Option("--table", help="Write the support table of all families (hours).")] = False,
+    state: Annotated[
+        Path | None,
+        typer.Option(help="File of finished rows, with which a stopped --table goes on.", show_default=False),
+    ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Where the table goes.")] = Path("docs/backbones.md"),
 ) -> None:
     """Try a backbone with patches at each of its stages and print what holds. Nothing is downloaded."""
@@ -26,7 +30,7 @@ def check(
     from ppl.errors import PPLValueError
 
     if table:
-        support_table(out)
+        support_table(out, state=state)
         say(f"table: {out}")
     elif not names:
         raise PPLValueError('name a timm model, such as `ppl check resnet50`, or "all"')

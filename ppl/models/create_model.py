@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
 
+from ppl.backbones.names import check_timm_name
 from ppl.errors import PPLError, PPLValueError
 from ppl.layers.grid import Grid
 from ppl.models.ppl_net import PPLNet
@@ -88,9 +88,7 @@ def make_backbone(source: dict[str, Any], *, pretrained: bool) -> nn.Module:
     import timm
 
     name, output_stride = source["backbone"], source["output_stride"]
-    if ":" not in name and not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
-        raise PPLValueError(f"timm has no model {name!r}" + (f": did you mean {', '.join(near)}?" if near else ""))
+    check_timm_name(name)
     options = {"num_classes": 0, **source["timm_kwargs"]}
     if output_stride is not None:
         options["output_stride"] = output_stride

@@ -7,7 +7,8 @@ import timm
 
 from ppl.backbones import CutBackbone, UnsupportedBackboneError, check_backbone, support_table, variants
 from ppl.backbones.check import check_model
-from ppl.errors import PPLTypeError
+from ppl.cli.app import main
+from ppl.errors import PPLTypeError, PPLValueError
 
 
 @pytest.mark.parametrize("name", ["test_efficientnet", "test_convnext", "test_byobnet", "test_nfnet", "test_coatnet"])
@@ -56,6 +57,25 @@ def test_the_table_resumes_and_counts(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "1 of 2 variants can be cut" in text
     assert "| resnet | test_resnet | 1 | `act1`, `layer1`, `layer2`, `layer3` | NCHW | 32 | yes |" in text
     assert "matrix of fixed size" in text
+
+
+def test_the_table_leaves_the_rest_of_the_page_alone(tmp_path: Path) -> None:
+    page, state = tmp_path / "page.md", tmp_path / "rows.jsonl"
+    page.write_text("# Above\n\n<!-- begin variants -->\nold\n<!-- end variants -->\n\nBelow\n")
+    for _ in range(2):  # the second time from its own output
+        support_table(page, names=["gmlp_ti16_224"], state=state, speed=False, progress=False)
+        text = page.read_text()
+        assert text.startswith("# Above\n\n<!-- begin variants -->\n") and "old" not in text
+        assert text.endswith("\n<!-- end variants -->\n\nBelow\n")
+        assert text.count("gmlp_ti16_224") == 1
+
+
+def test_unknown_names_are_told_with_near_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(PPLValueError, match="timm has no model 'resnet5O': did you mean resnet50"):
+        check_backbone("resnet5O")
+    with pytest.raises(SystemExit) as left:
+        main(["check", "resnet5O"])
+    assert left.value.code == 2 and "did you mean" in capsys.readouterr().err
 
 
 def test_the_list_of_variants_names_models_that_timm_has() -> None:
