@@ -37,6 +37,7 @@ CLIP = 1e-5
 
 # Lattice coordinates are float32, pydensecrf stores them in 16 bits, and here five of them share one 64-bit key.
 _LARGEST_2D, _LARGEST_5D = 30_000.0, 16_000.0
+_MOST_LABELS = 2**16
 _MOST_PIXELS = 2**28  # six vertices for each of them are counted in 32 bits
 
 
@@ -224,6 +225,8 @@ def check_labels(labels: Any, num_labels: int, size: tuple[int, int]) -> NDArray
         raise PPLTypeError(f"num_labels must be an int, got {num_labels!r}")
     if num_labels < 1:
         raise PPLValueError(f"num_labels must be at least 1, got {num_labels}")
+    if num_labels > _MOST_LABELS:
+        raise PPLValueError(f"num_labels must be at most {_MOST_LABELS}, got {num_labels}")
     array = as_numpy(labels, "labels")
     if array.ndim != 2:
         raise PPLValueError(f"labels must have shape (H, W), got {array.shape}")

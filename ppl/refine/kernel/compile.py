@@ -61,14 +61,26 @@ def _compiled(entry: Kernel, constants: tuple[tuple[str, int], ...]) -> Callable
         _CTYPES.get(entry.returns), *(_CTYPES.get(kind, ctypes.c_void_p) for kind in kinds)
     )
     function = prototype(engine.get_function_address(name))
-    dtypes = [_DTYPES[kind.pointee] if isinstance(kind, ir.PointerType) else None for kind in kinds]
+    converters = [_converter(kind) for kind in kinds]
 
     def call(*arguments: Any) -> Any:
-        return function(*(
-            value if dtype is None else _address(value, dtype) for value, dtype in zip(arguments, dtypes, strict=True)
-        ))  # fmt: skip
+        return function(*(convert(value) for convert, value in zip(converters, arguments, strict=True)))
 
     return call
+
+
+def _converter(kind: Any) -> Callable[[Any], Any]:
+    """What makes a ctypes argument of a Python or numpy number, or of an array."""
+    if not isinstance(kind, ir.PointerType):
+        return float if kind == F32 else int
+    dtype = _DTYPES[kind.pointee]
+
+    def address(array: NDArray[Any]) -> int:
+        if array.dtype != dtype or not array.flags.c_contiguous:
+            raise TypeError(f"this kernel takes a contiguous array of {dtype}, not {array.dtype} with {array.strides}")
+        return array.ctypes.data
+
+    return address
 
 
 _CTYPES: dict[Any, Any] = {F32: ctypes.c_float, I64: ctypes.c_int64}
@@ -78,12 +90,6 @@ _DTYPES: dict[Any, Any] = {
     I64: np.dtype(np.int64),
     F32: np.dtype(np.float32),
 }
-
-
-def _address(array: NDArray[Any], dtype: np.dtype[Any]) -> int:
-    if array.dtype != dtype or not array.flags.c_contiguous:
-        raise TypeError(f"this kernel takes a contiguous array of {dtype}, not {array.dtype} with {array.strides}")
-    return array.ctypes.data
 
 
 def _machine_code(entry: Kernel, constants: dict[str, int], name: str) -> bytes:

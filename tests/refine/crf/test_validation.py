@@ -82,6 +82,7 @@ def test_bad_settings_are_refused_by_name(arguments, error, message):
         (LABELS[:2], 2, 0.7, PPLValueError, "labels is 2x5 but the image is 4x5"),
         (LABELS, 0, 0.7, PPLValueError, "num_labels must be at least 1"),
         (LABELS, 2.0, 0.7, PPLTypeError, "num_labels must be an int"),
+        (LABELS, 10**9, 0.7, PPLValueError, "num_labels must be at most 65536"),
         (LABELS, 2, 1.0, PPLValueError, "gt_prob must lie between 0 and 1"),
         (LABELS, 2, 0, PPLValueError, "gt_prob must lie between 0 and 1"),
         (LABELS, 2, None, PPLTypeError, "gt_prob must be a number"),
@@ -90,6 +91,12 @@ def test_bad_settings_are_refused_by_name(arguments, error, message):
 def test_bad_labels_are_refused(labels, num_labels, gt_prob, error, message):
     with pytest.raises(error, match=message):
         crf_from_labels(IMAGE, labels, num_labels, gt_prob=gt_prob)
+
+
+def test_numbers_may_be_those_of_numpy():
+    arguments = {"iterations": 3, "gaussian_sxy": 2.5, "bilateral_srgb": 9}
+    of_numpy = {"iterations": np.int64(3), "gaussian_sxy": np.float32(2.5), "bilateral_srgb": np.int32(9)}
+    np.testing.assert_array_equal(crf(IMAGE, PROBS, **of_numpy), crf(IMAGE, PROBS, **arguments))
 
 
 def test_the_suggested_deviation_is_accepted():
