@@ -66,12 +66,11 @@ def faults(runner: Runner) -> dict[str, str]:
 
     For models of no family that is known to work; what `check_backbone` tries beyond this takes longer.
     """
-    with untouched(runner.model), torch.autocast("cpu", enabled=False):
-        found = _faults(runner)
-        if found:
-            with suppress(Exception):  # some models cannot compute in double precision
-                exact = _faults(in_double(runner))
-                found = {stage: reason for stage, reason in found.items() if stage in exact}
+    found = _faults(runner)
+    if found:
+        with suppress(Exception):  # some models cannot compute in double precision
+            exact = _faults(in_double(runner))
+            found = {stage: reason for stage, reason in found.items() if stage in exact}
     return found
 
 
@@ -83,21 +82,23 @@ def in_double(runner: Runner) -> Runner:
 
 
 def _faults(runner: Runner) -> dict[str, str]:
-    x = make_dummy(runner.model, runner.trace.probe, 2)
-    x = torch.linspace(-2, 2, x.numel(), dtype=torch.float64).sin().to(x).reshape(x.shape) + torch.rand_like(x)
-    final, features = runner.features(x, range(len(runner.cuts)))
     found = {}
-    for index, stage in enumerate(runner.cuts):
-        report = CutReport(stage.name, stage.layout, stage.reduction)
-        try:
-            report = check_values(runner, index, features[index], final, (1, 2), report, alive=False)
-            again, _ = runner.features(x, [])
-            if not report.reason and not _difference(again, final) <= _TOLERANCE:
-                report = replace(report, reason="the model keeps something of the dummy image and then differs")
-        except Exception as error:  # any: layers say "not this size" in many ways
-            report = replace(report, reason=f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}")
-        if report.reason:
-            found[stage.name] = report.reason
+    with untouched(runner.model), torch.autocast("cpu", enabled=False):
+        x = make_dummy(runner.model, runner.trace.probe, 2)
+        x = torch.linspace(-2, 2, x.numel(), dtype=torch.float64).sin().to(x).reshape(x.shape) + torch.rand_like(x)
+        final, features = runner.features(x, range(len(runner.cuts)))
+        for index, stage in enumerate(runner.cuts):
+            report = CutReport(stage.name, stage.layout, stage.reduction)
+            try:
+                report = check_values(runner, index, features[index], final, (1, 2), report, alive=False)
+                again, _ = runner.features(x, [])
+                if not report.reason and not _difference(again, final) <= _TOLERANCE:
+                    report = replace(report, reason="the model keeps something of the dummy image and then differs")
+            except Exception as error:  # any: layers say "not this size" in many ways
+                text = str(error).strip().partition("\n")[0]
+                report = replace(report, reason=f"{type(error).__name__}: {text}")
+            if report.reason:
+                found[stage.name] = report.reason
     return found
 
 

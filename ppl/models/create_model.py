@@ -38,7 +38,7 @@ def create_model(
         backbone: name of a timm model; `ppl.check_backbone` tells which ones can be cut.
         num_classes: K, the number of classes.
         mode: "baseline", "control", "progressive" or "explicit"; see :class:`ppl.PPLNet`.
-        cuts: stages after which to cut, by name or index; None takes the last three before the final one.
+        cuts: stages or blocks after which to cut; None takes the last three stages before the final one.
         grids: an integer or a pair for all cuts, or a list with one per cut.
         padding: what convolutions after a cut see beyond a patch: "zeros", "replicate" or "reflect".
         halo: cells of real context that each patch keeps on every side.

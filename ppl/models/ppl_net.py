@@ -38,8 +38,8 @@ class PPLNet(nn.Module):
         backbone: a timm model or any module (B,3,H,W) -> (B,C,h,w); it becomes `.backbone` as it is.
         num_classes: K, the number of classes.
         mode: one of the four above.
-        cuts: stages after which to cut, by name or index, in the order of the schedule. None takes the last three
-            stages before the final one. Modes without patches have no cuts and ignore them.
+        cuts: stages after which to cut, by name or index, or blocks by name, in the order of the schedule. None takes
+            the last three stages before the final one. Modes without patches have no cuts and ignore them.
         grids: patches per cut: an integer or a pair `(rows, columns)` (a tuple) for all cuts, or a list with one of
             these per cut.
         stages: names of the backbone's stages, if it has no `feature_info`.

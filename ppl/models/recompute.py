@@ -44,10 +44,8 @@ def checkpointed(cutter: CutBackbone) -> Callable[..., Tensor]:
     run = partial(checkpoint, cutter.patched, use_reentrant=False, context_fn=contexts)
 
     def patched(cut_index: int, features: Any, grid: Grid, size: tuple[int, int]) -> Tensor:
-        if any(norm.training for norm in _norms(cutter.model)):
-            halves = [features]  # statistics of a half would be other ones
-        else:
-            halves = _halves(features)
+        live = any(norm.training for norm in _norms(cutter.model))
+        halves = [features] if live else _halves(features)  # live statistics of a half would be other ones
         return torch.cat([run(cut_index, half, grid, size) for half in halves])
 
     return patched

@@ -41,7 +41,7 @@ class ModelRecipe(_Section):
     backbone: str = Field("resnet50", description="any timm model that `ppl check` supports")
     mode: Mode = Field("progressive", description="how patches are used: figure 2, figure 5, or a control without them")
     cuts: list[str | int] | None = Field(
-        None, description="stages after which the map is cut; null: the last three before the final stage"
+        None, description="stages or blocks after which to cut; null: the last three stages before the final one"
     )
     grids: int | list[int | tuple[int, int]] = Field(2, description="patches per side, one for all cuts or one a cut")
     padding: Literal["zeros", "replicate", "reflect"] = Field(

@@ -1,0 +1,37 @@
+"""The arms of the study; another one is another line."""
+
+from __future__ import annotations
+
+from cell import Arm
+
+THREE = ("front", "group3", "group4")
+"""After MobileNetV2's groups 2, 3 and 4: strides 8, 16 and 16."""
+
+ARMS = {
+    "baseline": Arm(),
+    "control": Arm("control"),
+    # one cut each
+    "patch_front": Arm("progressive", cuts=("front",)),
+    "patch_group3": Arm("progressive", cuts=("group3",)),
+    "patch_group4": Arm("progressive", cuts=("group4",)),
+    "patch_group5": Arm("progressive", cuts=("group5",)),
+    # the paper's two
+    "progressive": Arm("progressive", cuts=THREE),
+    "explicit": Arm("explicit", cuts=THREE),
+    # other ways through the same three cuts
+    "progressive_zeros": Arm("progressive", cuts=THREE, padding="zeros"),
+    "progressive_4x4": Arm("progressive", cuts=THREE, grids=4),
+    "progressive_coarse_to_fine": Arm("progressive", cuts=THREE, grids=(2, 3, 4)),
+    "progressive_fine_to_coarse": Arm("progressive", cuts=THREE, grids=(4, 3, 2)),
+    "progressive_reversed": Arm("progressive", cuts=THREE[::-1]),
+    "alternate": Arm("progressive", cuts=THREE, schedule="alternate"),
+    "within_batch": Arm("progressive", cuts=THREE, schedule="within_batch"),
+    "progressive_warmup": Arm("progressive", cuts=THREE, warmup=1),
+    # further losses and poolings
+    "progressive_branches": Arm("progressive", cuts=THREE, auxiliary={"branches": 1.0}),
+    "progressive_consistency": Arm("progressive", cuts=THREE, auxiliary={"branches": 1.0, "consistency": 0.5}),
+    "progressive_patches": Arm("progressive", cuts=THREE, auxiliary={"patches": {"weight": 1.0, "sharpness": 1.0}}),
+    "progressive_lse": Arm("progressive", cuts=THREE, pooling="log_sum_exp:1"),
+    "baseline_lse": Arm(pooling="log_sum_exp:1"),
+    "baseline_every_patch": Arm(auxiliary={"every_patch": {"weight": 0.3}}),
+}

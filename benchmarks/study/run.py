@@ -1,0 +1,110 @@
+"""Run cells of the study: arms x seeds on one data set, each one row per way of reading the map in a CSV file.
+
+    python benchmarks/study/run.py DATASET WEIGHTS --arms baseline control progressive --seeds 0 1 2
+
+DATASET is a folder with `train`, `val` and masks of `val`; WEIGHTS are ImageNet weights of timm's mobilenetv2_100.
+Cells that the CSV holds already are passed over, so a stopped run goes on where it was. Several processes may share
+the cells: `--part 0/2` and `--part 1/2`. Kept in `--work`: the front's maps (made once) and each cell's weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import fcntl
+import time
+from pathlib import Path
+
+import torch
+from arms import ARMS
+from cell import BRANCHES, Budget, score, train
+from features import load_network, scored_groups, training_pool
+
+from ppl.backbones import data_config
+from ppl.data import open_dataset
+
+HERE = Path(__file__).parent
+SCALES = (1.0, 1.5)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("weights", type=Path)
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS), metavar="ARM")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--lr", type=float, default=1e-4)
+    parser.add_argument("--size", type=int, nargs=2, default=(256, 192), help="height and width of the training crops")
+    parser.add_argument("--views", type=int, default=12, help="augmented views of each picture in the pool")
+    parser.add_argument("--images", type=int, help="score only so many pictures of val")
+    parser.add_argument("--part", default="0/1", help="which of the cells: INDEX/COUNT")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--work", type=Path, default=Path("runs/study"))
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "cells.csv")
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = arguments()
+    torch.set_num_threads(options.threads)
+    budget = Budget(options.epochs, options.lr)
+    network = load_network(options.weights, budget.output_stride)
+    config = data_config(network)
+    learned, scored = open_dataset(options.data, "train"), open_dataset(options.data, "val")[: options.images]
+    name = options.data.name
+    place = options.work / f"{name}_{options.views}_{options.size[0]}x{options.size[1]}"
+    pool = training_pool(learned, network, config, tuple(options.size), options.views, place)
+    front = options.work / f"{name}_val{len(scored)}_{'_'.join(map(str, SCALES))}.pt"
+    part, parts = map(int, options.part.split("/"))
+    cells = [(arm, seed) for seed in options.seeds for arm in options.arms]
+    for arm, seed in cells[part::parts]:
+        cell = {
+            "data": name,
+            "arm": arm,
+            "seed": seed,
+            "epochs": options.epochs,
+            "lr": options.lr,
+            "images": len(scored),
+        }
+        if is_done(options.out, cell):
+            continue
+        started = time.perf_counter()
+        model = train(
+            ARMS[arm], budget, pool, options.weights, seed, lambda line, arm=arm: print(arm, line, flush=True)
+        )
+        seconds = time.perf_counter() - started
+        weights = options.work / "weights" / f"{name}_{arm}_{options.epochs}_{options.lr:g}_{seed}.pt"
+        weights.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(model.state_dict(), weights)
+        groups = scored_groups(scored, network, config, SCALES, front)
+        found = score(model, groups, scored, BRANCHES if ARMS[arm].mode in ("progressive", "explicit") else ("all",))
+        for row in found:
+            rounded = {key: value if isinstance(value, str) else round(value, 3) for key, value in row.items()}
+            append(options.out, cell | {"train_s": round(seconds)} | rounded)
+            print(arm, seed, {key: rounded[key] for key in ("branch", "map", "miou_auto", "miou_best")}, flush=True)
+
+
+def is_done(path: Path, cell: dict[str, object]) -> bool:
+    if not path.exists():
+        return False
+    with path.open() as file:
+        return any(all(row[key] == str(value) for key, value in cell.items()) for row in csv.DictReader(file))
+
+
+def append(path: Path, row: dict[str, object]) -> None:
+    """Add a row; classes differ from data set to data set, so their columns are one text."""
+    fixed = {key: value for key, value in row.items() if not key.startswith("iou_")}
+    fixed["iou"] = " ".join(f"{key[4:]}={value}" for key, value in row.items() if key.startswith("iou_"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+", newline="") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0, 2)
+        writer = csv.DictWriter(file, list(fixed))
+        if not file.tell():
+            writer.writeheader()
+        writer.writerow(fixed)
+
+
+if __name__ == "__main__":
+    main()
