@@ -127,3 +127,107 @@ def test_a_batchnorm_that_serves_both_sides_of_a_cut_is_refused() -> None:
     with pytest.raises(UnsupportedBackboneError, match=r"cannot cut after '2': '1' runs before and after.*'0' \(0\)"):
         CutBackbone(model, ["2"], stages=["0", "2", "4"])
     CutBackbone(model, ["0"], stages=["0", "2", "4"])
+
+
+def test_a_swin_of_hugging_face_runs_its_stages_on_every_patch() -> None:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.SwinConfig(embed_dim=16, depths=[2, 2, 2], num_heads=[1, 2, 4], window_size=4)
+    model = transformers.SwinBackbone(config).eval()
+    stages = ["swin.encoder.layers.0", "swin.encoder.layers.1", "hidden_states_norms.stage3"]
+    cutter = CutBackbone(model, stages[:1], stages=stages)
+    with torch.no_grad():
+        x = torch.randn(2, 3, 128, 96)
+        final, features = cutter.forward_features(x, [0])
+        torch.testing.assert_close(final, model(x).feature_maps[-1])
+        merged = cutter.patched(0, features[0], 2, (8, 6))
+        grid = features[0].reshape(2, 16, 12, 32)
+        for row in range(2):
+            for column in range(2):
+                tokens = grid[:, 8 * row : 8 * row + 8, 6 * column : 6 * column + 6].reshape(2, 48, 32)
+                layers = model.swin.encoder.layers
+                tokens = layers[1](tokens, (8, 6), always_partition=True)[0]
+                tokens = model.hidden_states_norms["stage3"](layers[2](tokens, (4, 3), always_partition=True)[0])
+                expected = tokens.reshape(2, 4, 3, 64).permute(0, 3, 1, 2)
+                ours = merged[:, :, 4 * row : 4 * row + 4, 3 * column : 3 * column + 3]
+                torch.testing.assert_close(ours, expected)
+
+
+class Remembering(nn.Module):
+    """Goes by the smallest image that it has ever seen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.tail, self.reach = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1), 1000
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.reach = min(self.reach, x.shape[-1])
+        return self.tail(self.stem(x) * self.reach)  # type: ignore[no-any-return]
+
+
+def test_what_a_model_makes_of_an_image_size_is_forgotten_after_the_dry_run_or_is_the_reason_of_a_refusal() -> None:
+    model = Remembering()
+    resolve_stages(model, ["stem", "tail"])
+    assert model.reach == 1000
+    with pytest.raises(UnsupportedBackboneError, match="cannot be cut after 'stem'"):
+        CutBackbone(model, ["stem"], stages=["stem", "tail"])
+    assert model.reach == 1000 and not model.stem._forward_hooks
+
+
+def test_a_stage_that_returns_a_map_and_what_is_none_is_cut() -> None:
+    class Pair(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Conv2d(3, 4, 3, 2, 1)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, None]:
+            return self.layer(x), None
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = Pair(), nn.Conv2d(4, 4, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.second(self.first(x)[0])  # type: ignore[no-any-return]
+
+    model = Model()
+    cutter = CutBackbone(model, ["first"], stages=["first", "second"])
+    with torch.no_grad():
+        final, features = cutter.forward_features(torch.randn(1, 3, 16, 16), [0])
+        merged = cutter.patched(0, features[0], 2, (8, 8))
+        assert torch.equal(cutter.resume(0, features[0]), final)
+        torch.testing.assert_close(merged[..., :4, :4], model.second(features[0][..., :4, :4]))
+
+
+class Gain(nn.Module):
+    """A factor that is made of no image, by modules that keep shapes, and used after the cut."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1)
+        self.blocks = nn.ModuleList([nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)])
+        self.factor, self.gain = nn.Linear(4, 4), nn.Parameter(torch.randn(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        gain = self.factor(self.gain)
+        x = self.first(x)
+        for block in self.blocks:
+            x = block(x)
+        return self.second(x) * gain[:, None, None]  # type: ignore[no-any-return]
+
+
+def test_the_stand_in_passes_by_the_blocks_and_not_what_all_images_share() -> None:
+    model, ran = Gain(), []
+    cutter = CutBackbone(model, ["blocks.1"], stages=["first", "blocks.1", "second"])
+    final, features = cutter.forward_features(torch.randn(1, 3, 8, 8), [0])
+    convolve = nn.Conv2d._conv_forward
+
+    def counted(self: nn.Conv2d, *args: Any) -> Tensor:
+        ran.append(self)
+        return convolve(self, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nn.Conv2d, "_conv_forward", counted)
+        assert torch.equal(cutter.resume(0, features[0]), final)
+    assert ran == [model.first, model.second]

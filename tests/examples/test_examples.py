@@ -21,7 +21,7 @@ SAYS = {
     "refine_maps": "the maps as they are",
     "custom_backbone": "the loaded model gives the same logits: True",
     "torchvision_backbones": "Swin: cuts after",
-    "huggingface_backbone": "maps (2, 96, 128)",
+    "huggingface_backbone": "SwinBackbone: cuts after",
 }
 
 
