@@ -9,14 +9,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from ppl.backbones.data_config import data_config
 from ppl.backbones.errors import UnsupportedBackboneError
-from ppl.backbones.families import Family, family_of
+from ppl.backbones.families import Family, family_of, hidden_family
 from ppl.backbones.names import last_leaf, stage_names
 from ppl.backbones.stages import Layout, Stage
 from ppl.backbones.state import make_dummy, untouched
-from ppl.errors import PPLError, PPLValueError
+from ppl.errors import PPLError, PPLTypeError, PPLValueError
 
 __all__ = ["Trace", "call_backbone", "has_forward_features", "native_size", "resolve_stages", "trace_model"]
 
@@ -85,6 +86,7 @@ def resolve_stages(
 
     Raises:
         PPLValueError: if a name is no module, no stages are known, or a stage's output is no map.
+        PPLTypeError: if the model has lazy modules that have not run yet.
         PPLError: if the model fails at every size tried, or a stage does not run exactly once.
 
     Example:
@@ -102,11 +104,21 @@ def trace_model(
     blocks: Sequence[str] = (),
 ) -> Trace:
     """`resolve_stages`, and all else that the dry run tells; modules named in `blocks` count as stages too."""
+    if any(is_lazy(parameter) for parameter in model.parameters()):
+        raise PPLTypeError(
+            f"{type(model).__name__} has lazy modules, which do not know their shapes yet: run it on one image first"
+        )
     family = family_of(model)
     refusal = family.refuse(model) if family.refuse else None
     if refusal:
         raise UnsupportedBackboneError(
             f"{type(model).__name__} cannot be cut into patches: {refusal.reason}; take {refusal.instead}"
+        )
+    hidden = hidden_family(model)
+    if hidden:
+        raise UnsupportedBackboneError(
+            f"{type(model).__name__} wraps a {type(model.get_submodule(hidden)).__name__} of timm ({hidden!r}), whose "
+            "tokens or positions are cut rightly only where it is the backbone itself: hand over that module"
         )
     if family.prepare:
         family.prepare(model)

@@ -7,6 +7,7 @@ import timm
 
 from ppl.backbones import CutBackbone, UnsupportedBackboneError, check_backbone, support_table, variants
 from ppl.backbones.check import check_model
+from ppl.backbones.families import Family
 from ppl.cli.app import main
 from ppl.errors import PPLTypeError, PPLValueError
 
@@ -18,20 +19,24 @@ def test_tiny_models_keep_every_identity_at_every_cut(name: str) -> None:
     assert all(cut.resume_error == 0.0 for cut in report.stages)
 
 
-def test_stored_swin_masks_are_found_by_running_patches_alone() -> None:
+def test_stored_swin_masks_are_found_by_running_patches_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     # without the switch that cutting sets, the masks are dealt out to the wrong windows and nothing complains
     from timm.models.swin_transformer import SwinTransformer
 
-    model = SwinTransformer(img_size=128, embed_dim=16, depths=(2, 2), num_heads=(2, 2), window_size=4, num_classes=0)
-    assert check_backbone(model).supported
+    def make() -> SwinTransformer:
+        return SwinTransformer(
+            img_size=128, embed_dim=16, depths=(2, 2), num_heads=(2, 2), window_size=4, num_classes=0
+        )
 
-    class Stored(SwinTransformer):  # outside timm: no family, so the switch is not set
-        pass
-
-    stored = Stored(img_size=128, embed_dim=16, depths=(2, 2), num_heads=(2, 2), window_size=4, num_classes=0)
-    for module in stored.modules():
-        if hasattr(module, "strict_img_size"):
-            module.strict_img_size = False
+    assert check_backbone(make()).supported
+    for module in ("trace", "runner"):
+        monkeypatch.setattr(f"ppl.backbones.{module}.family_of", lambda model: Family())
+    for module in ("check", "cut"):
+        monkeypatch.setattr(f"ppl.backbones.{module}.is_known", lambda model: False)
+    stored = make()
+    for part in stored.modules():
+        if hasattr(part, "strict_img_size"):
+            part.strict_img_size = False
     report = check_model("stored", stored, input_size=(128, 128))
     assert not report.supported and report.reason.startswith("after layers.0: ")
     with pytest.raises(UnsupportedBackboneError, match=r"cannot be cut after 'layers\.0'"):

@@ -90,6 +90,14 @@ def test_stages_that_run_twice_or_return_no_map_are_named() -> None:
         resolve_stages(model, "0")
 
 
+def test_lazy_modules_must_have_run() -> None:
+    model = nn.Sequential(nn.LazyConv2d(4, 3), nn.Conv2d(4, 4, 1))
+    with pytest.raises(PPLTypeError, match=r"lazy modules.*run it on one image first"):
+        resolve_stages(model, ["0", "1"])
+    model(torch.zeros(1, 3, 8, 8))
+    assert [stage.channels for stage in resolve_stages(model, ["0", "1"])] == [4, 4]
+
+
 def test_a_model_that_fails_everywhere_says_on_which_sizes() -> None:
     class Fussy(nn.Module):
         def __init__(self) -> None:

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from ppl.backbones.families.family import Family, Place, Refusal
-from ppl.backbones.families.registry import family_of
+from ppl.backbones.families.registry import family_of, hidden_family
 
-__all__ = ["Family", "Place", "Refusal", "family_of"]
+__all__ = ["Family", "Place", "Refusal", "family_of", "hidden_family"]

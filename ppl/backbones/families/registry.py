@@ -21,14 +21,33 @@ from ppl.backbones.families.sizes import (
     proportional_fusion,
 )
 
-__all__ = ["family_of"]
+__all__ = ["family_of", "hidden_family"]
 
 
 def family_of(model: nn.Module) -> Family:
-    """The family of a model; models from outside timm and ordinary ones have nothing particular."""
-    package, _, module = type(model).__module__.rpartition(".")
-    if package != "timm.models":
-        return _ORDINARY
+    """The family of a model or of its base; models from outside timm and ordinary ones have nothing particular."""
+    for kind in type(model).__mro__:
+        package, _, module = kind.__module__.rpartition(".")
+        if package == "timm.models":
+            return _family(module, model)
+    return _ORDINARY
+
+
+def hidden_family(model: nn.Module) -> str:
+    """Name of a module inside of a model that is a whole timm model and needs the care of its family, if there is one.
+
+    Without that care nothing need fail: tokens in an order of their own or positions of the whole map would just be cut
+    wrongly.
+    """
+    for name, module in model.named_modules():
+        if name and hasattr(module, "feature_info"):
+            family = family_of(module)
+            if family.positions or family.cut or family.window or family.refuse:
+                return str(name)
+    return ""
+
+
+def _family(module: str, model: nn.Module) -> Family:
     if module == "byobnet":
         return _byobnet(model)
     if module == "maxxvit":

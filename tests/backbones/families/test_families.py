@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ from torch import nn
 
 from ppl.backbones import CutBackbone, UnsupportedBackboneError, check_backbone, default_cuts, resolve_stages
 from ppl.backbones.families.orders import hiera_order
+from ppl.backbones.trace import native_size
 
 
 def swin(version: str = "", **kwargs: Any) -> nn.Module:
@@ -266,3 +268,24 @@ def test_mobilenetv5_fuses_a_patch_at_the_patchs_size_and_keeps_its_own_result()
             final, features = cutter.forward_features(torch.randn(1, 3, *size), [0])
             assert final.shape[-2:] == (-(-size[0] // 16), -(-size[1] // 16))
             assert cutter.patched(0, features[0], 2, final.shape[-2:]).shape == final.shape
+
+
+@pytest.mark.parametrize("make", [hiera, maxvit])
+def test_a_family_that_needs_care_is_found_in_a_wrapper_and_in_a_subclass(make: Callable[[], nn.Module]) -> None:
+    model = make().eval()
+    kind = type(model).__name__
+    names = [f"1.{stage.name}" for stage in resolve_stages(make())]
+    with pytest.raises(
+        UnsupportedBackboneError, match=f"Sequential wraps a {kind} of timm \\('1'\\).*hand over that module"
+    ):
+        CutBackbone(nn.Sequential(nn.Identity(), model), names[:1], stages=names)
+    x = torch.randn(1, 3, *native_size(model))
+    with torch.no_grad():
+        mine = copy.deepcopy(model)
+        mine.__class__ = type("Mine", (type(model),), {})
+        maps = []
+        for each in (model, mine):
+            cutter = CutBackbone(each, [0])
+            final, features = cutter.forward_features(x, [0])
+            maps.append(cutter.patched(0, features[0], 2, final.shape[-2:]))
+    assert torch.equal(*maps)
