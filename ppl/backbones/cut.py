@@ -36,7 +36,8 @@ class CutBackbone:
         model: a timm model or any module that takes images (B,3,H,W).
         cuts: stages after which to cut, by name or by index into the stages. A name may also be that of a block
             between the ends of stages ("layer3.1"); whether the model can be cut there is tried on a small image first.
-        stages: dotted names of the stages of a model that does not name them itself.
+        stages: dotted names of the stages of a model that does not name them itself; what the last one returns is the
+            final map.
         padding: what the layers after the cut see beyond the edge of a patch: "zeros", as the figure draws it,
             "replicate" or "reflect" (the paper says nothing; the default is ours).
         halo: cells of real context that each patch keeps on every side through the layers after the cut; they are

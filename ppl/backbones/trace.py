@@ -210,9 +210,12 @@ def _outermost(names: set[str]) -> tuple[str, ...]:
 
 
 def native_size(model: nn.Module) -> tuple[int, int]:
-    """(H,W) that a model was built for: its own word comes before its configuration's."""
-    for owner in (*(module for name, module in model.named_children() if name.endswith("embed")), model):
-        size = getattr(owner, "img_size", None)
+    """(H,W) that a model was built for: its own word (`img_size`, Hugging Face's `config`) before its data's."""
+    embeds = [module for name, module in model.named_children() if name.endswith("embed")]
+    words = [getattr(owner, "img_size", None) for owner in (*embeds, model)]
+    for size in (*words, getattr(getattr(model, "config", None), "image_size", None)):
+        if isinstance(size, int):
+            return size, size
         if isinstance(size, (tuple, list)) and len(size) == 2:
             return int(size[0]), int(size[1])
     height, width = data_config(model)["input_size"][1:]
@@ -304,7 +307,7 @@ def _first_that_runs(
     text = str(reason).strip().splitlines()
     raise PPLError(
         f"{type(model).__name__} fails on images of {tried}: {type(reason).__name__}: {text[0] if text else ''}; "
-        "give the size that it takes as input_size=(H,W)"
+        "give the size that it takes as input_size=(H,W) or as the module's attribute `img_size`"
     ) from reason
 
 

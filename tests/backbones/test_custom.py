@@ -112,6 +112,9 @@ def test_a_model_that_fails_everywhere_says_on_which_sizes() -> None:
     with pytest.raises(PPLError, match=r"64x96, 128x192, 224x224: ValueError: only 50x70; give the size.*input_size"):
         resolve_stages(Fussy(), ["layer"])
     assert resolve_stages(Fussy(), ["layer"], input_size=(50, 70))[0].reduction == 1
+    saying = Fussy()
+    saying.img_size = (50, 70)  # type: ignore[assignment]
+    assert resolve_stages(saying, ["layer"])[0].reduction == 1
 
 
 def test_data_config_is_the_models_own_or_imagenets() -> None:
