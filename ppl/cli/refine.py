@@ -26,6 +26,7 @@ def refine(
         str | None, typer.Option(help='Score of the background: a number, "auto" or "power:ALPHA". Default: auto.')
     ] = None,
     jobs: Annotated[int, typer.Option("--jobs", "-j", help="Workers; -1: one a core.")] = -1,
+    overwrite: Annotated[bool, typer.Option(help="For a folder of CAM files: make all masks again.")] = False,
     set_: Set = None,
     quiet: Quiet = False,
 ) -> None:
@@ -46,7 +47,9 @@ def refine(
         return
     if out is None:
         raise PPLValueError("say where the masks go: add --out FOLDER")
-    summary = refine_cams(target, images, out, steps or "crf: irn", background or "auto", jobs, progress=not quiet)
+    summary = refine_cams(
+        target, images, out, steps or "crf: irn", background or "auto", jobs, overwrite=overwrite, progress=not quiet
+    )
     for bad in summary.bad:
         say(f"left out {bad.stem}: {bad.reason}")
     rate = f", {summary.images_per_second:.1f} images/s" if summary.done else ""

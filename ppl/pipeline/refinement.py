@@ -62,7 +62,15 @@ def refine_masks(
 
 
 def refine_cams(
-    cams: Path, images: Path, out: Path, steps: str, background: str | float, jobs: int = -1, *, progress: bool = True
+    cams: Path,
+    images: Path,
+    out: Path,
+    steps: str,
+    background: str | float,
+    jobs: int = -1,
+    *,
+    overwrite: bool = False,
+    progress: bool = True,
 ) -> FolderSummary:
     """Refine a folder of CAM files that need not come from a run.
 
@@ -73,13 +81,20 @@ def refine_cams(
         steps: as `ppl.refine.parse_steps` takes them.
         background: a number, "auto" or "power:ALPHA".
         jobs: workers; -1 for one a core.
+        overwrite: make masks that are there again.
         progress: show a bar.
 
     Returns:
         How many were done, skipped and left out.
     """
     return refine_folder(
-        jobs_from_folders(images, cams), out, steps, background=_rule(background), n_jobs=jobs, progress=progress
+        jobs_from_folders(images, cams),
+        out,
+        steps,
+        background=_rule(background),
+        n_jobs=jobs,
+        overwrite=overwrite,
+        progress=progress,
     )
 
 

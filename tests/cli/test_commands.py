@@ -107,6 +107,8 @@ def test_refine_any_folder_of_cams(
     assert "4 masks" in capsys.readouterr().out
     assert call("refine", run_folder / "cams" / "val", *words) == 0
     assert "0 masks" in capsys.readouterr().out
+    assert call("refine", run_folder / "cams" / "val", *words, "--overwrite") == 0
+    assert "4 masks" in capsys.readouterr().out
 
 
 def test_a_data_set_is_trained_on_and_can_be_continued(creatures: Path, tmp_path: Path) -> None:

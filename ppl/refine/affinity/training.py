@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
@@ -47,7 +48,12 @@ class AffinityConfig(BaseModel):
     lr: float = Field(0.1, gt=0, description="learning rate at the start; it falls as (1 - step/steps)^0.9")
     momentum: float = Field(0.0, ge=0, lt=1, description="of SGD; IRN's released code has effectively none")
     weight_decay: float = Field(1e-4, ge=0, description="of SGD")
-    crop: int = Field(512, ge=32, description="side of the square views in pixels")
+    crop: int | None = Field(
+        None,
+        ge=32,
+        description="side of the square views in pixels; by default the longer side of a usual training image, rounded"
+        " up to a multiple of 32 and at most 512, which is IRN's",
+    )
     scale: tuple[float, float] = Field((0.5, 1.5), description="range of the random resizing")
     radius: int = Field(
         10, ge=2, description="pairs nearer than this are learned from, in cells; the walk itself looks at radius 5"
@@ -117,6 +123,7 @@ def fit_affinity(
     config = config or AffinityConfig()
     if not len(pairs):
         raise PPLValueError("there are no images with confident labels to learn from: check the labels' folder")
+    crop = config.crop or _usual_side(pairs)
     start = time.perf_counter()
     out = Path(out)
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -125,9 +132,10 @@ def fit_affinity(
     optimiser = torch.optim.SGD(
         network.head.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
     )
-    identity = {"training": config.model_dump(mode="json", exclude={"num_workers"}), "network": network.config}
+    training = config.model_dump(mode="json", exclude={"num_workers"}) | {"crop": crop}
+    identity = {"training": training, "network": network.config}
     losses = _load_state(out / _STATE, network, optimiser, identity)
-    views = RandomViews(pairs, crop=config.crop, scale=config.scale, fill=network.mean[0].cpu(), seed=config.seed)
+    views = RandomViews(pairs, crop=crop, scale=config.scale, fill=network.mean[0].cpu(), seed=config.seed)
     console = Console(stderr=True)
     batches = math.ceil(len(pairs) / config.batch_size)
     with Progress(console=console, disable=not (progress and console.is_terminal)) as bar:
@@ -145,6 +153,13 @@ def fit_affinity(
     network.eval()
     save_affinity(network, out / _RESULT)
     return AffinitySummary(tuple(losses), out / _RESULT, time.perf_counter() - start)
+
+
+def _usual_side(pairs: Any) -> int:
+    """The median of the longer sides of some images, as a multiple of 32; padding would only cost time."""
+    some = np.unique(np.linspace(0, len(pairs) - 1, 25).astype(int))
+    usual = float(np.median([max(pairs[int(index)][1].shape) for index in some]))
+    return min(32 * math.ceil(usual / 32), 512)
 
 
 def _initialise(network: AffinityNetwork, seed: int) -> None:

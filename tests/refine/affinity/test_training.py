@@ -20,6 +20,7 @@ from ppl.refine.affinity import (
     load_affinity,
     training,
 )
+from ppl.refine.affinity.training import _usual_side
 from ppl.refine.affinity.views import RandomViews, random_view
 
 
@@ -179,3 +180,12 @@ def test_bad_pairs_are_named(network, tmp_path, pairs, words):
 def test_unknown_keys_are_refused():
     with pytest.raises(ValidationError, match="learning_rate"):
         AffinityConfig(learning_rate=1)
+
+
+def test_the_default_crop_fits_the_images():
+    def images(*sides):
+        return [(np.zeros((side, 40, 3), np.uint8), np.zeros((side, 40), np.uint8)) for side in sides]
+
+    assert _usual_side(images(200, 210, 1000)) == 224
+    assert _usual_side(images(*[900] * 60)) == 512
+    assert _usual_side(images(32)) == 64  # the longer side is 40
