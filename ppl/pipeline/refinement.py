@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from ppl.pipeline.affinity import walking_on
 from ppl.pipeline.background import parse_background
 from ppl.pipeline.folder import RunFolder, sha256
 from ppl.pipeline.recipe import Recipe
-from ppl.refine import FolderSummary, RefineJob, jobs_from_folders, parse_steps, refine_folder
+from ppl.refine import FolderSummary, RefineJob, Step, jobs_from_folders, parse_steps, refine_folder, score_steps
 
 __all__ = ["refine_cams", "refine_masks"]
 
@@ -58,7 +60,33 @@ def refine_masks(
             progress=progress,
         )
     folder.record(refinement=record, not_refined={bad.stem: bad.reason for bad in summary.bad})
+    if len(steps) > 1 and summary.done:
+        _score_chain(recipe, folder, split, images, jobs, steps)
     return summary.done
+
+
+def _score_chain(
+    recipe: Recipe,
+    folder: RunFolder,
+    split: str,
+    images: TaggedImages,
+    jobs: Sequence[RefineJob],
+    steps: Sequence[Step],
+) -> None:
+    """Record what every step of a chain gains, where there are masks; of a single step, the scores of a run tell."""
+    masks = {sample.stem: sample.mask for sample in images if sample.mask is not None}
+    if not masks:
+        return
+    found, _ = score_steps(
+        jobs,
+        masks,
+        steps,
+        num_classes=len(images.classes),
+        background=_rule(recipe.cam.background),
+        n_jobs=recipe.jobs,
+        progress=False,
+    )
+    folder.record(refinement_scores={split: [asdict(score) for score in found]})
 
 
 def refine_cams(

@@ -206,3 +206,22 @@ def test_later_steps_keep_the_list_of_bad_training_images(
         run_recipe(tiny_recipe(root), tmp_path / "run", ("train", "cam"), progress=False)
     run_recipe(tiny_recipe(root), tmp_path / "run", ("refine", "evaluate"), progress=False)
     assert list(json.loads((tmp_path / "run" / "manifest.json").read_text())["data"]["left_out"]) == [stem]
+
+
+def test_a_chain_of_refiners_records_what_each_step_gains(
+    tiny_recipe: MakeRecipe, finished: tuple[Path, RunResult], creatures: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    out = tmp_path / "run"
+    shutil.copytree(finished[0], out)
+    recipe = tiny_recipe(
+        creatures, compare=["baseline"], refine=["guided_filter: 2", {"superpixels": {"n_segments": 40}}]
+    )
+    result = run_recipe(recipe, out, ("refine", "evaluate"), progress=False)
+    cam, first, last = json.loads((out / "manifest.json").read_text())["refinement_scores"]["val"]
+    assert [cam["label"], first["label"]] == ["CAM", "guided_filter: 2"]
+    scores = result.scores["progressive"]["val"]
+    assert cam["miou"] == pytest.approx(scores["CAM mIoU"], abs=1e-5)  # those are rounded
+    assert last["miou"] == pytest.approx(scores["refined mIoU"], abs=1e-5)  # those are rounded
+    assert last["gain"] == pytest.approx(last["miou"] - first["miou"])
