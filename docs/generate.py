@@ -15,6 +15,7 @@ import re
 import sys
 import types
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -159,11 +160,15 @@ def presets() -> str:
     return table(header, rows)
 
 
-def gains() -> str:
+def measured(file: str) -> list[dict[str, str]]:
+    """The rows of a table that a benchmark of refinement wrote."""
+    with (RESULTS / file).open(newline="", encoding="utf-8") as lines:
+        return list(csv.DictReader(lines))
+
+
+def gains(file: str) -> str:
     """What the benchmark of refiners measured: one column of gains per start."""
-    path = RESULTS / "which_clothing_corrupted.csv"
-    with path.open(newline="", encoding="utf-8") as file:
-        lines = list(csv.DictReader(file))
+    lines = measured(file)
     starts = list(dict.fromkeys(line["start"] for line in lines))
     found = {(line["start"], line["refine"]): line for line in lines}
     rows = []
@@ -175,6 +180,38 @@ def gains() -> str:
             rows.append([f"`{name}`", *numbers, f"{seconds:.2f}"])
     before = ", ".join(f"{float(found[start, 'none']['miou_before']):.1f} ({start})" for start in starts)
     return f"Before refinement: {before}.\n\n" + table(["refine", *starts, "CPU s an image"], rows)
+
+
+def learned() -> str:
+    """What walks on learned affinities gain."""
+    rows = [
+        [line["walk"], f"{float(line['miou']):.1f}", f"{float(line['gain']):+.1f}", line["train_cpu_s"] or "-",
+         f"{float(line['cpu_s_per_image']):.2f}"]
+        for line in measured("learned_clothing.csv")
+    ]  # fmt: skip
+    return table(["maps", "mIoU", "gain", "CPU s of training", "CPU s an image"], rows)
+
+
+def crf_speed() -> str:
+    """The native CRF against pydensecrf, one thread each."""
+    rows = [
+        [f"`{line['preset']}`", line["labels"], line["pydensecrf_ms"], line["native_ms"], line["ratio"],
+         line["least_ratio"], f"{float(line['least_agreement']):.4%}"]
+        for line in measured("crf_speed.csv")
+    ]  # fmt: skip
+    header = ["setting", "labels", "pydensecrf, ms", "native, ms", "ratio", "least", "same label, least"]
+    return table(header, rows)
+
+
+def crf_folder() -> str:
+    """A folder of images, all costs included."""
+    names = {"theirs,1": "a loop over pydensecrf", "theirs,2": "pydensecrf in two processes", "ours,2": "`crf_many`"}
+    rows = [
+        [f"`{line['preset']}`", names[line["engine"]], line["wall_s"], line["times_the_loop"],
+         line["times_two_processes"] or "-"]
+        for line in measured("crf_folder.csv")
+    ]  # fmt: skip
+    return table(["setting", "engine", "seconds", "times the loop", "times two processes"], rows)
 
 
 def tail_times() -> str:
@@ -194,7 +231,15 @@ def tail_times() -> str:
 PARTS: dict[str, dict[str, Callable[[], str]]] = {
     "backbones.md": {"times": tail_times},
     "recipe.md": {"keys": recipe_keys},
-    "refinement.md": {"refiners": refiners, "presets": presets, "gains": gains},
+    "refinement.md": {
+        "refiners": refiners,
+        "presets": presets,
+        "gains on CAMs": partial(gains, "which_clothing_cams.csv"),
+        "gains": partial(gains, "which_clothing_corrupted.csv"),
+        "learned": learned,
+        "CRF speed": crf_speed,
+        "CRF folder": crf_folder,
+    },
 }
 
 
