@@ -74,7 +74,7 @@ def _score_chain(
     steps: Sequence[Step],
 ) -> None:
     """Record what every step of a chain gains, where there are masks; of a single step, the scores of a run tell."""
-    masks = {sample.stem: sample.mask for sample in images if sample.mask is not None}
+    masks = {sample.stem: sample.read_mask for sample in images if sample.mask is not None}
     if not masks:
         return
     found, _ = score_steps(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -42,7 +42,7 @@ class StepScore:
 
 def score_steps(
     jobs: Iterable[RefineJob],
-    masks: Mapping[str, Path],
+    masks: Mapping[str, Path | Callable[[], np.ndarray]],
     steps: Recipe,
     num_classes: int,
     *,
@@ -54,7 +54,7 @@ def score_steps(
 
     Args:
         jobs: the images and their CAMs; those without a mask are left out.
-        masks: ground truth by stem; 255 is not scored.
+        masks: ground truth by stem, a file or a function that returns it; 255 is not scored.
         steps: as for `parse_steps`.
         num_classes: classes of the dataset, the background not counted.
         background: as for `cams_to_probs`.
@@ -108,10 +108,16 @@ def score_steps(
 
 
 def _score_one(
-    job: RefineJob, *, masks: Mapping[str, Path], steps: tuple[Step, ...], num_classes: int, background: Background
+    job: RefineJob,
+    *,
+    masks: Mapping[str, Path | Callable[[], np.ndarray]],
+    steps: tuple[Step, ...],
+    num_classes: int,
+    background: Background,
 ) -> list[tuple[torch.Tensor, float]]:
     """Counts and seconds of every state of one image."""
-    image, target = np.asarray(read_image(job.image)), read_mask(masks[job.stem])
+    source = masks[job.stem]
+    image, target = np.asarray(read_image(job.image)), source() if callable(source) else read_mask(source)
     maps, classes = job.load()
     values = np.concatenate([[0], classes + 1])
     probs = cams_to_probs(resize_maps(maps, (image.shape[0], image.shape[1])), background)
