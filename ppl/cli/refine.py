@@ -20,7 +20,7 @@ def refine(
         Path | None, typer.Option("--out", "-o", help="Where the masks go, for a folder of CAM files.")
     ] = None,
     steps: Annotated[
-        str | None, typer.Option(help='Refiners in order, as "crf: irn, random_walk". Default: crf: irn.')
+        str | None, typer.Option(help='Refiners in order, as "crf: irn, random_walk". Default: crf: deeplab.')
     ] = None,
     background: Annotated[
         str | None, typer.Option(help='Score of the background: a number, "auto" or "power:ALPHA". Default: auto.')
@@ -48,7 +48,7 @@ def refine(
     if out is None:
         raise PPLValueError("say where the masks go: add --out FOLDER")
     summary = refine_cams(
-        target, images, out, steps or "crf: irn", background or "auto", jobs, overwrite=overwrite, progress=not quiet
+        target, images, out, steps, background or "auto", jobs, overwrite=overwrite, progress=not quiet
     )
     for bad in summary.bad:
         say(f"left out {bad.stem}: {bad.reason}")

@@ -15,6 +15,9 @@ from ppl.train import TrainConfig
 
 __all__ = ["AffinityRecipe", "CamRecipe", "DataRecipe", "ModelRecipe", "Recipe"]
 
+DEFAULT_REFINE = "crf: deeplab"
+"""What gained most on real CAMs under either background rule: see docs/refinement.md."""
+
 Mode = Literal["baseline", "control", "progressive", "explicit"]
 
 
@@ -108,7 +111,7 @@ class Recipe(_Section):
     affinity: AffinityRecipe | None = Field(
         None, description="learn affinities for the random walk from the training images' CAMs; null: do not"
     )
-    refine: list[Any] = Field(["crf: irn"], description="steps in order; [] for none")
+    refine: list[Any] = Field([DEFAULT_REFINE], description="steps in order; [] for none")
     device: str = Field("auto", description='"cpu", "cuda", "cuda:1", "mps"; "auto": the first that is there')
     jobs: int = Field(-1, description="processes or threads for work on the CPU; -1: one a core")
 

@@ -12,7 +12,7 @@ from ppl.data import TaggedImages
 from ppl.pipeline.affinity import walking_on
 from ppl.pipeline.background import parse_background
 from ppl.pipeline.folder import RunFolder, sha256
-from ppl.pipeline.recipe import Recipe
+from ppl.pipeline.recipe import DEFAULT_REFINE, Recipe
 from ppl.refine import FolderSummary, RefineJob, Step, jobs_from_folders, parse_steps, refine_folder, score_steps
 
 __all__ = ["refine_cams", "refine_masks"]
@@ -93,7 +93,7 @@ def refine_cams(
     cams: Path,
     images: Path,
     out: Path,
-    steps: str,
+    steps: str | None,
     background: str | float,
     jobs: int = -1,
     *,
@@ -106,7 +106,7 @@ def refine_cams(
         cams: folder of `.npz` files as `CamResult.save` writes them.
         images: folder of the pictures of the same names.
         out: folder of the masks.
-        steps: as `ppl.refine.parse_steps` takes them.
+        steps: as `ppl.refine.parse_steps` takes them; None is what a recipe does by default.
         background: a number, "auto" or "power:ALPHA".
         jobs: workers; -1 for one a core.
         overwrite: make masks that are there again.
@@ -118,7 +118,7 @@ def refine_cams(
     return refine_folder(
         jobs_from_folders(images, cams),
         out,
-        steps,
+        steps or DEFAULT_REFINE,
         background=_rule(background),
         n_jobs=jobs,
         overwrite=overwrite,

@@ -22,7 +22,7 @@ class TrainConfig(BaseModel):
 
     Example:
         >>> TrainConfig(epochs=6, schedule="progressive").lr
-        0.0003
+        0.0001
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -63,7 +63,7 @@ class TrainConfig(BaseModel):
 
     # optimiser
     optimizer: Literal["adamw", "sgd"] = Field("adamw", description="AdamW, or SGD as most of the field")
-    lr: float = Field(3e-4, gt=0, description="learning rate of the backbone at the start")
+    lr: float = Field(1e-4, gt=0, description="learning rate of the backbone at the start")
     head_lr_mult: float = Field(10.0, gt=0, description="factor of the classifier's learning rate")
     bias_lr_mult: float = Field(1.0, gt=0, description="factor of the biases' learning rate; the Caffe recipe has 2")
     weight_decay: float = Field(0.01, ge=0, description="of weights")
