@@ -1,7 +1,12 @@
-"""Dilated depthwise convolutions whose backward pass is not ten times slower than it need be on a CPU."""
+"""Dilated depthwise convolutions with a backward pass that is quick on a CPU.
+
+python benchmarks/study/dilated.py    times it against PyTorch's own
+"""
 
 from __future__ import annotations
 
+import statistics
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -54,3 +59,21 @@ class _Dilated(torch.autograd.Function):
             for j in range(0, step * side, step)
         ]
         return of_x, torch.stack(products, -1).view(weight.shape).to(weight.dtype), None
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    x = torch.randn(16, 960, 16, 12).bfloat16().contiguous(memory_format=torch.channels_last).requires_grad_()
+    weight = torch.randn(960, 1, 3, 3).bfloat16().requires_grad_()
+    seconds: dict[str, list[float]] = {"torch": [], "ours": []}
+    for _ in range(8):
+        for name, function in (("torch", torch.conv2d), ("ours", conv2d)):
+            start = time.process_time()
+            function(x, weight, None, 1, 2, 2, 960).sum().backward()
+            seconds[name].append(time.process_time() - start)
+    torch_s, ours_s = (statistics.median(values[2:]) for values in seconds.values())
+    print(f"forward and backward: torch {1000 * torch_s:.1f} ms, ours {1000 * ours_s:.1f} ms, {torch_s / ours_s:.1f}x")
+
+
+if __name__ == "__main__":
+    main()
