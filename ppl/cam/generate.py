@@ -53,7 +53,8 @@ def generate(
             model predicts: those of probability (sigmoid) above 0.5, or the best one where there is none.
         scales: factors of the image's size. The published ones by default.
         flip: also take each scale mirrored.
-        method: name of the activation, one of `ppl.cam.METHODS`.
+        method: name of the activation, one of `ppl.cam.METHODS`: "cam" reads the class maps of all branches together,
+            "whole" those of the un-patched branch alone, in a single pass.
         normalize: "max", or "none" for the plain sum, which is not in [0,1].
         size: of the maps: "image" for each image's own, "feature" for that of the model's map at the scale nearest to
             1, or (h,w).

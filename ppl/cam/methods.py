@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ppl.cam.reader import ClassMapReader
 
-__all__ = ["METHODS", "CamMethod", "cam"]
+__all__ = ["METHODS", "CamMethod", "cam", "whole"]
 
 CamMethod: TypeAlias = Callable[[ClassMapReader, Tensor], tuple[Tensor, Tensor]]
 """Reader and images (B,3,H,W) in; activations (B,K,h,w), 0 or more, and logits (B,K) out."""
@@ -25,4 +25,14 @@ def cam(reader: ClassMapReader, x: Tensor) -> tuple[Tensor, Tensor]:
     return class_maps.relu(), logits
 
 
-METHODS: dict[str, CamMethod] = {"cam": cam}
+def whole(reader: ClassMapReader, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The class activation map of the un-patched branch alone, for which nothing has to be cut.
+
+    Patches are then a way to train and not to infer: one pass in place of two or more. Logits are those of all
+    branches' classifiers on the un-patched map. The choice is ours; see the page of results for what it gains.
+    """
+    class_maps, logits = reader.whole(x)
+    return class_maps.relu(), logits
+
+
+METHODS: dict[str, CamMethod] = {"cam": cam, "whole": whole}

@@ -33,6 +33,9 @@ class ClassMapReader(Protocol):
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Images (B,3,H,W) to class maps (B,K,h,w), before ReLU, and logits (B,K)."""
 
+    def whole(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The same of the un-patched branch alone; what has no branches gives what it always gives."""
+
 
 def make_reader(model: nn.Module) -> ClassMapReader:
     """Find out how to read class maps off a model.
@@ -77,6 +80,12 @@ class _NetReader:
         maps = self.model.class_maps(x)
         return maps, self.model.pool(maps)
 
+    def whole(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if not hasattr(self.model, "unpatched_class_maps"):
+            return self(x)
+        branches = self.model.unpatched_class_maps(x)
+        return branches[-1], self.model.pool(torch.stack(branches).sum(0))
+
 
 class _TimmReader:
     """Reads a timm classifier by using its linear layer as a 1x1 convolution, and checks that this is what it is."""
@@ -116,6 +125,9 @@ class _TimmReader:
         maps = F.conv2d(features, weight[:, :, None, None])
         logits = maps.float().mean(dim=(2, 3))
         return maps, logits if bias is None else logits + bias.float()
+
+    def whole(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self(x)
 
     def _as_map(self, features: Any) -> Tensor:
         channels = self.layer.weight.shape[1]

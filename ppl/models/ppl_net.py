@@ -208,6 +208,16 @@ class PPLNet(nn.Module):
         """Class maps (B,K,h,w) of every branch, the un-patched one last; they sum to :meth:`class_maps`."""
         return self.fusion.branch_class_maps(self._branches(x))
 
+    def unpatched_class_maps(self, x: Tensor) -> list[Tensor]:
+        """Class maps (B,K,h,w) as of :meth:`branch_class_maps` if nothing were cut: all branches see the whole map.
+
+        Since a patched map equals the un-patched one but near the borders of patches, their sum stands for
+        :meth:`class_maps` at the price of a single pass; the last is the un-patched branch's own.
+        """
+        refuse_data_parallel(self)
+        whole, _ = self._cutter.forward_features(x)
+        return self.fusion.branch_class_maps([whole] * len(self.fusion.in_channels))
+
     def pool(self, class_maps: Tensor) -> Tensor:
         """Logits (B,K) of class maps (B,K,h,w): the second half of :meth:`forward`, for who wants both."""
         return self.fusion.pool(class_maps)

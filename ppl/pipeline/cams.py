@@ -104,6 +104,7 @@ def _write_cams(model: PPLNet, samples: Sequence[Sample], out: Path, settings: C
         tags,
         scales=settings.scales,
         flip=settings.flip,
+        method=settings.method,
         batch_size=settings.batch_size,
         amp=settings.amp,
     )

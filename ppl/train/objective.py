@@ -95,18 +95,8 @@ class Objective(nn.Module):
 
     def _branches(self, images: Tensor) -> list[Tensor]:
         """Class maps (B, K, h, w) of every branch, in float32: losses do not survive half precision."""
-        maps = _plain_class_maps(self.model, images) if self.plain else self.model.branch_class_maps(images)
+        maps = self.model.unpatched_class_maps(images) if self.plain else self.model.branch_class_maps(images)
         return [branch.float() for branch in maps]
-
-
-def _plain_class_maps(model: PPLNet, images: Tensor) -> list[Tensor]:
-    """Class maps with the un-patched map in every branch's place: one linear classifier, all of whose parts learn.
-
-    Since a patched map equals the un-patched one but near the borders of patches, patches can then come in without
-    the logits jumping.
-    """
-    whole, _ = model._cutter.forward_features(images)
-    return model.fusion.branch_class_maps([whole] * len(model.fusion.in_channels))
 
 
 def _grids(model: PPLNet) -> tuple[tuple[int, int], ...]:

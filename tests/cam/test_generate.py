@@ -431,3 +431,26 @@ def test_transformer_takes_any_size():
     model = create_model("test_vit", 3, cuts=["blocks.2"], pretrained=False)
     (result,) = generate(model, [torch.randn(3, 51, 77)], [[1]], scales=[1.0, 1.5])
     assert result.maps.shape == (1, 51, 77)
+
+
+@pytest.mark.parametrize("mode", ["progressive", "explicit"])
+def test_the_whole_method_reads_the_unpatched_branch_and_cuts_nothing(mode, monkeypatch):
+    model = make_model(mode)
+    image = torch.randn(3, 64, 96)
+
+    def unpatched(x):  # written out: backbone, then the last of the 1x1 classifiers
+        return F.conv2d(model.backbone.forward_features(x), model.fusion.classifiers[-1].weight)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(model._cutter), "patched", lambda *_: pytest.fail("a patch was computed"))
+        result = generate(model, [image], [[0, 3]], scales=SCALES, method="whole")[0]
+    torch.testing.assert_close(result.maps, by_loops(unpatched, image, [0, 3]))
+    assert not torch.allclose(result.maps, generate(model, [image], [[0, 3]], scales=SCALES)[0].maps)
+
+
+def test_where_nothing_is_patched_whole_maps_have_the_same_scores():
+    image = torch.randn(3, 64, 96)
+    for model in (make_model("baseline"), timm.create_model("test_resnet", num_classes=5).eval()):
+        plain, whole = (generate(model, [image], [[1]], method=name)[0] for name in ("cam", "whole"))
+        torch.testing.assert_close(whole.maps, plain.maps)
+        torch.testing.assert_close(whole.scores, plain.scores)
