@@ -72,14 +72,23 @@ def draw(cells: Cells, path: Path) -> None:
     matplotlib.use("svg")
     import matplotlib.pyplot as plt
 
-    shown = {key: rows for key, rows in cells.items() if key[1] == "all"}
+    shown = {key: rows for key, rows in cells.items() if key[1] != "patched"}  # which is far to the left
     figure, axis = plt.subplots(figsize=(7, 0.35 * len(shown) + 1))
-    for height, ((arm, _), rows) in enumerate(reversed(shown.items())):
+    for height, ((arm, branch), rows) in enumerate(reversed(shown.items())):
         values = [float(row["miou_best"]) for row in rows.values()]
         axis.plot(values, [height] * len(values), "o", color="tab:blue", alpha=0.5, markersize=5)
         axis.plot(statistics.mean(values), height, "|", color="black", markersize=14)
-        axis.text(-0.01, height, arm, transform=axis.get_yaxis_transform(), ha="right", va="center", fontsize=8)
+        axis.text(
+            -0.01,
+            height,
+            arm if branch == "all" else f"{arm}, {branch}",
+            transform=axis.get_yaxis_transform(),
+            ha="right",
+            va="center",
+            fontsize=8,
+        )
     axis.set_yticks([])
+    axis.set_ylim(-0.6, len(shown) - 0.4)
     axis.set_xlabel("CAM mIoU at the best threshold, percent; a dot is a seed, the bar their mean")
     axis.spines[["top", "right", "left"]].set_visible(False)
     figure.tight_layout()
