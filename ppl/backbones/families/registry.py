@@ -120,7 +120,7 @@ def _byobnet(model: nn.Module) -> Family:
     kinds = {type(module).__name__ for module in model.modules()}
     if "BatNonLocalAttn" in kinds:
         return Family(refuse=_always("its bilinear attention divides every map into 7x7 blocks", "seresnet33ts"))
-    if {"HaloAttn", "PosEmbedRel"} <= kinds:
+    if "HaloAttn" in kinds and kinds & {"BottleneckAttn", "LambdaLayer"}:
         return Family(refuse=_always("it joins halo windows with positions of one map size", "halonet26t"))
     if "HaloAttn" in kinds:
         return Family(window=lambda m: max(int(h.block_size) for h in m.modules() if type(h).__name__ == "HaloAttn"))  # type: ignore[arg-type]

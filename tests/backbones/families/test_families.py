@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ppl.backbones import CutBackbone, UnsupportedBackboneError, check_backbone, default_cuts, resolve_stages
+from ppl.backbones.families import family_of
 from ppl.backbones.families.orders import hiera_order
 from ppl.backbones.trace import native_size
 
@@ -289,3 +290,13 @@ def test_a_family_that_needs_care_is_found_in_a_wrapper_and_in_a_subclass(make: 
             final, features = cutter.forward_features(x, [0])
             maps.append(cutter.patched(0, features[0], 2, final.shape[-2:]))
     assert torch.equal(*maps)
+
+
+@pytest.mark.parametrize(
+    ("name", "refused"),
+    [("halonet26t", False), ("botnet26t_256", False), ("halo2botnet50ts_256", True), ("lamhalobotnet50ts_256", True)],
+)
+def test_halo_attention_alone_is_taken_and_its_mixtures_are_refused(name, refused):
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    assert (family_of(model).refuse is not None) is refused
