@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ppl.backbones.errors import UnsupportedBackboneError
 from ppl.backbones.identities import verify
-from ppl.backbones.names import stage_names
+from ppl.backbones.names import last_leaf, stage_names
 from ppl.backbones.padding import check_padding
 from ppl.backbones.runner import Runner
 from ppl.backbones.stages import find_stage
@@ -87,7 +87,8 @@ class CutBackbone:
             raise PPLTypeError(f"cuts must be a list, got {cuts!r}: write [{cuts!r}]")
         blocks = [cut for cut in cuts if isinstance(cut, str)]
         trace = trace_model(model, stages, input_size, blocks)
-        own = [stage for stage in trace.stages if stage.name in stage_names(model, stages)]
+        ends = {last_leaf(model, name) for name in stage_names(model, stages)}
+        own = [stage for stage in trace.stages if stage.module in ends]
         indices = [
             trace.stages.index(own[find_stage(own, cut)]) if isinstance(cut, int) else find_stage(trace.stages, cut)
             for cut in cuts

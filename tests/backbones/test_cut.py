@@ -390,3 +390,10 @@ def test_a_block_between_the_ends_of_stages_can_be_named_as_a_cut(name, block):
 def test_a_module_beside_a_shortcut_is_refused_as_a_cut(block):
     with pytest.raises(UnsupportedBackboneError, match=f"cannot be cut after '{block}'"):
         CutBackbone(timm.create_model("test_resnet", num_classes=0).eval(), [block])
+
+
+def test_the_last_block_of_a_stage_is_the_stage_itself():
+    model = timm.create_model("resnet18", num_classes=0).eval()
+    assert CutBackbone(model, ["layer2.1", 3]).cuts[1].name == "layer3"
+    with pytest.raises(PPLValueError, match="twice"):
+        CutBackbone(model, ["layer2.1", 2])
