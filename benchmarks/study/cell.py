@@ -18,7 +18,7 @@ from ppl.data import TaggedImages
 from ppl.metrics import ConfusionMatrix, ThresholdSweep, mean_average_precision
 from ppl.models import PPLNet
 from ppl.train.batch_norm import set_train_mode
-from ppl.train.losses import build_loss
+from ppl.train.losses import multilabel_soft_margin
 from ppl.train.objective import Objective
 from ppl.train.optim import build_optimizer, param_groups, poly, set_lr
 from ppl.train.schedules import build_schedule
@@ -36,10 +36,6 @@ class Arm:
     auxiliary: Mapping[str, Any] = field(default_factory=dict)
     schedule: str = "auto"
     warmup: int = 0
-    restart: bool = False
-    loss: str = "multilabel_soft_margin"
-    loss_options: Mapping[str, Any] = field(default_factory=dict)
-    head_lr_mult: float = 10.0
 
 
 @dataclass(frozen=True)
@@ -83,10 +79,9 @@ def train(arm: Arm, budget: Budget, pool: Pool, weights: Any, seed: int, tell: C
         model.fusion.named_parameters(),
         lr=budget.lr,
         weight_decay=budget.weight_decay,
-        head_lr_mult=arm.head_lr_mult,
     )
     optimizer = build_optimizer("adamw", groups)
-    objective = Objective(model, build_loss(arm.loss, arm.loss_options), arm.auxiliary)
+    objective = Objective(model, multilabel_soft_margin, arm.auxiliary)
     set_train_mode(model, "frozen")
     generator = torch.Generator().manual_seed(seed)
     ramp = torch.ones(())
