@@ -47,7 +47,7 @@ class CutBackbone:
 
     Attributes:
         model: the backbone itself.
-        stages: all its stages.
+        stages: its stages, shallow to deep, without the blocks that only `cuts` name.
         cuts: the stages after which it is cut, in the order given.
         num_features: channels of the final map.
         stride: input pixels per cell of the final map.
@@ -96,7 +96,7 @@ class CutBackbone:
         if len(set(indices)) < len(indices):
             raise PPLValueError(f"cuts name a stage twice: {list(cuts)!r}")
         self.model = model
-        self.stages = trace.stages
+        self.stages = tuple(own)
         self.cuts = tuple(trace.stages[index] for index in indices)
         self.num_features = trace.final.channels
         self.stride = trace.final.reduction

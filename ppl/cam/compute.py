@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from ppl.backbones.state import eval_mode
 from ppl.cam.labels import predicted_labels
-from ppl.cam.methods import METHODS
+from ppl.cam.layercam import peak_one, sharpen
+from ppl.cam.methods import METHODS, Reading
 from ppl.cam.reader import ClassMapReader
 from ppl.cam.result import CamResult
 from ppl.cam.settings import Settings
@@ -48,17 +49,22 @@ def compute_batch(
         reader.check_size(*_padded(_scaled(image_size, scale), reader))
     with _forward_only(model, settings.amp, x.device):
         first, *others = settings.ordered_scales
-        activations, logits = _activations(reader, x, first, settings)
+        reading = _read(reader, x, first, settings)
+        logits = reading.logits[: len(images)]
         rows = predicted_labels(logits) if rows is None else [row.to(x.device) for row in rows]
         counts = [len(row) for row in rows]
         which = torch.arange(len(images), device=x.device).repeat_interleave(torch.tensor(counts, device=x.device))
         classes = torch.cat(list(rows))
         scores = logits.float().sigmoid()[which, classes]
-        size = settings.map_size(image_size, (activations.shape[2], activations.shape[3]))
-        total = _resized(_fold(activations, which, classes, len(images)), size)
+        size = settings.map_size(image_size, (reading.activations.shape[2], reading.activations.shape[3]))
+        total, evidence = _fold(reading, which, classes, size, len(images))
+        del reading  # it may hold a graph
         for scale in others:
-            activations, _ = _activations(reader, x, scale, settings)
-            total += _resized(_fold(activations, which, classes, len(images)), size)
+            more, further = _fold(_read(reader, x, scale, settings), which, classes, size, len(images))
+            total += more
+            if further is not None:
+                evidence = further if evidence is None else evidence + further
+        total = total if evidence is None else sharpen(total, evidence)
         if settings.normalize == "max" and len(total):
             total /= total.amax(dim=(1, 2), keepdim=True) + _EPS
         total, classes, scores = (tensor.to(settings.device) for tensor in (total, classes, scores))
@@ -71,9 +77,8 @@ def compute_batch(
     ]
 
 
-def _activations(reader: ClassMapReader, x: Tensor, scale: float, settings: Settings) -> tuple[Tensor, Tensor]:
-    """Activations (B or 2B,K,h,w) at one scale, mirror images in the second half, and the logits (B,K) of the first."""
-    count = len(x)
+def _read(reader: ClassMapReader, x: Tensor, scale: float, settings: Settings) -> Reading:
+    """What the method reads at one scale, mirror images in the second half."""
     size = _scaled((x.shape[2], x.shape[3]), scale)
     if size != x.shape[-2:]:
         x = F.interpolate(x, size, mode="bilinear", align_corners=False)
@@ -82,10 +87,21 @@ def _activations(reader: ClassMapReader, x: Tensor, scale: float, settings: Sett
     padded = _padded(size, reader)
     if padded != size:
         x = F.pad(x, (0, padded[1] - size[1], 0, padded[0] - size[0]))
-    activations, logits = METHODS[settings.method](reader, x)
-    # The cells that lie over the image: all of them, unless it had to be padded.
-    cells = [math.ceil(n * own / full) for n, own, full in zip(activations.shape[-2:], size, padded, strict=True)]
-    return activations[..., : cells[0], : cells[1]], logits[:count]
+    reading = METHODS[settings.method](reader, x)
+    if padded == size:
+        return reading
+    evidence = reading.evidence
+    return Reading(
+        _over_image(reading.activations, size, padded),
+        reading.logits,
+        None if evidence is None else lambda which, classes: _over_image(evidence(which, classes), size, padded),
+    )
+
+
+def _over_image(maps: Tensor, size: tuple[int, int], padded: tuple[int, int]) -> Tensor:
+    """The cells that lie over the image and not over what it was padded with."""
+    height, width = (math.ceil(n * own / full) for n, own, full in zip(maps.shape[-2:], size, padded, strict=True))
+    return maps[..., :height, :width]
 
 
 def _scaled(size: tuple[int, int], scale: float) -> tuple[int, int]:
@@ -96,12 +112,27 @@ def _padded(size: tuple[int, int], reader: ClassMapReader) -> tuple[int, int]:
     return max(size[0], reader.min_size[0]), max(size[1], reader.min_size[1])
 
 
-def _fold(activations: Tensor, which: Tensor, classes: Tensor, count: int) -> Tensor:
-    """The wanted maps (k,h,w), float32: one per image and class of it, mirror images mirrored back and added."""
-    chosen = activations[which, classes].float()
-    if len(activations) == count:
-        return chosen
-    return chosen + activations[which + count, classes].float().flip(-1)
+def _fold(
+    reading: Reading, which: Tensor, classes: Tensor, size: tuple[int, int], count: int
+) -> tuple[Tensor, Tensor | None]:
+    """The wanted maps (k,*size) of one scale, float32, one per image and class of it, and the evidence for them."""
+    mirrored = len(reading.activations) > count
+    if mirrored:
+        which, classes = torch.cat((which, which + count)), torch.cat((classes, classes))
+    maps = _mirrored_back(reading.activations[which, classes].float(), mirrored)
+    if reading.evidence is None:
+        return _resized(maps, size), None
+    # scales have gradients of different sizes: each has the same say
+    evidence = peak_one(_mirrored_back(reading.evidence(which, classes), mirrored))
+    return _resized(maps, size), _resized(evidence, size)
+
+
+def _mirrored_back(maps: Tensor, mirrored: bool) -> Tensor:
+    """The sum of both halves, the second of which is mirrored."""
+    if not mirrored:
+        return maps
+    first, second = maps.chunk(2)
+    return first + second.flip(-1)
 
 
 def _resized(maps: Tensor, size: tuple[int, int]) -> Tensor:

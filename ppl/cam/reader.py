@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, Protocol, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ppl.backbones import data_config
+from ppl.backbones import data_config, resolve_stages
+from ppl.cam.layercam import LayerTap
 from ppl.errors import PPLTypeError, PPLValueError
 
-__all__ = ["ClassMapReader", "make_reader"]
+__all__ = ["ClassMapReader", "Evidence", "make_reader"]
+
+Evidence: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""From (n,) indices of images and (n,) classes to LayerCAM maps (n,H,W), 0 or more."""
 
 
 class ClassMapReader(Protocol):
@@ -35,6 +41,9 @@ class ClassMapReader(Protocol):
 
     def whole(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The same of the un-patched branch alone; what has no branches gives what it always gives."""
+
+    def layercam(self, x: Tensor) -> tuple[Tensor, Tensor, Evidence]:
+        """As `whole`, and the evidence for them in a shallower stage."""
 
 
 def make_reader(model: nn.Module) -> ClassMapReader:
@@ -86,6 +95,18 @@ class _NetReader:
         branches = self.model.unpatched_class_maps(x)
         return branches[-1], self.model.pool(torch.stack(branches).sum(0))
 
+    def layercam(self, x: Tensor) -> tuple[Tensor, Tensor, Evidence]:
+        return self._tap.read(self.whole, x)
+
+    @cached_property
+    def _tap(self) -> LayerTap:
+        if not hasattr(self.model, "stages"):
+            raise PPLTypeError(
+                f"method 'layercam' needs the stages of a backbone, and {type(self.model).__name__} names none: "
+                "use method='cam'"
+            )
+        return LayerTap(self.model.backbone, self.model.stages)
+
 
 class _TimmReader:
     """Reads a timm classifier by using its linear layer as a 1x1 convolution, and checks that this is what it is."""
@@ -118,7 +139,7 @@ class _TimmReader:
         features = self._as_map(raw)
         weight, bias = self.layer.weight.flatten(1), self.layer.bias
         if not self._checked:
-            with torch.autocast(x.device.type, enabled=False):
+            with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
                 raw = raw.to(weight.dtype)
                 self._check(F.linear(self._as_map(raw).mean(dim=(2, 3)), weight, bias), self.model.forward_head(raw))
             self._checked = True
@@ -128,6 +149,13 @@ class _TimmReader:
 
     def whole(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return self(x)
+
+    def layercam(self, x: Tensor) -> tuple[Tensor, Tensor, Evidence]:
+        return self._tap.read(self.whole, x)
+
+    @cached_property
+    def _tap(self) -> LayerTap:
+        return LayerTap(self.model, resolve_stages(self.model))
 
     def _as_map(self, features: Any) -> Tensor:
         channels = self.layer.weight.shape[1]

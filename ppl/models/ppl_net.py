@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ppl.backbones import CutBackbone, data_config, default_cuts, refuse_data_parallel, resolve_stages
+from ppl.backbones import CutBackbone, Stage, data_config, default_cuts, refuse_data_parallel, resolve_stages
 from ppl.errors import PPLTypeError, PPLValueError
 from ppl.layers import GranularityFusion
 from ppl.layers.grid import Grid, as_grid
@@ -143,6 +143,11 @@ class PPLNet(nn.Module):
         if not 0 <= stage < self.num_stages:
             raise PPLValueError(f"stage must be in 0..{self.num_stages - 1} in mode {self.mode!r}, got {stage}")
         self._stage = int(stage)
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The backbone's stages, shallow to deep, without the blocks that only a cut names."""
+        return self._cutter.stages
 
     @property
     def stride(self) -> int:

@@ -72,9 +72,10 @@ class CamRecipe(_Section):
 
     scales: list[float] = Field([1.0, 0.5, 1.5, 2.0], min_length=1, description="input scales whose maps are summed")
     flip: bool = Field(True, description="add the mirrored image at every scale")
-    method: Literal["cam", "whole"] = Field(
+    method: Literal["cam", "whole", "layercam"] = Field(
         "whole",
-        description="maps of the un-patched branch alone, in a single pass, or (cam) of all branches together",
+        description="maps of the un-patched branch alone, in a single pass, of all branches together (cam), or of the "
+        "former sharpened by LayerCAM (layercam)",
     )
     labels: Literal["tags", "predicted"] = Field(
         "tags", description="classes drawn: the image's tags, or the model's own"

@@ -1,0 +1,147 @@
+"""LayerCAM of a shallower stage, whose cells see less of their surroundings, and class maps sharpened by it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ppl.backbones import Stage, default_cuts
+from ppl.backbones.patches import map_size, to_map
+from ppl.backbones.stages import find_stage
+from ppl.errors import PPLError, PPLValueError
+
+__all__ = ["LayerTap", "layer_cam", "peak_one", "sharpen"]
+
+_EPS = 1e-5
+
+
+def layer_cam(class_maps: Tensor, features: Tensor, images: Tensor, classes: Tensor) -> Tensor:
+    """What the features of a layer, cell by cell, add to the evidence for a class.
+
+    The gradient of the sum of the class's map, where it is positive, times the features.
+
+    Args:
+        class_maps: (B,K,h,w), computed from `features`; its graph is kept.
+        features: the layer's output, of any layout; the first dimension is the batch.
+        images: (n,) index 0..B-1 of each wanted pair of image and class.
+        classes: (n,) its class 0..K-1.
+
+    Returns:
+        (n, *features.shape[1:]), float32, of both signs; LayerCAM's map is the ReLU of their sum over channels.
+
+    Source:
+        LayerCAM (Jiang et al., IEEE TIP 2021), equations 6 to 8.
+
+    Example:
+        >>> features = torch.tensor([[[[1.0, 2.0]]]], requires_grad=True)
+        >>> maps = torch.cat([features, -features], 1)
+        >>> layer_cam(maps, features, torch.tensor([0, 0]), torch.tensor([0, 1])).flatten().tolist()
+        [1.0, 2.0, 0.0, 0.0]
+    """
+    sums = class_maps.float().sum(dim=(2, 3))
+    found = features.new_zeros((len(images), *features.shape[1:]), dtype=torch.float32)
+    # Images do not see each other: one backward pass serves one class of each.
+    order = _rank(images)
+    for turn in range(int(order.max()) + 1 if len(order) else 0):
+        chosen = order == turn
+        own = images[chosen]
+        (gradient,) = torch.autograd.grad(sums[own, classes[chosen]].sum(), features, retain_graph=True)
+        found[chosen] = gradient[own].float().relu() * features.detach()[own].float()
+    return found
+
+
+def _rank(images: Tensor) -> Tensor:
+    """How many earlier entries are the same: 0 for an image's first class, 1 for its second, ..."""
+    same = (images[:, None] == images[None]).tril(-1)
+    return same.sum(dim=1)
+
+
+def sharpen(total: Tensor, evidence: Tensor) -> Tensor:
+    """Class maps times the square root of LayerCAM maps, which are first divided by their spatial maximum.
+
+    The square root keeps cells of weak evidence; it is our choice, see the page of results.
+
+    Args:
+        total: (n,h,w), 0 or more.
+        evidence: (n,h,w), 0 or more.
+
+    Returns:
+        (n,h,w), nowhere above `total`.
+
+    Example:
+        >>> sharpen(torch.tensor([[[4.0, 4.0]]]), torch.tensor([[[0.25, 1.0]]])).round().tolist()
+        [[[2.0, 4.0]]]
+    """
+    return total * peak_one(evidence).sqrt()
+
+
+def peak_one(maps: Tensor) -> Tensor:
+    """(n,h,w) divided by their spatial maximum."""
+    return maps / (maps.amax(dim=(1, 2), keepdim=True) + _EPS) if len(maps) else maps
+
+
+class LayerTap:
+    """Reads what one stage of a backbone hands on, as the root of a graph.
+
+    Args:
+        backbone: any backbone.
+        stages: its stages, as `ppl.backbones.resolve_stages` finds them.
+        stage: name of the stage to read; None is the last of the default cuts.
+
+    Raises:
+        PPLValueError: if there is no stage before the last, no such stage, or its output is more than one map.
+    """
+
+    def __init__(self, backbone: nn.Module, stages: Sequence[Stage], stage: str | None = None) -> None:
+        names = default_cuts(stages)
+        if not names:
+            raise PPLValueError(
+                f"method 'layercam' reads a stage before the last, and {type(backbone).__name__} has none: "
+                "use method='whole'"
+            )
+        self.stage = stages[find_stage(stages, names[-1] if stage is None else stage)]
+        if self.stage.layout == "list":
+            raise PPLValueError(
+                f"method 'layercam' reads one map, and stage {self.stage.name!r} of {type(backbone).__name__} returns "
+                "several: use method='whole'"
+            )
+        self._final_reduction = stages[-1].reduction
+        self._module = backbone.get_submodule(self.stage.module)
+
+    def read(
+        self, class_maps_of: Callable[[Tensor], tuple[Tensor, Tensor]], x: Tensor
+    ) -> tuple[Tensor, Tensor, Callable[[Tensor, Tensor], Tensor]]:
+        """Class maps and logits of images, and a function from pairs of image and class to LayerCAM maps (n,H,W).
+
+        The graph of the pass begins at the stage and lives as long as that function.
+        """
+        kept: list[Tensor] = []
+
+        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+            torch.set_grad_enabled(True)  # until no_grad below is left
+            kept.append((output[0] if isinstance(output, tuple) else output).detach().clone().requires_grad_())
+            # a copy goes on, since a later layer may write into it
+            onward = kept[-1].clone()
+            return type(output)((onward, *output[1:])) if isinstance(output, tuple) else onward
+
+        handle = self._module.register_forward_hook(hook)
+        try:
+            # the caller may be in inference mode, which records nothing
+            with torch.inference_mode(False), torch.no_grad():
+                class_maps, logits = class_maps_of(x)
+        finally:
+            handle.remove()
+        if len(kept) != 1:
+            raise PPLError(f"stage {self.stage.name!r} ran {len(kept)} times in one pass instead of once")
+
+        def evidence(images: Tensor, classes: Tensor) -> Tensor:
+            with torch.inference_mode(False):
+                cells = layer_cam(class_maps, kept[0], images, classes)
+            size = (class_maps.shape[2], class_maps.shape[3])
+            size = map_size(kept[0], self.stage, size, max(1, self._final_reduction // self.stage.reduction))
+            return to_map(cells, self.stage, size).sum(dim=1).relu()
+
+        return class_maps, logits, evidence
