@@ -47,11 +47,13 @@ class _Dilated(torch.autograd.Function):
         return torch.conv2d(x, weight, None, 1, 0, step, x.shape[1])
 
     @staticmethod
-    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None, None]:
         (x, weight), step = context.saved_tensors, context.step
         side = weight.shape[-1]
         height, width = gradient.shape[-2:]
         of_x = torch.conv2d(gradient, weight.flip(-1, -2), None, 1, step * (side - 1), step, x.shape[1])
+        if not context.needs_input_grad[1]:
+            return of_x, None, None
         ones = gradient.new_ones(1, gradient.shape[0] * height * width)  # a matrix product sums faster than `sum`
         products = [
             (ones @ (x[:, :, i : i + height, j : j + width] * gradient).permute(0, 2, 3, 1).flatten(0, 2))[0]

@@ -24,6 +24,8 @@ from ppl.io import atomic_write, read_image
 FRONT = 3
 """The stem and so many of MobileNetV2's seven groups of blocks do not learn; their map has stride 8."""
 STRIDE = 8
+AT_ONCE = 4
+"""Pictures in a group; each backward pass of LayerCAM serves one class of all of them."""
 
 
 class Tail(nn.Module):
@@ -134,4 +136,6 @@ def scored_groups(
         with atomic_write(out, "wb") as file:
             torch.save(packed, file)
     for size, members, maps in torch.load(out, weights_only=True, mmap=True):
-        yield Group(size, members, maps)
+        for start in range(0, len(members), AT_ONCE):
+            part = slice(start, start + AT_ONCE)
+            yield Group(size, members[part], [scale[part] for scale in maps])

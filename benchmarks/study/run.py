@@ -17,14 +17,16 @@ from pathlib import Path
 
 import torch
 from arms import ARMS
-from cell import BRANCHES, Budget, score, train
-from features import load_network, scored_groups, training_pool
+from cell import Budget, build, train
+from features import Pool, load_network, scored_groups, training_pool
+from scoring import READINGS, score
 
 from ppl.backbones import data_config
-from ppl.data import open_dataset
+from ppl.data import TaggedImages, open_dataset
+from ppl.io import atomic_write
+from ppl.models import PPLNet
 
 HERE = Path(__file__).parent
-SCALES = (1.0, 1.5)
 
 
 def arguments() -> argparse.Namespace:
@@ -36,9 +38,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--lr", type=float, default=1e-4)
     parser.add_argument("--size", type=int, nargs=2, default=(256, 192), help="height and width of the training crops")
+    parser.add_argument("--scales", type=float, nargs="+", default=[1.0, 1.5], help="of the scored pictures")
     parser.add_argument("--views", type=int, default=12, help="augmented views of each picture in the pool")
-    parser.add_argument("--images", type=int, help="score only so many pictures of val")
+    parser.add_argument("--images", default=":", help="score only these pictures of val: START:STOP")
     parser.add_argument("--part", default="0/1", help="which of the cells: INDEX/COUNT")
+    parser.add_argument("--train-only", action="store_true", help="score later: call again without this")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--work", type=Path, default=Path("runs/study"))
     parser.add_argument("--out", type=Path, default=HERE / "results" / "cells.csv")
@@ -51,38 +55,63 @@ def main() -> None:
     budget = Budget(options.epochs, options.lr)
     network = load_network(options.weights, budget.output_stride)
     config = data_config(network)
-    learned, scored = open_dataset(options.data, "train"), open_dataset(options.data, "val")[: options.images]
+    learned, scored = open_dataset(options.data, "train"), scored_part(options)
     name = options.data.name
     place = options.work / f"{name}_{options.views}_{options.size[0]}x{options.size[1]}"
     pool = training_pool(learned, network, config, tuple(options.size), options.views, place)
-    front = options.work / f"{name}_val{len(scored)}_{'_'.join(map(str, SCALES))}.pt"
+    front = front_file(options)
     part, parts = map(int, options.part.split("/"))
     cells = [(arm, seed) for seed in options.seeds for arm in options.arms]
     for arm, seed in cells[part::parts]:
+        model, seconds = trained(arm, seed, budget, pool, options)
         cell = {
             "data": name,
             "arm": arm,
             "seed": seed,
             "epochs": options.epochs,
             "lr": options.lr,
-            "images": len(scored),
+            "size": "x".join(map(str, options.size)),
+            "scales": " ".join(f"{scale:g}" for scale in options.scales),
+            "images": options.images,
         }
-        if is_done(options.out, cell):
+        if options.train_only or is_done(options.out, cell):
             continue
-        started = time.perf_counter()
-        model = train(
-            ARMS[arm], budget, pool, options.weights, seed, lambda line, arm=arm: print(arm, line, flush=True)
-        )
-        seconds = time.perf_counter() - started
-        weights = options.work / "weights" / f"{name}_{arm}_{options.epochs}_{options.lr:g}_{seed}.pt"
-        weights.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(model.state_dict(), weights)
-        groups = scored_groups(scored, network, config, SCALES, front)
-        found = score(model, groups, scored, BRANCHES if ARMS[arm].mode in ("progressive", "explicit") else ("all",))
+        groups = scored_groups(scored, network, config, options.scales, front)
+        found = score(model, groups, scored, READINGS if model.cuts else ("whole", "layercam"))
         for row in found:
             rounded = {key: value if isinstance(value, str) else round(value, 3) for key, value in row.items()}
             append(options.out, cell | {"train_s": round(seconds)} | rounded)
-            print(arm, seed, {key: rounded[key] for key in ("branch", "map", "miou_auto", "miou_best")}, flush=True)
+            print(arm, seed, {key: rounded[key] for key in ("reading", "map", "miou_auto", "miou_best")}, flush=True)
+
+
+def trained(arm: str, seed: int, budget: Budget, pool: Pool, options: argparse.Namespace) -> tuple[PPLNet, float]:
+    """The cell's model, from `--work` if it is there, and how many seconds its training took."""
+    path = options.work / "weights" / weights_name(options.data.name, arm, options, seed)
+    if path.exists():
+        kept = torch.load(path, weights_only=True)
+        model = build(ARMS[arm], pool.targets.shape[1], options.weights, budget.output_stride)
+        model.load_state_dict(kept["model"])
+        return model.to(memory_format=torch.channels_last).eval(), kept["seconds"]
+    started = time.perf_counter()
+    model = train(ARMS[arm], budget, pool, options.weights, seed, lambda line: print(arm, seed, line, flush=True))
+    seconds = time.perf_counter() - started
+    with atomic_write(path, "wb") as file:
+        torch.save({"model": model.state_dict(), "seconds": seconds}, file)
+    return model, seconds
+
+
+def scored_part(options: argparse.Namespace) -> TaggedImages:
+    start, stop = (int(number) if number else None for number in options.images.split(":"))
+    return open_dataset(options.data, "val")[start:stop]
+
+
+def front_file(options: argparse.Namespace) -> Path:
+    scales = "_".join(map(str, options.scales))
+    return options.work / f"{options.data.name}_val_{options.images.replace(':', '-')}_{scales}.pt"
+
+
+def weights_name(data: str, arm: str, options: argparse.Namespace, seed: int) -> str:
+    return f"{data}_{arm}_{options.epochs}_{options.lr:g}_{'x'.join(map(str, options.size))}_{seed}.pt"
 
 
 def is_done(path: Path, cell: dict[str, object]) -> bool:

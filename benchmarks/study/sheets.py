@@ -2,80 +2,58 @@
 
     python benchmarks/study/sheets.py DATASET WEIGHTS --arms baseline progressive --seed 0 --out sheets
 
-Arms are read from `--work`, where `run.py` kept their weights. Also printed, for each arm: how much of the
-objects is covered by their size, and which share of the wrong pixels is spilt, of another class, or missed.
+Arms are read from `--work`, where `run.py` kept their weights, at the threshold that is best for each.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections import defaultdict
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from arms import ARMS
-from cell import build, maps_of
+from cell import build
 from features import load_network, scored_groups
-from run import SCALES
+from run import front_file, scored_part, weights_name
+from scoring import READINGS, Tally, maps_of
 
 from ppl.backbones import data_config
-from ppl.data import TaggedImages, open_dataset
-from ppl.metrics import ConfusionMatrix, ThresholdSweep
-
-SIZES = (0.0, 0.005, 0.02, 0.08, 1.0)
-"""Objects by their share of the picture."""
+from ppl.cam import CamResult
+from ppl.data import TaggedImages
+from ppl.metrics import ConfusionMatrix
 
 
-def cams_of(options: argparse.Namespace, arm: str, images: TaggedImages) -> list[Any]:
+def cams_of(options: argparse.Namespace, arm: str, images: TaggedImages) -> list[CamResult]:
     """CAMs of every picture of the split."""
     network = load_network(options.weights, 16)
-    front = options.work / f"{options.data.name}_val{len(images)}_{'_'.join(map(str, SCALES))}.pt"
     model = build(ARMS[arm], len(images.classes), options.weights, 16)
-    name = f"{options.data.name}_{arm}_{options.epochs}_{options.lr:g}_{options.seed}.pt"
-    model.load_state_dict(torch.load(options.work / "weights" / name, weights_only=True))
+    name = weights_name(options.data.name, arm, options, options.seed)
+    model.load_state_dict(torch.load(options.work / "weights" / name, weights_only=True)["model"])
     model.to(memory_format=torch.channels_last).eval()
     targets = images.targets()
     found: list[Any] = [None] * len(images)
-    for group in scored_groups(images, network, data_config(network), SCALES, front):
+    for group in scored_groups(images, network, data_config(network), options.scales, front_file(options)):
         rows = [targets[number].nonzero().flatten() for number in group.members]
-        for number, result in zip(group.members, maps_of(model, group, rows, ["all"])[0][0], strict=True):
+        for number, result in zip(group.members, maps_of(model, group, rows, [options.reading])[0][0], strict=True):
             found[number] = result
     return found
 
 
-def describe(cams: list[Any], images: TaggedImages) -> tuple[float, list[np.ndarray], list[float]]:
-    """The best threshold, the masks at it, and each picture's mean IoU; prints coverage and kinds of error."""
-    sweep = ThresholdSweep(len(images.classes) + 1)
+def best_masks(cams: list[CamResult], images: TaggedImages) -> tuple[float, list[np.ndarray], list[float]]:
+    """The best threshold, the masks at it, and each picture's mean IoU."""
+    tally = Tally(images)
     truths = [sample.read_mask() for sample in images]
-    for truth, cam in zip(truths, cams, strict=True):
-        sweep.update(truth, cam.maps, cam.classes)
-    best = sweep.best()
+    for number, (truth, cam) in enumerate(zip(truths, cams, strict=True)):
+        tally.update(number, truth, cam)
+    best = tally.sweep.best()
     masks = [cam.to_mask(background=best).numpy() for cam in cams]
-    covered: dict[float, list[int]] = defaultdict(lambda: [0, 0])
-    errors, scores = np.zeros(3), []
+    scores = []
     for truth, mask in zip(truths, masks, strict=True):
         confusion = ConfusionMatrix(len(images.classes) + 1)
         confusion.update(truth, mask)
         scores.append(float(confusion.compute()["miou"]))
-        wrong = (truth != 255) & (truth != mask)
-        errors += [
-            (wrong & (truth == 0)).sum(),
-            (wrong & (truth != 0) & (mask != 0)).sum(),
-            (wrong & (mask == 0)).sum(),
-        ]
-        for value in np.setdiff1d(np.unique(truth), [0, 255]):
-            area = truth == value
-            size = max(edge for edge in SIZES[:-1] if edge <= area.mean())
-            covered[size][0] += int((area & (mask == value)).sum())
-            covered[size][1] += int(area.sum())
-    for low, high in pairwise(SIZES):
-        hits, total = covered[low]
-        print(f"  objects of {low:.1%} to {high:.1%} of the picture: {hits / max(total, 1):.1%} covered")
-    share = errors / errors.sum()
-    print(f"  of the wrong pixels: {share[0]:.0%} spilt, {share[1]:.0%} of another class, {share[2]:.0%} missed")
     return best, masks, scores
 
 
@@ -113,15 +91,18 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--lr", type=float, default=1e-4)
+    parser.add_argument("--size", type=int, nargs=2, default=(256, 192))
+    parser.add_argument("--scales", type=float, nargs="+", default=[1.0, 1.5])
+    parser.add_argument("--images", default=":", help="these pictures of val: START:STOP")
+    parser.add_argument("--reading", default="whole", choices=READINGS)
     parser.add_argument("--rows", type=int, default=8)
     parser.add_argument("--work", type=Path, default=Path("runs/study"))
     parser.add_argument("--out", type=Path, default=Path("runs/study/sheets"))
     options = parser.parse_args()
-    images = open_dataset(options.data, "val")
+    images = scored_part(options)
     columns, scores = {}, []
     for arm in options.arms:
-        print(arm)
-        best, masks, own = describe(cams_of(options, arm, images), images)
+        best, masks, own = best_masks(cams_of(options, arm, images), images)
         columns[f"{arm}, threshold {best:g}"] = masks
         scores.append(own)
     gains = np.subtract(scores[1], scores[0])

@@ -11,32 +11,52 @@ import argparse
 import csv
 import statistics
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from scipy import stats
 
 HERE = Path(__file__).parent
 Cells = dict[tuple[str, str], dict[int, dict[str, str]]]
-"""Rows by (arm, branch) and seed."""
+"""Rows by (arm, reading) and seed."""
 
 
-def read(path: Path, data: str, epochs: str, lr: str, images: str) -> Cells:
-    cells: Cells = defaultdict(dict)
-    wanted = {"data": data, "epochs": epochs, "lr": lr, "images": images}
+SETTING = ("data", "epochs", "lr", "size", "scales", "images")
+"""Cells that share these can be compared."""
+COLUMNS = {
+    "map": "mAP",
+    "miou_auto": "CAM at auto",
+    "miou_best": "CAM at best",
+    "recall": "recall",
+    "precision": "precision",
+    "crf_auto": "CRF at auto",
+    "crf_best": "CRF at best",
+}
+ERRORS = {
+    "spilt": "spilt",
+    "missed": "missed",
+    "covered_tiny": "tiny",
+    "covered_small": "small",
+    "covered_medium": "medium",
+    "covered_large": "large",
+}
+
+
+def read(path: Path) -> dict[tuple[str, ...], Cells]:
+    """Cells by setting."""
+    found: dict[tuple[str, ...], Cells] = {}
     with path.open() as file:
         for row in csv.DictReader(file):
-            if all(row[key] == value for key, value in wanted.items()):
-                cells[row["arm"], row["branch"]][int(row["seed"])] = row
-    return cells
+            cells = found.setdefault(tuple(row[key] for key in SETTING), defaultdict(dict))
+            cells[row["arm"], row["reading"]][int(row["seed"])] = row
+    return found
 
 
-def settings(path: Path) -> list[tuple[str, str, str, str]]:
-    with path.open() as file:
-        return sorted({(row["data"], row["epochs"], row["lr"], row["images"]) for row in csv.DictReader(file)})
-
-
-def spread(values: list[float]) -> str:
+def spread(texts: list[str]) -> str:
+    """Mean and standard deviation of what was measured; nothing if nothing was."""
+    values = [float(text) for text in texts if text not in ("", "nan")]
+    if not values:
+        return ""
     mean = statistics.mean(values)
     return f"{mean:.1f} ± {statistics.stdev(values):.1f}" if len(values) > 1 else f"{mean:.1f}"
 
@@ -50,20 +70,22 @@ def paired(ours: dict[int, dict[str, str]], theirs: dict[int, dict[str, str]], k
     return statistics.mean(differences), float(stats.t.ppf(0.975, len(differences) - 1)) * error
 
 
-def table(cells: Cells) -> Iterator[str]:
-    columns = ("map", "miou_auto", "miou_best", "recall", "precision")
-    yield (
-        "| arm | read from | seeds | mAP | CAM at auto | CAM at best | recall | precision "
-        "| best - baseline | best - control |"
-    )
-    yield "|" + " --- |" * 10
-    for (arm, branch), rows in cells.items():
-        values = [spread([float(row[key]) for row in rows.values()]) for key in columns]
+def table(
+    cells: Cells, columns: Mapping[str, str], against: Sequence[tuple[str, ...]] = (), key: str = ""
+) -> Iterator[str]:
+    """Means and spreads, and the differences in `key` to the cells `against`."""
+    shown = [name for name in columns if any(row.get(name) for rows in cells.values() for row in rows.values())]
+    heads = ["arm", "read from", "seeds", *(columns[name] for name in shown)]
+    heads += [f"{columns[key]} - {' '.join(other)}" for other in against]
+    yield "| " + " | ".join(heads) + " |"
+    yield "|" + " --- |" * len(heads)
+    for (arm, reading), rows in cells.items():
+        values = [spread([row[name] for row in rows.values()]) for name in shown]
         gains = []
-        for other in ("baseline", "control"):
-            gain = None if arm == other else paired(rows, cells.get((other, "all"), {}), "miou_best")
+        for other in against:
+            gain = None if (arm, reading) == other else paired(rows, cells.get(other, {}), key)
             gains.append("" if gain is None else f"{gain[0]:+.1f} ± {gain[1]:.1f}")
-        yield f"| {arm} | {branch} | {len(rows)} | " + " | ".join([*values, *gains]) + " |"
+        yield f"| {arm} | {reading} | {len(rows)} | " + " | ".join([*values, *gains]) + " |"
 
 
 def draw(cells: Cells, path: Path) -> None:
@@ -74,14 +96,14 @@ def draw(cells: Cells, path: Path) -> None:
 
     shown = {key: rows for key, rows in cells.items() if key[1] != "patched"}  # which is far to the left
     figure, axis = plt.subplots(figsize=(7, 0.35 * len(shown) + 1))
-    for height, ((arm, branch), rows) in enumerate(reversed(shown.items())):
+    for height, ((arm, reading), rows) in enumerate(reversed(shown.items())):
         values = [float(row["miou_best"]) for row in rows.values()]
         axis.plot(values, [height] * len(values), "o", color="tab:blue", alpha=0.5, markersize=5)
         axis.plot(statistics.mean(values), height, "|", color="black", markersize=14)
         axis.text(
             -0.01,
             height,
-            arm if branch == "all" else f"{arm}, {branch}",
+            f"{arm}, {reading}",
             transform=axis.get_yaxis_transform(),
             ha="right",
             va="center",
@@ -98,14 +120,18 @@ def draw(cells: Cells, path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cells", type=Path, nargs="?", default=HERE / "results" / "cells.csv")
-    parser.add_argument("--picture", type=Path, help="folder for one picture for each data set")
+    parser.add_argument("--against", nargs="+", default=["baseline:whole", "control:whole"], help="ARM:READING")
+    parser.add_argument("--key", default="miou_best", choices=list(COLUMNS), help="score whose differences are shown")
+    parser.add_argument("--picture", type=Path, help="folder for one picture for each setting")
     options = parser.parse_args()
-    for data, epochs, lr, images in settings(options.cells):
-        cells = read(options.cells, data, epochs, lr, images)
-        print(f"\n{data}, {epochs} epochs, lr {lr}, scored on {images} images of val\n")
-        print("\n".join(table(cells)))
+    against = [tuple(name.split(":")) for name in options.against]
+    for setting, cells in read(options.cells).items():
+        print("\n" + ", ".join(f"{key} {value}" for key, value in zip(SETTING, setting, strict=True)) + "\n")
+        print("\n".join(table(cells, COLUMNS, against, options.key)))
+        print("\nof the wrong pixels; covered of objects by size\n")
+        print("\n".join(table(cells, ERRORS)))
         if options.picture:
-            draw(cells, options.picture / f"study_{data}.svg")
+            draw(cells, options.picture / f"study_{setting[0]}_{setting[3]}.svg")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,124 @@
+"""Ways to read a map off one trained cell: scales, stride, and LayerCAM of earlier layers joined to the class map.
+
+    python benchmarks/study/readings.py DATASET WEIGHTS --arm baseline --size 384 288 --images 0:168
+
+The cell's weights are read from `--work`, where `run.py` kept them. The choice made here is `ppl.cam`'s "layercam": it
+was made on the first 168 pictures of clothing's val, so the study scores it on others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+
+import torch
+from arms import ARMS
+from cell import build
+from features import load_network, scored_groups
+from run import HERE, front_file, scored_part, weights_name
+from scoring import Tally, evidence_of, folded, resized
+from torch import Tensor
+
+from ppl.backbones import data_config
+from ppl.cam import CamResult
+from ppl.cam.layercam import LayerTap, peak_one
+from ppl.data import TaggedImages
+from ppl.models import PPLNet
+
+LAYERS = ("group3", "group4", "group5")
+JOINED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "class map": lambda class_map, layer: class_map,
+    "LayerCAM alone": lambda class_map, layer: layer,
+    "mean": lambda class_map, layer: class_map + layer,
+    "product": lambda class_map, layer: class_map * layer,
+    "product with its root": lambda class_map, layer: class_map * layer.sqrt(),
+}
+"""Both maps have their maximum at 1."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("weights", type=Path)
+    parser.add_argument("--arm", default="baseline", choices=list(ARMS), metavar="ARM")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--lr", type=float, default=1e-4)
+    parser.add_argument("--size", type=int, nargs=2, default=(256, 192))
+    parser.add_argument("--stride", type=int, default=16, choices=[16, 8], help="of the final map; trained at 16")
+    parser.add_argument("--scales", type=float, nargs="+", default=[1.0, 1.5, 2.0])
+    parser.add_argument("--layers", nargs="*", default=LAYERS, choices=LAYERS)
+    parser.add_argument("--images", default=":", help="these pictures of val: START:STOP")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--work", type=Path, default=Path("runs/study"))
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "readings.csv")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    images = scored_part(options)
+    model = build(ARMS[options.arm], len(images.classes), options.weights, options.stride)
+    kept = torch.load(
+        options.work / "weights" / weights_name(options.data.name, options.arm, options, options.seed),
+        weights_only=True,
+    )
+    model.load_state_dict(kept["model"])
+    model.to(memory_format=torch.channels_last).eval().requires_grad_(False)
+    ways = [("class map", ""), *product([name for name in JOINED if name != "class map"], options.layers)]
+    found = evaluate(model, images, options, ways)
+    settings = {
+        "data": options.data.name,
+        "arm": options.arm,
+        "seed": options.seed,
+        "size": "x".join(map(str, options.size)),
+        "stride": options.stride,
+        "scales": " ".join(f"{scale:g}" for scale in options.scales),
+        "images": options.images,
+    }
+    fresh = not options.out.exists()
+    with options.out.open("a", newline="") as file:
+        for (way, layer), tally in found.items():
+            scores = tally.compute()
+            shown = {key: round(scores[key], 2) for key in ("miou_auto", "miou_best", "threshold")}
+            row = settings | {"map": way, "layer": layer} | shown
+            writer = csv.DictWriter(file, list(row))
+            if fresh:
+                writer.writeheader()
+                fresh = False
+            writer.writerow(row)
+            print(way, layer, shown)
+
+
+@torch.inference_mode()
+def evaluate(
+    model: PPLNet, images: TaggedImages, options: argparse.Namespace, ways: list[tuple[str, str]]
+) -> dict[tuple[str, str], Tally]:
+    """Scores of every way; each picture passes the model once and each layer's LayerCAM is computed once."""
+    tallies = {way: Tally(images) for way in ways}
+    targets = images.targets()
+    taps = {layer: LayerTap(model.backbone, model.stages, layer) for layer in options.layers}
+    network = load_network(options.weights, 16)
+    for group in scored_groups(images, network, data_config(network), options.scales, front_file(options)):
+        rows = [targets[number].nonzero().flatten() for number in group.members]
+        counts = [len(row) for row in rows]
+        which, classes = torch.arange(len(rows)).repeat_interleave(torch.tensor(counts)), torch.cat(rows)
+        total = torch.zeros(len(which), *group.size)
+        layers = {layer: torch.zeros_like(total) for layer in options.layers}
+        for maps in group.maps:
+            x = maps.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+            with torch.autocast("cpu", torch.bfloat16):
+                branches = model.unpatched_class_maps(x)
+            whole = (branches[-1] if model.cuts else torch.stack(branches).sum(0)).float()
+            total += resized(folded(whole.relu(), which, classes), group.size)
+            for layer, tap in taps.items():
+                layers[layer] += resized(evidence_of(tap, model, x, which, classes), group.size)
+        for (way, layer), tally in tallies.items():
+            joined = JOINED[way](peak_one(total), peak_one(layers[layer]) if layer else total)
+            for number, own, row in zip(group.members, peak_one(joined).split(counts), rows, strict=True):
+                tally.update(number, images[number].read_mask(), CamResult(own, row, torch.ones(len(row)), group.size))
+    return tallies
+
+
+if __name__ == "__main__":
+    main()
