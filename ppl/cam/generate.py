@@ -54,8 +54,8 @@ def generate(
         scales: factors of the image's size. The published ones by default.
         flip: also take each scale mirrored.
         method: name of the activation, one of `ppl.cam.METHODS`: "cam" reads the class maps of all branches together,
-            "whole" those of the un-patched branch alone, in a single pass, "layercam" sharpens the latter by LayerCAM of
-            the stage before the last.
+            "whole" those of the un-patched branch alone, in a single pass, "layercam" sharpens the latter by LayerCAM
+            of the stage before the last.
         normalize: "max", or "none" for the plain sum, which is not in [0,1].
         size: of the maps: "image" for each image's own, "feature" for that of the model's map at the scale nearest to
             1, or (h,w).
