@@ -111,7 +111,7 @@ def draw(cells: Cells, path: Path) -> None:
         )
     axis.set_yticks([])
     axis.set_ylim(-0.6, len(shown) - 0.4)
-    axis.set_xlabel("CAM mIoU at the best threshold, percent; a dot is a seed, the bar their mean")
+    axis.set_xlabel("CAM mIoU at the best threshold, percent; a dot is a seed, the bar their mean", fontsize=8)
     axis.spines[["top", "right", "left"]].set_visible(False)
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
