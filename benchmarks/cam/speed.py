@@ -65,10 +65,11 @@ def main() -> None:
     classifier = timm.create_model(options.backbone, num_classes=20).eval()
     baseline = create_model(options.backbone, 20, mode="baseline", pretrained=False).eval()
     progressive = create_model(options.backbone, 20, pretrained=False).eval()
-    contenders: dict[str, tuple[nn.Module, Callable[[Tensor], object]]] = {
-        "timm classifier": (classifier, classifier.forward_features),
-        "baseline": (baseline, baseline.backbone.forward_features),
-        "progressive": (progressive, progressive._branches),
+    contenders: dict[str, tuple[nn.Module, str, Callable[[Tensor], object]]] = {
+        "timm classifier": (classifier, "cam", classifier.forward_features),
+        "baseline": (baseline, "cam", baseline.backbone.forward_features),
+        "progressive": (progressive, "cam", progressive._branches),
+        "baseline, layercam": (baseline, "layercam", baseline.backbone.forward_features),
     }
     half = options.images // 2  # as in most collections: landscape and portrait
     sizes = [(options.height, options.width)] * (options.images - half) + [(options.width, options.height)] * half
@@ -77,11 +78,11 @@ def main() -> None:
     batches = make_batches(images, options.batch_size)
 
     rows = []
-    for name, (model, forward) in contenders.items():
+    for name, (model, method, forward) in contenders.items():
         generated, bare = [], []
         for repeat in range(options.repeats + 1):
             start = time.process_time()
-            generate(model, images, labels, scales=SCALES, batch_size=options.batch_size)
+            generate(model, images, labels, scales=SCALES, method=method, batch_size=options.batch_size)
             middle = time.process_time()
             run_bare(forward, batches)
             end = time.process_time()
@@ -99,9 +100,9 @@ def main() -> None:
                 "ratio": round(ratio, 3),
             }
         )
-    print("".join(f"{key:>17}" for key in rows[0]))
+    print("".join(f"{key:>19}" for key in rows[0]))
     for row in rows:
-        print("".join(f"{value:>17}" for value in row.values()))
+        print("".join(f"{value:>19}" for value in row.values()))
     with options.csv.open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
