@@ -15,9 +15,6 @@ ARMS = {
     "patch_group3": Arm("progressive", cuts=("group3",)),
     "patch_group4": Arm("progressive", cuts=("group4",)),
     "patch_group5": Arm("progressive", cuts=("group5",)),
-    # the same first cut, into ever smaller patches: at a map of 32x24 cells, 8x6 are patches of 4x4 cells, 32 pixels
-    "front_4x4": Arm("progressive", cuts=("front",), grids=4),
-    "front_8x6": Arm("progressive", cuts=("front",), grids=((8, 6),)),
     # the paper's two
     "progressive": Arm("progressive", cuts=THREE),
     "explicit": Arm("explicit", cuts=THREE),
@@ -36,11 +33,6 @@ ARMS = {
     "progressive_patches": Arm("progressive", cuts=THREE, auxiliary={"patches": {"weight": 1.0, "sharpness": 1.0}}),
     "progressive_lse": Arm("progressive", cuts=THREE, pooling="log_sum_exp:1"),
     "baseline_lse": Arm(pooling="log_sum_exp:1"),
-    "baseline_lse4": Arm(pooling="log_sum_exp:4"),
-    "control_lse4": Arm("control", pooling="log_sum_exp:4"),
-    "progressive_lse4": Arm("progressive", cuts=THREE, pooling="log_sum_exp:4"),
     "baseline_gm3": Arm(pooling="generalised_mean:3"),
-    "control_gm3": Arm("control", pooling="generalised_mean:3"),
-    "progressive_gm3": Arm("progressive", cuts=THREE, pooling="generalised_mean:3"),
     "baseline_every_patch": Arm(auxiliary={"every_patch": {"weight": 0.3}}),
 }

@@ -20,8 +20,6 @@ from ppl.cam.settings import Settings
 
 __all__ = ["compute_batch"]
 
-_EPS = 1e-5
-
 
 def compute_batch(
     model: nn.Module,
@@ -65,8 +63,8 @@ def compute_batch(
             if further is not None:
                 evidence = further if evidence is None else evidence + further
         total = total if evidence is None else sharpen(total, evidence)
-        if settings.normalize == "max" and len(total):
-            total /= total.amax(dim=(1, 2), keepdim=True) + _EPS
+        if settings.normalize == "max":
+            total = peak_one(total)
         total, classes, scores = (tensor.to(settings.device) for tensor in (total, classes, scores))
     # Clones, made outside of inference mode: each result has memory of its own and may enter a training loss.
     return [

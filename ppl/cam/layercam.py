@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,10 @@ from ppl.backbones.patches import map_size, to_map
 from ppl.backbones.stages import find_stage
 from ppl.errors import PPLError, PPLValueError
 
-__all__ = ["LayerTap", "layer_cam", "peak_one", "sharpen"]
+__all__ = ["Evidence", "LayerTap", "layer_cam", "peak_one", "sharpen"]
+
+Evidence: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""From (n,) indices of images and (n,) classes to LayerCAM maps (n,H,W), 0 or more."""
 
 _EPS = 1e-5
 
@@ -113,7 +116,7 @@ class LayerTap:
 
     def read(
         self, class_maps_of: Callable[[Tensor], tuple[Tensor, Tensor]], x: Tensor
-    ) -> tuple[Tensor, Tensor, Callable[[Tensor, Tensor], Tensor]]:
+    ) -> tuple[Tensor, Tensor, Evidence]:
         """Class maps and logits of images, and a function from pairs of image and class to LayerCAM maps (n,H,W).
 
         The graph of the pass begins at the stage and lives as long as that function.

@@ -7,7 +7,8 @@ from typing import NamedTuple, TypeAlias
 
 from torch import Tensor
 
-from ppl.cam.reader import ClassMapReader, Evidence
+from ppl.cam.layercam import Evidence
+from ppl.cam.reader import ClassMapReader
 
 __all__ = ["METHODS", "CamMethod", "Reading", "cam", "layercam", "whole"]
 

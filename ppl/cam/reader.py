@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cached_property
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ppl.backbones import data_config, resolve_stages
-from ppl.cam.layercam import LayerTap
+from ppl.cam.layercam import Evidence, LayerTap
 from ppl.errors import PPLTypeError, PPLValueError
 
-__all__ = ["ClassMapReader", "Evidence", "make_reader"]
-
-Evidence: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-"""From (n,) indices of images and (n,) classes to LayerCAM maps (n,H,W), 0 or more."""
+__all__ = ["ClassMapReader", "make_reader"]
 
 
 class ClassMapReader(Protocol):
