@@ -29,6 +29,8 @@ from ppl.data import TaggedImages
 from ppl.models import PPLNet
 
 LAYERS = ("group3", "group4", "group5")
+PATCHES = "patches"
+"""In place of a layer: the class map of the patched branches, whose cells see no further than their patch."""
 JOINED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "class map": lambda class_map, layer: class_map,
     "LayerCAM alone": lambda class_map, layer: layer,
@@ -50,7 +52,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2, default=(256, 192))
     parser.add_argument("--stride", type=int, default=16, choices=[16, 8], help="of the final map; trained at 16")
     parser.add_argument("--scales", type=float, nargs="+", default=[1.0, 1.5, 2.0])
-    parser.add_argument("--layers", nargs="*", default=LAYERS, choices=LAYERS)
+    parser.add_argument("--layers", nargs="*", default=LAYERS, choices=[*LAYERS, PATCHES])
     parser.add_argument("--images", default=":", help="these pictures of val: START:STOP")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--work", type=Path, default=Path("runs/study"))
@@ -97,7 +99,7 @@ def evaluate(
     """Scores of every way; each picture passes the model once and each layer's LayerCAM is computed once."""
     tallies = {way: Tally(images) for way in ways}
     targets = images.targets()
-    taps = {layer: LayerTap(model.backbone, model.stages, layer) for layer in options.layers}
+    taps = {layer: LayerTap(model.backbone, model.stages, layer) for layer in options.layers if layer != PATCHES}
     network = load_network(options.weights, 16)
     for group in scored_groups(images, network, data_config(network), options.scales, front_file(options)):
         rows = [targets[number].nonzero().flatten() for number in group.members]
@@ -108,8 +110,11 @@ def evaluate(
         for maps in group.maps:
             x = maps.flatten(0, 1).contiguous(memory_format=torch.channels_last)
             with torch.autocast("cpu", torch.bfloat16):
-                branches = model.unpatched_class_maps(x)
+                branches = model.branch_class_maps(x)
             whole = (branches[-1] if model.cuts else torch.stack(branches).sum(0)).float()
+            if PATCHES in layers:
+                patched = torch.stack(branches[:-1]).sum(0).float()
+                layers[PATCHES] += resized(folded(patched.relu(), which, classes), group.size)
             total += resized(folded(whole.relu(), which, classes), group.size)
             for layer, tap in taps.items():
                 layers[layer] += resized(evidence_of(tap, model, x, which, classes), group.size)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from typing import Any, TypeAlias
 
 import torch
@@ -46,20 +48,23 @@ def layer_cam(class_maps: Tensor, features: Tensor, images: Tensor, classes: Ten
     """
     sums = class_maps.float().sum(dim=(2, 3))
     found = features.new_zeros((len(images), *features.shape[1:]), dtype=torch.float32)
-    # Images do not see each other: one backward pass serves one class of each.
-    order = _rank(images)
-    for turn in range(int(order.max()) + 1 if len(order) else 0):
-        chosen = order == turn
+    for chosen in _turns(images):
         own = images[chosen]
         (gradient,) = torch.autograd.grad(sums[own, classes[chosen]].sum(), features, retain_graph=True)
         found[chosen] = gradient[own].float().relu() * features.detach()[own].float()
     return found
 
 
-def _rank(images: Tensor) -> Tensor:
-    """How many earlier entries are the same: 0 for an image's first class, 1 for its second, ..."""
-    same = (images[:, None] == images[None]).tril(-1)
-    return same.sum(dim=1)
+def _turns(images: Tensor) -> list[Tensor]:
+    """Positions of the pairs that share a backward pass: images do not see each other, so one serves a class of each.
+
+    Found on the CPU in one go, for a device would be waited for at every turn.
+    """
+    places = defaultdict(list)
+    for place, image in enumerate(images.tolist()):
+        places[image].append(place)
+    turns = zip_longest(*places.values())
+    return [torch.tensor([place for place in turn if place is not None], device=images.device) for turn in turns]
 
 
 def sharpen(total: Tensor, evidence: Tensor) -> Tensor:
