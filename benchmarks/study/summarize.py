@@ -1,6 +1,6 @@
 """Means, spreads and paired differences of the study's cells, as Markdown and as a picture.
 
-    python benchmarks/study/summarize.py [results/cells.csv] [--picture docs/figures/study_clothing.svg]
+    python benchmarks/study/summarize.py [results/cells.csv] [--picture docs/figures]
 
 A difference is taken seed by seed, with its 95% confidence interval (Student's t). Fewer than two seeds have none.
 """
@@ -75,6 +75,7 @@ def table(
 ) -> Iterator[str]:
     """Means and spreads, and the differences in `key` to the cells `against`."""
     shown = [name for name in columns if any(row.get(name) for rows in cells.values() for row in rows.values())]
+    against = [other for other in against if len(cells.get(other, ())) > 1]
     heads = ["arm", "read from", "seeds", *(columns[name] for name in shown)]
     heads += [f"{columns[key]} - {' '.join(other)}" for other in against]
     yield "| " + " | ".join(heads) + " |"
@@ -131,7 +132,7 @@ def main() -> None:
         print("\nof the wrong pixels; covered of objects by size\n")
         print("\n".join(table(cells, ERRORS)))
         if options.picture:
-            draw(cells, options.picture / f"study_{setting[0]}_{setting[3]}.svg")
+            draw(cells, options.picture / f"study_{setting[0]}_{setting[3]}_{setting[1]}.svg")
 
 
 if __name__ == "__main__":
