@@ -10,6 +10,12 @@ THREE = ("front", "group3", "group4")
 ARMS = {
     "baseline": Arm(),
     "control": Arm("control"),
+    # the step that two and four classifiers take together
+    "baseline_head20": Arm(head_lr_mult=20),
+    "baseline_head40": Arm(head_lr_mult=40),
+    "baseline_head100": Arm(head_lr_mult=100),
+    "control_head40": Arm("control", head_lr_mult=40),
+    "progressive_head40": Arm("progressive", cuts=THREE, head_lr_mult=40),
     # one cut each
     "patch_front": Arm("progressive", cuts=("front",)),
     "patch_group3": Arm("progressive", cuts=("group3",)),
@@ -33,6 +39,9 @@ ARMS = {
     "progressive_patches": Arm("progressive", cuts=THREE, auxiliary={"patches": {"weight": 1.0, "sharpness": 1.0}}),
     "progressive_lse": Arm("progressive", cuts=THREE, pooling="log_sum_exp:1"),
     "baseline_lse": Arm(pooling="log_sum_exp:1"),
+    "baseline_ngwp": Arm(pooling="ngwp"),
+    "baseline_ngwp_head40": Arm(pooling="ngwp", head_lr_mult=40),
+    "progressive_ngwp": Arm("progressive", cuts=THREE, pooling="ngwp"),
     "baseline_gm3": Arm(pooling="generalised_mean:3"),
     "baseline_every_patch": Arm(auxiliary={"every_patch": {"weight": 0.3}}),
 }

@@ -31,6 +31,7 @@ class Arm:
     auxiliary: Mapping[str, Any] = field(default_factory=dict)
     schedule: str = "auto"
     warmup: int = 0
+    head_lr_mult: float = 10.0
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ def train(arm: Arm, budget: Budget, pool: Pool, weights: Any, seed: int, tell: C
         model.fusion.named_parameters(),
         lr=budget.lr,
         weight_decay=budget.weight_decay,
+        head_lr_mult=arm.head_lr_mult,
     )
     optimizer = build_optimizer("adamw", groups)
     objective = Objective(model, multilabel_soft_margin, arm.auxiliary)

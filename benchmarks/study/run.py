@@ -43,6 +43,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--images", default=":", help="score only these pictures of val: START:STOP")
     parser.add_argument("--part", default="0/1", help="which of the cells: INDEX/COUNT")
     parser.add_argument("--train-only", action="store_true", help="score later: call again without this")
+    parser.add_argument("--no-crf", action="store_true", help="leave the scores after the CRF out, which take longest")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--work", type=Path, default=Path("runs/study"))
     parser.add_argument("--out", type=Path, default=HERE / "results" / "cells.csv")
@@ -77,7 +78,7 @@ def main() -> None:
         if options.train_only or is_done(options.out, cell):
             continue
         groups = scored_groups(scored, network, config, options.scales, front)
-        found = score(model, groups, scored, READINGS if model.cuts else ("whole", "layercam"))
+        found = score(model, groups, scored, READINGS if model.cuts else ("whole", "layercam"), not options.no_crf)
         for row in found:
             rounded = {key: value if isinstance(value, str) else round(value, 3) for key, value in row.items()}
             append(options.out, cell | {"train_s": round(seconds)} | rounded)

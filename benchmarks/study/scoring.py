@@ -178,9 +178,9 @@ class Tally:
 
 
 def score(
-    model: PPLNet, groups: Iterable[Group], images: TaggedImages, readings: Sequence[str]
+    model: PPLNet, groups: Iterable[Group], images: TaggedImages, readings: Sequence[str], crf: bool = True
 ) -> list[dict[str, Any]]:
-    """One row per reading, in percent."""
+    """One row per reading, in percent; `crf` adds the scores after it for the readings that are refined."""
     model.requires_grad_(False)
     targets = images.targets()
     tallies = {reading: Tally(images) for reading in readings}
@@ -192,7 +192,8 @@ def score(
             for number, result in zip(group.members, own, strict=True):
                 tallies[reading].update(number, images[number].read_mask(), result)
     precision = 100 * float(mean_average_precision(logits, targets))
+    refined = REFINED if crf else ()
     return [
-        {"reading": name, "map": precision} | tally.compute() | (tally.refined() if name in REFINED else UNREFINED)
+        {"reading": name, "map": precision} | tally.compute() | (tally.refined() if name in refined else UNREFINED)
         for name, tally in tallies.items()
     ]

@@ -24,8 +24,8 @@ class GranularityFusion(nn.Module):
     Args:
         in_channels: channels of each branch's map, one integer per branch.
         num_classes: K, the number of classes.
-        pooling: from class maps to logits: "average", as the paper, "max", "generalised_mean:POWER" or
-            "log_sum_exp:SHARPNESS".
+        pooling: from class maps to logits: "average", as the paper, "max", "generalised_mean:POWER",
+            "log_sum_exp:SHARPNESS" or "ngwp:POWER".
 
     Raises:
         PPLValueError: if a number is below 1, there is no branch or no such pooling.

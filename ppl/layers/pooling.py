@@ -1,4 +1,4 @@
-"""From class maps to the score of an image: average, max, generalised mean, log-sum-exp."""
+"""From class maps to the score of an image: average, max, generalised mean, log-sum-exp, nGWP."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ppl.errors import PPLValueError
 
-__all__ = ["POOLINGS", "Pooling", "build_pooling", "generalised_mean", "log_sum_exp"]
+__all__ = ["POOLINGS", "Pooling", "build_pooling", "generalised_mean", "log_sum_exp", "ngwp"]
 
 Pooling = Callable[[Tensor], Tensor]
 """From class maps (B,K,h,w) to logits (B,K)."""
@@ -68,6 +68,32 @@ def generalised_mean(maps: Tensor, power: float = 3.0) -> Tensor:
     return (log_p - torch.log(-torch.expm1(log_p))).to(maps.dtype)
 
 
+def ngwp(maps: Tensor, power: float = 3.0) -> Tensor:
+    """Logits (B,K): normalised global weighted pooling, in which classes and background compete for every cell.
+
+    A cell has a say in a class's logit as far as the class wins it from the others and from a background whose map is
+    1 everywhere. What a class wins all in all keeps it from vanishing: `(1 - s) ** power * log(0.01 + s)` is added,
+    with `s` its share of the image.
+
+    Args:
+        maps: class maps (B,K,h,w).
+        power: from 1 upwards, of that penalty; the larger, the less is asked of small classes.
+
+    Source:
+        Araslanov and Roth, "Single-Stage Semantic Segmentation from Image Labels", CVPR 2020, section 3.1.
+
+    Example:
+        >>> half = torch.tensor([[[[8.0, -8.0]]]])
+        >>> round(ngwp(half).item(), 1)  # (1 * 8) / (1 + 1) + 0.5 ** 3 * log(0.51)
+        3.9
+    """
+    cells = _precise(maps)
+    masks = torch.cat([torch.ones_like(cells[:, :1]), cells], dim=1).softmax(dim=1)[:, 1:]
+    scores = (masks * cells).sum(dim=(2, 3)) / (1 + masks.sum(dim=(2, 3)))
+    share = masks.mean(dim=(2, 3)).clamp(max=1.0)
+    return (scores + (1 - share) ** power * torch.log(0.01 + share)).to(maps.dtype)
+
+
 def _precise(maps: Tensor) -> Tensor:
     return maps.float() if maps.dtype in (torch.float16, torch.bfloat16) else maps
 
@@ -77,7 +103,11 @@ POOLINGS: Mapping[str, Callable[..., Tensor]] = {
     "max": maximum,
     "generalised_mean": generalised_mean,
     "log_sum_exp": log_sum_exp,
+    "ngwp": ngwp,
 }
+
+
+_NUMBERS = {"generalised_mean": "power", "log_sum_exp": "sharpness", "ngwp": "power"}
 
 
 def build_pooling(text: str) -> Pooling:
@@ -108,6 +138,8 @@ def build_pooling(text: str) -> Pooling:
         value = float(number)
     except ValueError:
         value = 0.0
-    if name in ("average", "max") or not 0 < value < float("inf"):
-        raise PPLValueError(f'pooling {text!r} is not understood; write "generalised_mean:3" or "log_sum_exp:4"')
-    return partial(POOLINGS[name], **{"power" if name == "generalised_mean" else "sharpness": value})
+    if name not in _NUMBERS or not 0 < value < float("inf") or (name == "ngwp" and value < 1):
+        raise PPLValueError(
+            f'pooling {text!r} is not understood; write "generalised_mean:3", "log_sum_exp:4" or "ngwp:3" (1 or more)'
+        )
+    return partial(POOLINGS[name], **{_NUMBERS[name]: value})

@@ -42,7 +42,8 @@ def create_model(
         grids: an integer or a pair for all cuts, or a list with one per cut.
         padding: what convolutions after a cut see beyond a patch: "zeros", "replicate" or "reflect".
         halo: cells of real context that each patch keeps on every side.
-        pooling: from class maps to logits: "average", "max", "generalised_mean:POWER" or "log_sum_exp:SHARPNESS".
+        pooling: from class maps to logits: "average", "max", "generalised_mean:POWER", "log_sum_exp:SHARPNESS" or
+            "ngwp:POWER".
         pretrained: start from timm's weights, which timm downloads if they are not in its cache.
         checkpoint_path: timm-keyed weights of the backbone, in a safetensors file or one that
             `torch.load(weights_only=True)` accepts; nothing is downloaded then. A classifier in it is left out.

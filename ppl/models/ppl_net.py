@@ -45,7 +45,8 @@ class PPLNet(nn.Module):
         stages: names of the backbone's stages, if it has no `feature_info`.
         padding: what convolutions after a cut see beyond a patch: "zeros", "replicate" or "reflect".
         halo: cells of real context that each patch keeps on every side.
-        pooling: from class maps to logits: "average", "max", "generalised_mean:POWER" or "log_sum_exp:SHARPNESS".
+        pooling: from class maps to logits: "average", "max", "generalised_mean:POWER", "log_sum_exp:SHARPNESS" or
+            "ngwp:POWER".
 
     The figures show a 2x2 grid and tell neither cuts nor padding: all defaults are ours.
 

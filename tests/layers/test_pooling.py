@@ -8,7 +8,7 @@ import torch
 
 from ppl.errors import PPLValueError
 from ppl.layers import GranularityFusion
-from ppl.layers.pooling import POOLINGS, build_pooling, generalised_mean, log_sum_exp
+from ppl.layers.pooling import POOLINGS, build_pooling, generalised_mean, log_sum_exp, ngwp
 
 
 @pytest.fixture
@@ -29,7 +29,25 @@ def test_generalised_mean_is_that_of_the_probabilities(maps):
         torch.testing.assert_close(generalised_mean(maps, power), torch.logit(mean))
 
 
-@pytest.mark.parametrize("name", POOLINGS)
+def test_ngwp_is_its_equation_cell_by_cell(maps):
+    pooled = ngwp(maps, 2.0)
+    for image, own in zip(maps, pooled, strict=True):
+        for k in range(3):
+            won, say = 0.0, 0.0
+            for cell in image.flatten(1).T:
+                share = math.exp(cell[k]) / (math.e + sum(math.exp(value) for value in cell))
+                won, say = won + share, say + share * float(cell[k])
+            size = won / 20
+            assert math.isclose(own[k], say / (1 + won) + (1 - size) ** 2 * math.log(0.01 + size))
+
+
+def test_ngwp_takes_from_a_class_what_another_wins(maps):
+    rival = maps.clone()
+    rival[:, 1] += 5
+    assert (ngwp(rival)[:, 0] < ngwp(maps)[:, 0]).all()
+
+
+@pytest.mark.parametrize("name", sorted(set(POOLINGS) - {"ngwp"}))
 def test_a_constant_map_pools_to_its_constant(name):
     pooled = build_pooling(name)(torch.full((2, 3, 4, 4), -1.5))
     torch.testing.assert_close(pooled, torch.full((2, 3), -1.5))
@@ -53,7 +71,9 @@ def test_extreme_maps_stay_finite_in_every_precision(name, dtype, value):
     assert maps.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("text", ["mean", "", "average:2", "max:1", "log_sum_exp:x", "log_sum_exp:0", "log_sum_exp:-1"])
+@pytest.mark.parametrize(
+    "text", ["mean", "", "average:2", "max:1", "log_sum_exp:x", "log_sum_exp:0", "log_sum_exp:-1", "ngwp:0.5"]
+)
 def test_what_is_no_pooling_is_refused(text):
     with pytest.raises(PPLValueError, match="pooling"):
         build_pooling(text)
