@@ -32,7 +32,7 @@ READINGS = {
     "stride": "stride",
     "scales": "scales",
     "map": "map",
-    "layer": "evidence",
+    "evidence": "evidence",
     "miou_auto": "auto",
     "miou_best": "best",
     "threshold": "threshold",

@@ -1,4 +1,6 @@
-"""Ways to read a map off one trained cell: scales, stride, and LayerCAM of earlier layers joined to the class map.
+"""Ways to read a map off one trained cell: scales, stride, and the class map joined to further evidence.
+
+That is LayerCAM of an earlier layer, or the class map of patches that the rest of the network sees one by one.
 
     python benchmarks/study/readings.py DATASET WEIGHTS --arm baseline --size 384 288 --images 0:168
 
@@ -19,24 +21,22 @@ from arms import ARMS
 from cell import build
 from features import load_network, scored_groups
 from run import HERE, front_file, scored_part, weights_name
-from scoring import Tally, evidence_of, folded, resized
+from scoring import LAYER, Tally, evidence_of, folded, resized
 from torch import Tensor
 
-from ppl.backbones import data_config
+from ppl.backbones import CutBackbone, data_config
 from ppl.cam import CamResult
 from ppl.cam.layercam import LayerTap, peak_one
 from ppl.data import TaggedImages
 from ppl.models import PPLNet
 
 LAYERS = ("group3", "group4", "group5")
-PATCHES = "patches"
-"""In place of a layer: the class map of the patched branches, whose cells see no further than their patch."""
 JOINED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "class map": lambda class_map, layer: class_map,
-    "LayerCAM alone": lambda class_map, layer: layer,
-    "mean": lambda class_map, layer: class_map + layer,
-    "product": lambda class_map, layer: class_map * layer,
-    "product with its root": lambda class_map, layer: class_map * layer.sqrt(),
+    "class map": lambda class_map, evidence: class_map,
+    "evidence alone": lambda class_map, evidence: evidence,
+    "mean": lambda class_map, evidence: class_map + evidence,
+    "product": lambda class_map, evidence: class_map * evidence,
+    "product with its root": lambda class_map, evidence: class_map * evidence.sqrt(),
 }
 """Both maps have their maximum at 1."""
 
@@ -52,7 +52,8 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2, default=(256, 192))
     parser.add_argument("--stride", type=int, default=16, choices=[16, 8], help="of the final map; trained at 16")
     parser.add_argument("--scales", type=float, nargs="+", default=[1.0, 1.5, 2.0])
-    parser.add_argument("--layers", nargs="*", default=LAYERS, choices=[*LAYERS, PATCHES])
+    parser.add_argument("--layers", nargs="*", default=LAYERS, choices=LAYERS)
+    parser.add_argument("--grids", nargs="*", default=[], help="of patches cut after LAYER of scoring.py: 4x4 8x6")
     parser.add_argument("--images", default=":", help="these pictures of val: START:STOP")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--work", type=Path, default=Path("runs/study"))
@@ -67,7 +68,10 @@ def main() -> None:
     )
     model.load_state_dict(kept["model"])
     model.to(memory_format=torch.channels_last).eval().requires_grad_(False)
-    ways = [("class map", ""), *product([name for name in JOINED if name != "class map"], options.layers)]
+    ways = [
+        ("class map", ""),
+        *product([name for name in JOINED if name != "class map"], [*options.layers, *options.grids]),
+    ]
     found = evaluate(model, images, options, ways)
     settings = {
         "data": options.data.name,
@@ -80,49 +84,59 @@ def main() -> None:
     }
     fresh = not options.out.exists()
     with options.out.open("a", newline="") as file:
-        for (way, layer), tally in found.items():
+        for (way, evidence), tally in found.items():
             scores = tally.compute()
             shown = {key: round(scores[key], 2) for key in ("miou_auto", "miou_best", "threshold")}
-            row = settings | {"map": way, "layer": layer} | shown
+            row = settings | {"map": way, "evidence": evidence} | shown
             writer = csv.DictWriter(file, list(row))
             if fresh:
                 writer.writeheader()
                 fresh = False
             writer.writerow(row)
-            print(way, layer, shown)
+            print(way, evidence, shown)
 
 
 @torch.inference_mode()
 def evaluate(
     model: PPLNet, images: TaggedImages, options: argparse.Namespace, ways: list[tuple[str, str]]
 ) -> dict[tuple[str, str], Tally]:
-    """Scores of every way; each picture passes the model once and each layer's LayerCAM is computed once."""
+    """Scores of every way; each picture passes the model once and each kind of evidence is computed once."""
     tallies = {way: Tally(images) for way in ways}
     targets = images.targets()
-    taps = {layer: LayerTap(model.backbone, model.stages, layer) for layer in options.layers if layer != PATCHES}
+    taps = {layer: LayerTap(model.backbone, model.stages, layer) for layer in options.layers}
+    cutter = CutBackbone(model.backbone, [LAYER], stages=model.backbone.stages, padding="replicate")
     network = load_network(options.weights, 16)
     for group in scored_groups(images, network, data_config(network), options.scales, front_file(options)):
         rows = [targets[number].nonzero().flatten() for number in group.members]
         counts = [len(row) for row in rows]
         which, classes = torch.arange(len(rows)).repeat_interleave(torch.tensor(counts)), torch.cat(rows)
         total = torch.zeros(len(which), *group.size)
-        layers = {layer: torch.zeros_like(total) for layer in options.layers}
+        further = {name: torch.zeros_like(total) for name in (*options.layers, *options.grids)}
         for maps in group.maps:
             x = maps.flatten(0, 1).contiguous(memory_format=torch.channels_last)
             with torch.autocast("cpu", torch.bfloat16):
-                branches = model.branch_class_maps(x)
+                branches = model.unpatched_class_maps(x)
             whole = (branches[-1] if model.cuts else torch.stack(branches).sum(0)).float()
-            if PATCHES in layers:
-                patched = torch.stack(branches[:-1]).sum(0).float()
-                layers[PATCHES] += resized(folded(patched.relu(), which, classes), group.size)
             total += resized(folded(whole.relu(), which, classes), group.size)
             for layer, tap in taps.items():
-                layers[layer] += resized(evidence_of(tap, model, x, which, classes), group.size)
-        for (way, layer), tally in tallies.items():
-            joined = JOINED[way](peak_one(total), peak_one(layers[layer]) if layer else total)
+                further[layer] += resized(evidence_of(tap, model, x, which, classes), group.size)
+            for grid in options.grids:
+                maps_of_patches = patched(model, cutter, x, tuple(map(int, grid.split("x"))))
+                further[grid] += resized(folded(maps_of_patches, which, classes), group.size)
+        for (way, evidence), tally in tallies.items():
+            joined = JOINED[way](peak_one(total), peak_one(further[evidence]) if evidence else total)
             for number, own, row in zip(group.members, peak_one(joined).split(counts), rows, strict=True):
                 tally.update(number, images[number].read_mask(), CamResult(own, row, torch.ones(len(row)), group.size))
     return tallies
+
+
+def patched(model: PPLNet, cutter: CutBackbone, x: Tensor, grid: tuple[int, ...]) -> Tensor:
+    """Class maps (B,K,h,w), 0 or more, of patches cut after `LAYER`; the first branch is the one that learns from such."""
+    rows, columns = grid
+    with torch.autocast("cpu", torch.bfloat16):
+        final, features = cutter.forward_features(x, (0,))
+        stitched = cutter.patched(0, features[0], (rows, columns), (final.shape[-2], final.shape[-1]))
+        return model.fusion.branch_class_maps([stitched] * len(model.fusion.in_channels))[0].float().relu()
 
 
 if __name__ == "__main__":
