@@ -131,7 +131,7 @@ def evaluate(
 
 
 def patched(model: PPLNet, cutter: CutBackbone, x: Tensor, grid: tuple[int, ...]) -> Tensor:
-    """Class maps (B,K,h,w), 0 or more, of patches cut after `LAYER`; the first branch is the one that learns from such."""
+    """Class maps (B,K,h,w), 0 or more, of patches cut after `LAYER`, by the first branch, which learns from such."""
     rows, columns = grid
     with torch.autocast("cpu", torch.bfloat16):
         final, features = cutter.forward_features(x, (0,))
