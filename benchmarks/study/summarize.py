@@ -21,6 +21,7 @@ Cells = dict[tuple[str, str], dict[int, dict[str, str]]]
 """Rows by (arm, reading) and seed."""
 
 
+UNMEASURED = {"", "nan"}
 SETTING = ("data", "epochs", "lr", "size", "scales", "images")
 """Cells that share these can be compared."""
 COLUMNS = {
@@ -54,7 +55,7 @@ def read(path: Path) -> dict[tuple[str, ...], Cells]:
 
 def spread(texts: list[str]) -> str:
     """Mean and standard deviation of what was measured; nothing if nothing was."""
-    values = [float(text) for text in texts if text not in ("", "nan")]
+    values = [float(text) for text in texts if text not in UNMEASURED]
     if not values:
         return ""
     mean = statistics.mean(values)
@@ -62,8 +63,12 @@ def spread(texts: list[str]) -> str:
 
 
 def paired(ours: dict[int, dict[str, str]], theirs: dict[int, dict[str, str]], key: str) -> tuple[float, float] | None:
-    """Mean difference and half the width of its 95% interval, over the seeds that both have."""
-    differences = [float(ours[seed][key]) - float(theirs[seed][key]) for seed in sorted(set(ours) & set(theirs))]
+    """Mean difference and half the width of its 95% interval, over the seeds of which both were measured."""
+    differences = [
+        float(ours[seed][key]) - float(theirs[seed][key])
+        for seed in sorted(set(ours) & set(theirs))
+        if not {ours[seed][key], theirs[seed][key]} & UNMEASURED
+    ]
     if len(differences) < 2:
         return None
     error = statistics.stdev(differences) / len(differences) ** 0.5
