@@ -10,10 +10,8 @@ THREE = ("front", "group3", "group4")
 ARMS = {
     "baseline": Arm(),
     "control": Arm("control"),
-    # the step that two and four classifiers take together
-    "baseline_head20": Arm(head_lr_mult=20),
+    # a classifier as fast as the four of explicit patch learning together
     "baseline_head40": Arm(head_lr_mult=40),
-    "baseline_head100": Arm(head_lr_mult=100),
     "control_head40": Arm("control", head_lr_mult=40),
     "progressive_head40": Arm("progressive", cuts=THREE, head_lr_mult=40),
     # one cut each
@@ -40,7 +38,6 @@ ARMS = {
     "progressive_lse": Arm("progressive", cuts=THREE, pooling="log_sum_exp:1"),
     "baseline_lse": Arm(pooling="log_sum_exp:1"),
     "baseline_ngwp": Arm(pooling="ngwp"),
-    "baseline_ngwp_head40": Arm(pooling="ngwp", head_lr_mult=40),
     "progressive_ngwp": Arm("progressive", cuts=THREE, pooling="ngwp"),
     "baseline_gm3": Arm(pooling="generalised_mean:3"),
     "baseline_every_patch": Arm(auxiliary={"every_patch": {"weight": 0.3}}),

@@ -9,9 +9,9 @@ SHOWN is `scores` (with differences to baseline and control), `maps` (the same w
 
 from __future__ import annotations
 
+import argparse
 import csv
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,7 +68,9 @@ def filled(match: re.Match[str]) -> str:
 
 
 def main() -> None:
-    page = Path(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("page", type=Path)
+    page = parser.parse_args().page
     text = TABLE.sub(filled, page.read_text())
     with atomic_write(page, "w") as file:
         file.write(text)

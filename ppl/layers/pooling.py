@@ -77,7 +77,7 @@ def ngwp(maps: Tensor, power: float = 3.0) -> Tensor:
 
     Args:
         maps: class maps (B,K,h,w).
-        power: from 1 upwards, of that penalty; the larger, the less is asked of small classes.
+        power: from 1 upwards, of that penalty; the larger, the smaller a share satisfies it.
 
     Source:
         Araslanov and Roth, "Single-Stage Semantic Segmentation from Image Labels", CVPR 2020, section 3.1.
