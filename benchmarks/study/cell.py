@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from dilated import FastDilated
-from features import Pool, Tail, load_network
+from features import Pool, Tail, autocast, load_network
 
 from ppl.models import PPLNet
 from ppl.train.batch_norm import set_train_mode
@@ -90,12 +90,12 @@ def train(arm: Arm, budget: Budget, pool: Pool, weights: Any, seed: int, tell: C
         for step in range(steps):
             chosen = order[step * budget.batch : (step + 1) * budget.batch]
             x = pool.views[views[chosen, epoch % views.shape[1]], chosen]
-            x = x.contiguous(memory_format=torch.channels_last)
+            x = x.float().contiguous(memory_format=torch.channels_last)
             targets = pool.targets[chosen]
             for stage in schedule(epoch, step):
                 objective.set_stage(stage)
                 set_lr(optimizer, poly(epoch * steps + step, budget.epochs * steps))
-                with torch.autocast("cpu", torch.bfloat16), FastDilated():
+                with autocast(), FastDilated():
                     loss = objective(x, targets, ramp)
                 loss[0].backward()
                 optimizer.step()

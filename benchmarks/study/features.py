@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ppl.backbones import half_precision
 from ppl.data import TaggedImages, train_loader, train_transform
 from ppl.io import atomic_write, read_image
 
@@ -90,10 +91,16 @@ def training_pool(
     return Pool(data, images.targets())
 
 
+def autocast() -> torch.autocast:
+    """Mixed precision where the CPU has it."""
+    half = half_precision(torch.device("cpu"))
+    return torch.autocast("cpu", half or torch.bfloat16, enabled=half is not None)
+
+
 @torch.inference_mode()
 def front(network: nn.Module, images: Tensor) -> Tensor:
     """Maps (B,C,h,w) bfloat16 behind the frozen part."""
-    with torch.autocast("cpu", torch.bfloat16):
+    with autocast():
         x = network.bn1(network.conv_stem(images.contiguous(memory_format=torch.channels_last)))
         return network.blocks[:FRONT](x).bfloat16()
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from arms import ARMS
 from cell import build
-from features import load_network, scored_groups
+from features import autocast, load_network, scored_groups
 from run import HERE, front_file, scored_part, weights_name
 from scoring import LAYER, Tally, evidence_of, folded, resized
 from torch import Tensor
@@ -113,8 +113,8 @@ def evaluate(
         total = torch.zeros(len(which), *group.size)
         further = {name: torch.zeros_like(total) for name in (*options.layers, *options.grids)}
         for maps in group.maps:
-            x = maps.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-            with torch.autocast("cpu", torch.bfloat16):
+            x = maps.flatten(0, 1).float().contiguous(memory_format=torch.channels_last)
+            with autocast():
                 branches = model.unpatched_class_maps(x)
             whole = (branches[-1] if model.cuts else torch.stack(branches).sum(0)).float()
             total += resized(folded(whole.relu(), which, classes), group.size)
@@ -133,7 +133,7 @@ def evaluate(
 def patched(model: PPLNet, cutter: CutBackbone, x: Tensor, grid: tuple[int, ...]) -> Tensor:
     """Class maps (B,K,h,w), 0 or more, of patches cut after `LAYER`, by the first branch, which learns from such."""
     rows, columns = grid
-    with torch.autocast("cpu", torch.bfloat16):
+    with autocast():
         final, features = cutter.forward_features(x, (0,))
         stitched = cutter.patched(0, features[0], (rows, columns), (final.shape[-2], final.shape[-1]))
         return model.fusion.branch_class_maps([stitched] * len(model.fusion.in_channels))[0].float().relu()

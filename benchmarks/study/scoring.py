@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from dilated import FastDilated
-from features import Group
+from features import Group, autocast
 from torch import Tensor
 
 from ppl.cam import CamResult
@@ -47,8 +47,8 @@ def maps_of(
     totals: dict[str, Tensor] = {reading: torch.zeros(len(which), *size) for reading in readings}
     evidence, logits = torch.zeros(len(which), *size), []
     for maps in group.maps:
-        x = maps.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16):
+        x = maps.flatten(0, 1).float().contiguous(memory_format=torch.channels_last)
+        with autocast():
             parts = model.branch_class_maps(x)
         stacked = torch.stack([part.float() for part in parts])
         # without patches the branches are alike, and their sum is read
@@ -73,7 +73,7 @@ def evidence_of(tap: LayerTap, model: PPLNet, x: Tensor, which: Tensor, classes:
     """LayerCAM maps (k, h, w) of the pairs of picture and class, at most 1."""
 
     def read(x: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.autocast("cpu", torch.bfloat16), FastDilated():
+        with autocast(), FastDilated():
             branches = model.unpatched_class_maps(x)
         maps = branches[-1] if model.cuts else torch.stack(branches).sum(0)
         return maps, model.pool(maps)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ppl.backbones import half_precision
 from ppl.backbones.state import eval_mode
 from ppl.cam.labels import predicted_labels
 from ppl.cam.layercam import peak_one, sharpen
@@ -142,6 +143,7 @@ def _resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
 @contextmanager
 def _forward_only(model: nn.Module, amp: bool, device: torch.device) -> Iterator[None]:
     """Eval mode, no gradients and, if wanted, mixed precision; afterwards all as before."""
-    half = torch.bfloat16 if device.type != "cuda" or torch.cuda.is_bf16_supported() else torch.float16
-    with eval_mode(model.modules()), torch.inference_mode(), torch.autocast(device.type, dtype=half, enabled=amp):
+    half = half_precision(device) if amp else None
+    autocast = nullcontext() if half is None else torch.autocast(device.type, dtype=half)
+    with eval_mode(model.modules()), torch.inference_mode(), autocast:
         yield

@@ -61,7 +61,8 @@ def generate(
             1, or (h,w).
         batch_size: images per forward pass (their mirror images come on top). None takes as many as fit a pass of
             1 million pixels (16 million on CUDA), at the largest scale.
-        amp: mixed precision: bfloat16 on the CPU and where CUDA has it, otherwise float16.
+        amp: mixed precision: bfloat16 where the device has it, float16 on older GPUs; a CPU without bfloat16 stays with
+            float32, and a warning says so.
         device: where the results' tensors are.
 
     Returns:

@@ -88,7 +88,9 @@ class TrainConfig(BaseModel):
     )
 
     # speed and memory
-    precision: Literal["no", "bf16", "fp16"] = Field("no", description="mixed precision; bf16 also on a CPU")
+    precision: Literal["no", "bf16", "fp16"] = Field(
+        "no", description="mixed precision; bf16 also on CPUs that have it"
+    )
     channels_last: bool = Field(True, description="memory layout that most convolutions are fastest in")
     compile: bool = Field(False, description="torch.compile the training step")
     grad_checkpointing: bool = Field(False, description="compute patch branches twice rather than keep them in memory")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
+from ppl.backbones import half_precision
 from ppl.errors import PPLValueError
 
 __all__ = ["make_accelerator", "progress_bar"]
@@ -16,7 +17,7 @@ def make_accelerator(precision: Literal["no", "bf16", "fp16"] = "no", device: st
     """A Hugging Face `Accelerator`: one process, or one of several when started by `accelerate launch` or `torchrun`.
 
     Args:
-        precision: of mixed-precision training.
+        precision: of mixed-precision training; "bf16" on a CPU that has no bfloat16 is "no", and a warning says so.
         device: "auto" takes the accelerator that is there, "cpu" the processor, "cuda:1" that GPU.
 
     Returns:
@@ -37,8 +38,11 @@ def make_accelerator(precision: Literal["no", "bf16", "fp16"] = "no", device: st
     elif device not in ("auto", "cpu", "mps"):
         raise PPLValueError(f'device {device!r} is not understood; use "auto", "cpu", "cuda", "cuda:1" or "mps"')
     cpu = device == "cpu"
-    if precision == "fp16" and PartialState(cpu=cpu).device.type == "cpu":
+    on_cpu = PartialState(cpu=cpu).device.type == "cpu"
+    if precision == "fp16" and on_cpu:
         raise PPLValueError('precision "fp16" needs a GPU; use "bf16" or "no" on a CPU')
+    if precision == "bf16" and on_cpu and half_precision(torch.device("cpu")) is None:
+        precision = "no"
     # warm-up and frozen parts leave parameters without a gradient
     ddp = DistributedDataParallelKwargs(find_unused_parameters=True)
     return Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[ddp])

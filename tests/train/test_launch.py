@@ -5,16 +5,24 @@ import sys
 import pytest
 import torch
 
+from ppl.backbones import half
 from ppl.errors import PPLValueError
 from ppl.train.launch import make_accelerator, progress_bar
 
 
-def test_runs_of_different_precision_can_follow_each_other():
+def test_runs_of_different_precision_can_follow_each_other(monkeypatch):
+    monkeypatch.setattr(half, "_cpu_has_bfloat16", lambda: True)
     assert [make_accelerator(precision, "cpu").mixed_precision for precision in ("no", "bf16", "no")] == [
         "no",
         "bf16",
         "no",
     ]
+
+
+def test_a_cpu_without_bfloat16_trains_in_float32_and_says_so(monkeypatch):
+    monkeypatch.setattr(half, "_cpu_has_bfloat16", lambda: False)
+    with pytest.warns(UserWarning, match="float32"):
+        assert make_accelerator("bf16", "cpu").mixed_precision == "no"
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", "cuda:x"])

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from ppl.backbones import half
 from ppl.errors import PPLError, PPLValueError
 from ppl.models import load_model
 from ppl.train import NonFiniteLossError, fit
@@ -242,7 +243,8 @@ def test_the_average_of_the_weights_is_what_is_shipped(colours, make_model, make
     assert torch.equal(load_model(tmp_path / "plain" / "last.safetensors").state_dict()[key], state["model"][key])
 
 
-def test_half_precision_learns_too(colours, make_model, make_config, tmp_path):
+def test_half_precision_learns_too(colours, make_model, make_config, tmp_path, monkeypatch):
+    monkeypatch.setattr(half, "_cpu_has_bfloat16", lambda: True)
     summary = fit(make_model(), colours, None, make_config(precision="bf16", epochs=3), tmp_path)
     assert summary.history[-1]["loss"] < summary.history[0]["loss"]
     with pytest.raises(PPLValueError, match='"fp16" needs a GPU'):
