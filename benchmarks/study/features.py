@@ -73,15 +73,19 @@ def training_pool(
     size: tuple[int, int],
     views: int,
     out: Path,
+    seed: int = 0,
 ) -> Pool:
-    """Load the pool of views, or compute it (`out` is a folder; it is complete once `pool.json` is there)."""
+    """Load the pool of views, or compute it (`out` is a folder; it is complete once `pool.json` is there).
+
+    View number n is what `ppl.train.fit` with that seed shows in epoch n.
+    """
     shape = (views, len(images), network.blocks[FRONT][0].conv_pw.in_channels, size[0] // STRIDE, size[1] // STRIDE)
     count = int(torch.tensor(shape).prod())
     out.mkdir(parents=True, exist_ok=True)
     data = torch.from_file(str(out / "pool.bin"), shared=True, size=count, dtype=torch.bfloat16).view(shape)
     if not (out / "pool.json").exists():
         transform = train_transform(size, data_config["mean"], data_config["std"])
-        loader = train_loader(images, transform, batch_size=16, seed=0, drop_last=False)
+        loader = train_loader(images, transform, batch_size=16, seed=seed, drop_last=False)
         for view in range(views):
             loader.set_epoch(view)
             for batch in loader:

@@ -54,6 +54,7 @@ def main() -> None:
     parser.add_argument("--scales", type=float, nargs="+", default=[1.0, 1.5, 2.0])
     parser.add_argument("--layers", nargs="*", default=LAYERS, choices=LAYERS)
     parser.add_argument("--grids", nargs="*", default=[], help="of patches cut after LAYER of scoring.py: 4x4 8x6")
+    parser.add_argument("--own-views", action="store_true", help="the cell that trained on a pool of its own")
     parser.add_argument("--images", default=":", help="these pictures of val: START:STOP")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--work", type=Path, default=Path("runs/study"))
@@ -78,6 +79,7 @@ def main() -> None:
         "arm": options.arm,
         "seed": options.seed,
         "size": "x".join(map(str, options.size)),
+        "views": "own" if options.own_views else "shared",
         "stride": options.stride,
         "scales": " ".join(f"{scale:g}" for scale in options.scales),
         "images": options.images,

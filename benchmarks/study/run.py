@@ -4,7 +4,8 @@
 
 DATASET is a folder with `train`, `val` and masks of `val`; WEIGHTS are ImageNet weights of timm's mobilenetv2_100.
 Cells that the CSV holds already are passed over, so a stopped run goes on where it was. Several processes may share
-the cells: `--part 0/2` and `--part 1/2`. Kept in `--work`: the front's maps (made once) and each cell's weights.
+the cells: `--part 0/2` and `--part 1/2`, once the pool of views is there. Kept in `--work`: the front's maps (made
+once) and each cell's weights.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--size", type=int, nargs=2, default=(256, 192), help="height and width of the training crops")
     parser.add_argument("--scales", type=float, nargs="+", default=[1.0, 1.5], help="of the scored pictures")
     parser.add_argument("--views", type=int, default=12, help="augmented views of each picture in the pool")
+    parser.add_argument("--own-views", action="store_true", help="a pool for each seed, instead of one for all")
     parser.add_argument("--images", default=":", help="score only these pictures of val: START:STOP")
     parser.add_argument("--part", default="0/1", help="which of the cells: INDEX/COUNT")
     parser.add_argument("--train-only", action="store_true", help="score later: call again without this")
@@ -57,13 +59,16 @@ def main() -> None:
     network = load_network(options.weights, budget.output_stride)
     config = data_config(network)
     learned, scored = open_dataset(options.data, "train"), scored_part(options)
-    name = options.data.name
-    place = options.work / f"{name}_{options.views}_{options.size[0]}x{options.size[1]}"
-    pool = training_pool(learned, network, config, tuple(options.size), options.views, place)
+    name, size = options.data.name, tuple(options.size)
+    place = options.work / f"{name}_{options.views}_{size[0]}x{size[1]}"
     front = front_file(options)
     part, parts = map(int, options.part.split("/"))
     cells = [(arm, seed) for seed in options.seeds for arm in options.arms]
     for arm, seed in cells[part::parts]:
+        own = seed if options.own_views else 0
+        pool = training_pool(
+            learned, network, config, size, options.views, Path(f"{place}_{own}" if own else place), own
+        )
         model, seconds = trained(arm, seed, budget, pool, options)
         cell = {
             "data": name,
@@ -71,7 +76,8 @@ def main() -> None:
             "seed": seed,
             "epochs": options.epochs,
             "lr": options.lr,
-            "size": "x".join(map(str, options.size)),
+            "size": "x".join(map(str, size)),
+            "views": "own" if options.own_views else "shared",
             "scales": " ".join(f"{scale:g}" for scale in options.scales),
             "images": options.images,
         }
@@ -112,7 +118,8 @@ def front_file(options: argparse.Namespace) -> Path:
 
 
 def weights_name(data: str, arm: str, options: argparse.Namespace, seed: int) -> str:
-    return f"{data}_{arm}_{options.epochs}_{options.lr:g}_{'x'.join(map(str, options.size))}_{seed}.pt"
+    views = "_own" if options.own_views else ""
+    return f"{data}_{arm}_{options.epochs}_{options.lr:g}_{'x'.join(map(str, options.size))}{views}_{seed}.pt"
 
 
 def is_done(path: Path, cell: dict[str, object]) -> bool:

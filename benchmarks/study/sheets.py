@@ -93,6 +93,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=1e-4)
     parser.add_argument("--size", type=int, nargs=2, default=(256, 192))
     parser.add_argument("--scales", type=float, nargs="+", default=[1.0, 1.5])
+    parser.add_argument("--own-views", action="store_true", help="the cell that trained on a pool of its own")
     parser.add_argument("--images", default=":", help="these pictures of val: START:STOP")
     parser.add_argument("--reading", default="whole", choices=READINGS)
     parser.add_argument("--rows", type=int, default=8)

@@ -22,7 +22,7 @@ Cells = dict[tuple[str, str], dict[int, dict[str, str]]]
 
 
 UNMEASURED = {"", "nan"}
-SETTING = ("data", "epochs", "lr", "size", "scales", "images")
+SETTING = ("data", "epochs", "lr", "size", "views", "scales", "images")
 """Cells that share these can be compared."""
 COLUMNS = {
     "map": "mAP",
@@ -137,7 +137,9 @@ def main() -> None:
         print("\nof the wrong pixels; covered of objects by size\n")
         print("\n".join(table(cells, ERRORS)))
         if options.picture:
-            draw(cells, options.picture / f"study_{setting[0]}_{setting[3]}_{setting[1]}.svg")
+            chosen = dict(zip(SETTING, setting, strict=True))
+            own = "_own" if chosen["views"] == "own" else ""
+            draw(cells, options.picture / f"study_{chosen['data']}_{chosen['size']}_{chosen['epochs']}{own}.svg")
 
 
 if __name__ == "__main__":

@@ -87,7 +87,9 @@ class CamRecipe(_Section):
     batch_size: int | None = Field(
         None, ge=1, description="images in one forward pass; null: as many as a million pixels (16 million on a GPU)"
     )
-    amp: bool = Field(False, description="mixed precision: about twice as fast, maps exact to 2 decimals")
+    amp: bool = Field(
+        False, description="mixed precision where the device has it: about twice as fast, maps exact to 2 decimals"
+    )
     checkpoint: Literal["best", "last"] = Field("last", description="weights that the maps are read from")
 
     @field_validator("background")
