@@ -47,6 +47,7 @@ def main() -> None:
     groups = scored_groups(images, network, data_config(network), options.scales, front_file(options))
     for row in score(model, groups, images, ("whole", "layercam"), crf=False):
         kept = {key: value if isinstance(value, str) else round(value, 3) for key, value in row.items()}
+        kept = {key: value for key, value in kept.items() if not key.startswith("crf_")}
         append(options.out, {"data": options.data.name, "name": options.name, "images": options.images} | kept)
         print({key: kept[key] for key in ("reading", "map", "miou_auto", "miou_best")})
 
