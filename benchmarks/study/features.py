@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ppl.backbones import half_precision
+from ppl.backbones.half import half_precision
 from ppl.data import TaggedImages, train_loader, train_transform
 from ppl.io import atomic_write, read_image
 

@@ -7,7 +7,6 @@ from ppl.backbones.cut import CutBackbone, refuse_data_parallel
 from ppl.backbones.data_config import data_config
 from ppl.backbones.errors import UnsupportedBackboneError
 from ppl.backbones.freeze import freeze_stages
-from ppl.backbones.half import half_precision
 from ppl.backbones.identities import CutReport
 from ppl.backbones.stages import Stage, default_cuts
 from ppl.backbones.table import support_table
@@ -24,7 +23,6 @@ __all__ = [
     "data_config",
     "default_cuts",
     "freeze_stages",
-    "half_precision",
     "refuse_data_parallel",
     "resolve_stages",
     "support_table",

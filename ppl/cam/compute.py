@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ppl.backbones import half_precision
+from ppl.backbones.half import half_precision
 from ppl.backbones.state import eval_mode
 from ppl.cam.labels import predicted_labels
 from ppl.cam.layercam import peak_one, sharpen

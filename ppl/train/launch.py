@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
-from ppl.backbones import half_precision
+from ppl.backbones.half import half_precision
 from ppl.errors import PPLValueError
 
 __all__ = ["make_accelerator", "progress_bar"]

@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from ppl.backbones import half, half_precision
+from ppl.backbones import half
+from ppl.backbones.half import half_precision
 
 
 @pytest.mark.parametrize("machine", ["x86_64", "AMD64"])

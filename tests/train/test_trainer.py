@@ -184,8 +184,10 @@ def test_weights_broken_by_the_very_last_step_are_not_kept(colours, make_model, 
 
 
 def test_accumulated_batches_make_the_step_of_one_large_batch(colours, make_model, make_config, tmp_path):
+    # AdamW would blow up the rounding of tiny gradients
+    same = {"batch_norm": "frozen", "optimizer": "sgd", "lr": 0.01}
     for name, options in (("small", {"batch_size": 4, "accumulate": 2}), ("large", {"batch_size": 8})):
-        fit(make_model(), colours, None, make_config(batch_norm="frozen", **options), tmp_path / name)
+        fit(make_model(), colours, None, make_config(**same, **options), tmp_path / name)
     small, large = (load_model(tmp_path / name / "last.safetensors").state_dict() for name in ("small", "large"))
     for key, tensor in large.items():
         torch.testing.assert_close(small[key], tensor, rtol=1e-3, atol=1e-4)
