@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ppl.errors import PPLValueError
 from ppl.train.auxiliary import AUXILIARY
@@ -99,6 +99,11 @@ class TrainConfig(BaseModel):
     patience: int | None = Field(None, ge=1, description="epochs without a better validation mAP before stopping early")
     save_every: int | None = Field(None, ge=1, description="also save the state every so many batches within an epoch")
     tensorboard: bool = Field(False, description="write TensorBoard event files as well")
+
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _yaml_no(cls, value: object) -> object:
+        return "no" if value is False else value  # what YAML reads in `precision: no`
 
     @model_validator(mode="after")
     def _check(self) -> TrainConfig:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from ppl.train import TrainConfig
@@ -34,3 +35,7 @@ def test_settings_survive_json():
 def test_what_cannot_work_is_refused_at_once(options, message):
     with pytest.raises(ValidationError, match=message):
         TrainConfig(**options)
+
+
+def test_a_plain_no_of_yaml_is_no_mixed_precision():
+    assert TrainConfig(**yaml.safe_load("precision: no")).precision == "no"
