@@ -14,7 +14,9 @@ import argparse
 import csv
 import fcntl
 import time
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from arms import ARMS
@@ -60,16 +62,17 @@ def main() -> None:
     config = data_config(network)
     learned, scored = open_dataset(options.data, "train"), scored_part(options)
     name, size = options.data.name, tuple(options.size)
-    place = options.work / f"{name}_{options.views}_{size[0]}x{size[1]}"
     front = front_file(options)
     part, parts = map(int, options.part.split("/"))
     cells = [(arm, seed) for seed in options.seeds for arm in options.arms]
+
+    @cache
+    def pool_of(seed: int) -> Pool:
+        place = options.work / f"{name}_{options.views}_{size[0]}x{size[1]}_{seed}"
+        return training_pool(learned, network, config, size, options.views, place, seed)
+
     for arm, seed in cells[part::parts]:
-        own = seed if options.own_views else 0
-        pool = training_pool(
-            learned, network, config, size, options.views, Path(f"{place}_{own}" if own else place), own
-        )
-        model, seconds = trained(arm, seed, budget, pool, options)
+        model, seconds = trained(arm, seed, budget, pool_of(seed if options.own_views else 0), options)
         cell = {
             "data": name,
             "arm": arm,
@@ -86,9 +89,8 @@ def main() -> None:
         groups = scored_groups(scored, network, config, options.scales, front)
         found = score(model, groups, scored, READINGS if model.cuts else ("whole", "layercam"), not options.no_crf)
         for row in found:
-            rounded = {key: value if isinstance(value, str) else round(value, 3) for key, value in row.items()}
-            append(options.out, cell | {"train_s": round(seconds)} | rounded)
-            print(arm, seed, {key: rounded[key] for key in ("reading", "map", "miou_auto", "miou_best")}, flush=True)
+            append(options.out, cell | {"train_s": round(seconds)} | rounded(row))
+            print(arm, seed, summary(row), flush=True)
 
 
 def trained(arm: str, seed: int, budget: Budget, pool: Pool, options: argparse.Namespace) -> tuple[PPLNet, float]:
@@ -127,6 +129,14 @@ def is_done(path: Path, cell: dict[str, object]) -> bool:
         return False
     with path.open() as file:
         return any(all(row[key] == str(value) for key, value in cell.items()) for row in csv.DictReader(file))
+
+
+def rounded(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: value if isinstance(value, str) else round(value, 3) for key, value in row.items()}
+
+
+def summary(row: dict[str, Any]) -> dict[str, Any]:
+    return rounded({key: row[key] for key in ("reading", "map", "miou_auto", "miou_best")})
 
 
 def append(path: Path, row: dict[str, object]) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from cell import Arm, build
 from features import FRONT, load_network, scored_groups
-from run import HERE, append, front_file, scored_part
+from run import HERE, append, front_file, rounded, scored_part, summary
 from scoring import score
 from torch import nn
 
@@ -46,10 +46,9 @@ def main() -> None:
     images = scored_part(options)
     groups = scored_groups(images, network, data_config(network), options.scales, front_file(options))
     for row in score(model, groups, images, ("whole", "layercam"), crf=False):
-        kept = {key: value if isinstance(value, str) else round(value, 3) for key, value in row.items()}
-        kept = {key: value for key, value in kept.items() if not key.startswith("crf_")}
-        append(options.out, {"data": options.data.name, "name": options.name, "images": options.images} | kept)
-        print({key: kept[key] for key in ("reading", "map", "miou_auto", "miou_best")})
+        scored = rounded({key: value for key, value in row.items() if not key.startswith("crf_")})
+        append(options.out, {"data": options.data.name, "name": options.name, "images": options.images} | scored)
+        print(summary(row))
 
 
 def same_front(one: nn.Module, other: nn.Module) -> bool:

@@ -13,8 +13,8 @@ __all__ = ["half_precision"]
 def half_precision(device: torch.device) -> torch.dtype | None:
     """The format for mixed precision: bfloat16, float16 on older GPUs, or None on a CPU without bfloat16.
 
-    A CPU without bfloat16 instructions computes in it too, but converts number by number: a MobileNetV2 was fifteen
-    times as slow as in float32. So it is told with a warning, and the caller stays with float32.
+    A CPU without bfloat16 instructions computes in it too, but converts number by number: a MobileNetV2 was thirteen
+    times as slow as in float32 (`benchmarks/backbones/half_precision.py`). A warning says so.
 
     Args:
         device: where the model is.

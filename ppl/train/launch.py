@@ -38,10 +38,10 @@ def make_accelerator(precision: Literal["no", "bf16", "fp16"] = "no", device: st
     elif device not in ("auto", "cpu", "mps"):
         raise PPLValueError(f'device {device!r} is not understood; use "auto", "cpu", "cuda", "cuda:1" or "mps"')
     cpu = device == "cpu"
-    on_cpu = PartialState(cpu=cpu).device.type == "cpu"
-    if precision == "fp16" and on_cpu:
+    place = PartialState(cpu=cpu).device
+    if precision == "fp16" and place.type == "cpu":
         raise PPLValueError('precision "fp16" needs a GPU; use "bf16" or "no" on a CPU')
-    if precision == "bf16" and on_cpu and half_precision(torch.device("cpu")) is None:
+    if precision == "bf16" and half_precision(place) is None:
         precision = "no"
     # warm-up and frozen parts leave parameters without a gradient
     ddp = DistributedDataParallelKwargs(find_unused_parameters=True)
