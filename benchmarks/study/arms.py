@@ -34,10 +34,15 @@ ARMS = {
     # further losses and poolings
     "progressive_branches": Arm("progressive", cuts=THREE, auxiliary={"branches": 1.0}),
     "progressive_consistency": Arm("progressive", cuts=THREE, auxiliary={"branches": 1.0, "consistency": 0.5}),
+    "progressive_consistency_ramp": Arm(
+        "progressive", cuts=THREE, auxiliary={"branches": 1.0, "consistency": 0.5}, auxiliary_ramp=0.5
+    ),
     "progressive_patches": Arm("progressive", cuts=THREE, auxiliary={"patches": {"weight": 1.0, "sharpness": 1.0}}),
     "progressive_lse": Arm("progressive", cuts=THREE, pooling="log_sum_exp:1"),
     "baseline_lse": Arm(pooling="log_sum_exp:1"),
     "baseline_ngwp": Arm(pooling="ngwp"),
+    "control_ngwp": Arm("control", pooling="ngwp"),
+    "baseline_ngwp_head40": Arm(pooling="ngwp", head_lr_mult=40),
     "progressive_ngwp": Arm("progressive", cuts=THREE, pooling="ngwp"),
     "baseline_gm3": Arm(pooling="generalised_mean:3"),
     "baseline_every_patch": Arm(auxiliary={"every_patch": {"weight": 0.3}}),

@@ -29,6 +29,7 @@ class Arm:
     padding: str = "replicate"
     pooling: str = "average"
     auxiliary: Mapping[str, Any] = field(default_factory=dict)
+    auxiliary_ramp: float = 0.0
     schedule: str = "auto"
     warmup: int = 0
     head_lr_mult: float = 10.0
@@ -81,7 +82,7 @@ def train(arm: Arm, budget: Budget, pool: Pool, weights: Any, seed: int, tell: C
     objective = Objective(model, multilabel_soft_margin, arm.auxiliary)
     set_train_mode(model, "frozen")
     generator = torch.Generator().manual_seed(seed)
-    ramp = torch.ones(())
+    rising = arm.auxiliary_ramp * budget.epochs * steps
     # every seed goes through the pool in an order of its own
     views = torch.stack([torch.randperm(len(pool.views), generator=generator) for _ in range(len(pool.targets))])
     for epoch in range(budget.epochs):
@@ -95,6 +96,7 @@ def train(arm: Arm, budget: Budget, pool: Pool, weights: Any, seed: int, tell: C
             for stage in schedule(epoch, step):
                 objective.set_stage(stage)
                 set_lr(optimizer, poly(epoch * steps + step, budget.epochs * steps))
+                ramp = torch.tensor(min(1.0, (epoch * steps + step) / rising) if rising else 1.0)
                 with autocast(), FastDilated():
                     loss = objective(x, targets, ramp)
                 loss[0].backward()

@@ -3,8 +3,9 @@
     python benchmarks/study/page.py docs/results.md
 
 A table stands between `<!-- cells KEY=VALUE ... SHOWN -->` and `<!-- end -->`. The keys select cells of one setting;
-SHOWN is `scores` (with differences to baseline and control), `maps` (the same without CRF) or `errors`. Tables of
-`results/readings.csv` stand between `<!-- readings KEY=VALUE ... -->` and `<!-- end -->`.
+SHOWN is `scores` (with differences to baseline and control), `maps` (the same without CRF), `errors` or `classes` (IoU
+of each). Between `<!-- search KEY=VALUE ... -->` and `<!-- end -->` stand arms that were trained at several rates or
+lengths, between `<!-- readings KEY=VALUE ... -->` and `<!-- end -->` rows of `results/readings.csv`.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from summarize import COLUMNS, ERRORS, HERE, SETTING, read, table
+from summarize import COLUMNS, ERRORS, HERE, SETTING, Cells, read, table
 
 from ppl.io import atomic_write
 
-TABLE = re.compile(r"(<!-- (cells|readings)([^>]*) -->\n).*?(<!-- end -->)", re.DOTALL)
+TABLE = re.compile(r"(<!-- (cells|search|readings)([^>]*) -->\n).*?(<!-- end -->)", re.DOTALL)
 SHOWN = {
     "scores": (COLUMNS, "miou_best"),
     "maps": ({key: name for key, name in COLUMNS.items() if not key.startswith("crf")}, "miou_best"),
@@ -41,7 +42,7 @@ READINGS = {
 
 def cells_table(words: list[str]) -> Iterator[str]:
     chosen = dict(word.split("=") for word in words if "=" in word)
-    columns, key = SHOWN[next(word for word in words if "=" not in word)]
+    shown = next(word for word in words if "=" not in word)
     found = [
         cells
         for setting, cells in read(HERE / "results" / "cells.csv").items()
@@ -49,7 +50,30 @@ def cells_table(words: list[str]) -> Iterator[str]:
     ]
     if len(found) != 1:
         raise SystemExit(f"{chosen} selects {len(found)} settings of cells.csv instead of one: name more keys")
+    columns, key = SHOWN.get(shown) or (class_columns(found[0]), "")
     return table(found[0], columns, AGAINST if key else (), key)
+
+
+def class_columns(cells: Cells) -> dict[str, str]:
+    row = next(row for rows in cells.values() for row in rows.values())
+    return {name: name.removeprefix("iou ") for name in row if name.startswith("iou ")}
+
+
+def search_table(words: list[str]) -> Iterator[str]:
+    """Arms by rate and length: mIoU at the best threshold, and mAP behind it."""
+    chosen = dict(word.split("=") for word in words)
+    found: dict[str, dict[tuple[int, float], str]] = {}
+    with (HERE / "results" / "cells.csv").open() as file:
+        for row in csv.DictReader(file):
+            if chosen.items() <= row.items():
+                scores = f"{float(row['miou_best']):.1f} ({float(row['map']):.0f})"
+                found.setdefault(row["arm"], {})[int(row["epochs"]), float(row["lr"])] = scores
+    searched = {arm: scores for arm, scores in found.items() if len(scores) > 1}
+    settings = sorted({setting for scores in searched.values() for setting in scores})
+    yield "| arm | " + " | ".join(f"{epochs} epochs at {rate:g}" for epochs, rate in settings) + " |"
+    yield "|" + " --- |" * (1 + len(settings))
+    for arm, scores in searched.items():
+        yield f"| {arm} | " + " | ".join(scores.get(setting, "") for setting in settings) + " |"
 
 
 def readings_table(words: list[str]) -> Iterator[str]:
@@ -62,8 +86,11 @@ def readings_table(words: list[str]) -> Iterator[str]:
                 yield "| " + " | ".join(row[key] for key in READINGS) + " |"
 
 
+TABLES = {"cells": cells_table, "search": search_table, "readings": readings_table}
+
+
 def filled(match: re.Match[str]) -> str:
-    makes = cells_table if match[2] == "cells" else readings_table
+    makes = TABLES[match[2]]
     return match[1] + "\n" + "\n".join(makes(match[3].split())) + "\n\n" + match[4]
 
 

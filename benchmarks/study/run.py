@@ -14,6 +14,7 @@ import argparse
 import csv
 import fcntl
 import time
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--views", type=int, default=12, help="augmented views of each picture in the pool")
     parser.add_argument("--own-views", action="store_true", help="a pool for each seed, instead of one for all")
     parser.add_argument("--images", default=":", help="score only these pictures of val: START:STOP")
+    parser.add_argument(
+        "--readings", nargs="+", choices=READINGS, help="what maps to score, instead of all that the arm has"
+    )
     parser.add_argument("--part", default="0/1", help="which of the cells: INDEX/COUNT")
     parser.add_argument("--train-only", action="store_true", help="score later: call again without this")
     parser.add_argument("--no-crf", action="store_true", help="leave the scores after the CRF out, which take longest")
@@ -72,7 +76,6 @@ def main() -> None:
         return training_pool(learned, network, config, size, options.views, place, seed)
 
     for arm, seed in cells[part::parts]:
-        model, seconds = trained(arm, seed, budget, pool_of(seed if options.own_views else 0), options)
         cell = {
             "data": name,
             "arm": arm,
@@ -84,10 +87,14 @@ def main() -> None:
             "scales": " ".join(f"{scale:g}" for scale in options.scales),
             "images": options.images,
         }
-        if options.train_only or is_done(options.out, cell):
+        readings = missing(options.readings or readings_of(arm), options.out, cell)
+        if not readings and not options.train_only:
+            continue
+        model, seconds = trained(arm, seed, budget, pool_of(seed if options.own_views else 0), options)
+        if options.train_only:
             continue
         groups = scored_groups(scored, network, config, options.scales, front)
-        found = score(model, groups, scored, READINGS if model.cuts else ("whole", "layercam"), not options.no_crf)
+        found = score(model, groups, scored, readings, not options.no_crf)
         for row in found:
             append(options.out, cell | {"train_s": round(seconds)} | rounded(row))
             print(arm, seed, summary(row), flush=True)
@@ -124,11 +131,17 @@ def weights_name(data: str, arm: str, options: argparse.Namespace, seed: int) ->
     return f"{data}_{arm}_{options.epochs}_{options.lr:g}_{'x'.join(map(str, options.size))}{views}_{seed}.pt"
 
 
-def is_done(path: Path, cell: dict[str, object]) -> bool:
+def readings_of(arm: str) -> Sequence[str]:
+    return READINGS if ARMS[arm].cuts else ("whole", "layercam")
+
+
+def missing(readings: Sequence[str], path: Path, cell: dict[str, object]) -> list[str]:
+    """Those that the CSV does not hold of this cell."""
     if not path.exists():
-        return False
+        return list(readings)
     with path.open() as file:
-        return any(all(row[key] == str(value) for key, value in cell.items()) for row in csv.DictReader(file))
+        rows = [row for row in csv.DictReader(file) if all(row[key] == str(value) for key, value in cell.items())]
+    return [reading for reading in readings if reading not in {row["reading"] for row in rows}]
 
 
 def rounded(row: dict[str, Any]) -> dict[str, Any]:

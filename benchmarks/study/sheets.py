@@ -1,5 +1,7 @@
 """The pictures on which one arm's CAMs beat another's most, and those on which they lose most, side by side.
 
+Prints, too, what pictures with a tag gain on average, and how many there are.
+
     python benchmarks/study/sheets.py DATASET WEIGHTS --arms baseline progressive --seed 0 --out sheets
 
 Arms are read from `--work`, where `run.py` kept their weights, at the threshold that is best for each.
@@ -112,6 +114,12 @@ def main() -> None:
         notes = [f"{images[number].stem}: {100 * gains[number]:+.0f} points" for number in chosen]
         draw(images, columns, list(chosen), notes, options.out / f"{options.data.name}_{name}.png")
         print(options.out / f"{options.data.name}_{name}.png")
+    targets = images.targets().bool().numpy()
+    for tag, tagged in zip(images.classes, targets.T, strict=True):
+        if tagged.any():
+            own = 100 * gains[tagged]
+            error = own.std() / len(own) ** 0.5
+            print(f"{tag}: {own.mean():+.1f} points, standard error {error:.1f}, {len(own)} pictures")
 
 
 if __name__ == "__main__":

@@ -44,12 +44,15 @@ ERRORS = {
 
 
 def read(path: Path) -> dict[tuple[str, ...], Cells]:
-    """Cells by setting."""
+    """Cells by setting; the scores of classes have columns of their own, `iou bag`."""
     found: dict[tuple[str, ...], Cells] = {}
     with path.open() as file:
         for row in csv.DictReader(file):
             cells = found.setdefault(tuple(row[key] for key in SETTING), defaultdict(dict))
-            cells[row["arm"], row["reading"]][int(row["seed"])] = row
+            by_class = dict(pair.rsplit("=", 1) for pair in row["iou"].split())
+            cells[row["arm"], row["reading"]][int(row["seed"])] = row | {
+                f"iou {name}": v for name, v in by_class.items()
+            }
     return found
 
 
@@ -136,7 +139,7 @@ def main() -> None:
         print("\n".join(table(cells, COLUMNS, against, options.key)))
         print("\nof the wrong pixels; covered of objects by size\n")
         print("\n".join(table(cells, ERRORS)))
-        if options.picture:
+        if options.picture and max(map(len, cells.values())) > 1:
             chosen = dict(zip(SETTING, setting, strict=True))
             own = "_own" if chosen["views"] == "own" else ""
             draw(cells, options.picture / f"study_{chosen['data']}_{chosen['size']}_{chosen['epochs']}{own}.svg")
