@@ -2,10 +2,11 @@
 
     python benchmarks/study/page.py docs/results.md
 
-A table stands between `<!-- cells KEY=VALUE ... SHOWN -->` and `<!-- end -->`. The keys select cells of one setting;
-SHOWN is `scores` (with differences to baseline and control), `maps` (the same without CRF), `errors` or `classes` (IoU
-of each). Between `<!-- search KEY=VALUE ... -->` and `<!-- end -->` stand arms that were trained at several rates or
-lengths, between `<!-- readings KEY=VALUE ... -->` and `<!-- end -->` rows of `results/readings.csv`.
+A table stands between `<!-- cells KEY=VALUE ... SHOWN -->` and `<!-- end -->`. The keys select cells of one setting,
+and of one `reading` if it is named; SHOWN is `scores` (with differences to baseline and control), `maps` (the same
+without CRF), `errors` or `classes` (IoU of each). Between `<!-- search KEY=VALUE ... -->` and `<!-- end -->` stand arms
+that were trained at several rates or lengths, between `<!-- readings KEY=VALUE ... -->` and `<!-- end -->` rows of
+`results/readings.csv`.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ READINGS = {
 
 def cells_table(words: list[str]) -> Iterator[str]:
     chosen = dict(word.split("=") for word in words if "=" in word)
+    reading = chosen.pop("reading", "")
     shown = next(word for word in words if "=" not in word)
     found = [
         cells
@@ -50,8 +52,9 @@ def cells_table(words: list[str]) -> Iterator[str]:
     ]
     if len(found) != 1:
         raise SystemExit(f"{chosen} selects {len(found)} settings of cells.csv instead of one: name more keys")
-    columns, key = SHOWN.get(shown) or (class_columns(found[0]), "")
-    return table(found[0], columns, AGAINST if key else (), key)
+    cells = {name: rows for name, rows in found[0].items() if reading in ("", name[1])}
+    columns, key = SHOWN.get(shown) or (class_columns(cells), "")
+    return table(cells, columns, AGAINST if key else (), key)
 
 
 def class_columns(cells: Cells) -> dict[str, str]:
