@@ -5,8 +5,8 @@
 A table stands between `<!-- cells KEY=VALUE ... SHOWN -->` and `<!-- end -->`. The keys select cells of one setting,
 and of one `reading` if it is named; SHOWN is `scores` (with differences to baseline and control), `maps` (the same
 without CRF), `errors` or `classes` (IoU of each). Between `<!-- search KEY=VALUE ... -->` and `<!-- end -->` stand arms
-that were trained at several rates or lengths, between `<!-- readings KEY=VALUE ... -->` and `<!-- end -->` rows of
-`results/readings.csv`.
+that were trained at several rates or lengths, between `<!-- readings KEY=VALUE ... -->` or `<!-- reach KEY=VALUE ...
+-->` and `<!-- end -->` rows of `results/readings.csv` or `results/reach.csv`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from summarize import COLUMNS, ERRORS, HERE, SETTING, Cells, read, table
 
 from ppl.io import atomic_write
 
-TABLE = re.compile(r"(<!-- (cells|search|readings)([^>]*) -->\n).*?(<!-- end -->)", re.DOTALL)
+TABLE = re.compile(r"(<!-- (cells|search|readings|reach)([^>]*) -->\n).*?(<!-- end -->)", re.DOTALL)
 SHOWN = {
     "scores": (COLUMNS, "miou_best"),
     "maps": ({key: name for key, name in COLUMNS.items() if not key.startswith("crf")}, "miou_best"),
@@ -89,7 +89,17 @@ def readings_table(words: list[str]) -> Iterator[str]:
                 yield "| " + " | ".join(row[key] for key in READINGS) + " |"
 
 
-TABLES = {"cells": cells_table, "search": search_table, "readings": readings_table}
+def reach_table(words: list[str]) -> Iterator[str]:
+    chosen = dict(word.split("=") for word in words)
+    yield "| arm | seed | half within | 90% within |"
+    yield "| --- | --- | --- | --- |"
+    with (HERE / "results" / "reach.csv").open() as file:
+        for row in csv.DictReader(file):
+            if chosen.items() <= row.items():
+                yield f"| {row['arm']} | {row['seed']} | {row['half_px']} pixels | {row['most_px']} pixels |"
+
+
+TABLES = {"cells": cells_table, "search": search_table, "readings": readings_table, "reach": reach_table}
 
 
 def filled(match: re.Match[str]) -> str:

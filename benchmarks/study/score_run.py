@@ -16,7 +16,7 @@ import torch
 from cell import Arm, build
 from features import FRONT, load_network, scored_groups
 from run import HERE, append, front_file, rounded, scored_part, summary
-from scoring import score
+from scoring import LAYER, score
 from torch import nn
 
 import ppl
@@ -59,9 +59,11 @@ def same_front(one: nn.Module, other: nn.Module) -> bool:
 
 def tail_of(trained: PPLNet, weights: Path) -> PPLNet:
     """The learned part of a trained network as the study builds it."""
-    if trained.mode != "baseline":
-        raise SystemExit(f"the run's mode is {trained.mode}; only baseline is read here")
-    model = build(Arm(pooling=trained.config["pooling"]), trained.num_classes, weights, 16)
+    if trained.mode not in ("baseline", "progressive"):
+        raise SystemExit(f"the run's mode is {trained.mode}; baseline and progressive are read here")
+    # maps of the un-patched branch are the same wherever the cuts are
+    arm = Arm(trained.mode, (LAYER,) if trained.cuts else (), pooling=trained.config["pooling"])
+    model = build(arm, trained.num_classes, weights, 16)
     model.load_state_dict({new: value for key, value in trained.state_dict().items() if (new := renamed(key))})
     return model.to(memory_format=torch.channels_last).eval()
 
