@@ -42,7 +42,6 @@ ARMS = {
     "baseline_lse": Arm(pooling="log_sum_exp:1"),
     "baseline_ngwp": Arm(pooling="ngwp"),
     "control_ngwp": Arm("control", pooling="ngwp"),
-    "baseline_ngwp_head40": Arm(pooling="ngwp", head_lr_mult=40),
     "progressive_ngwp": Arm("progressive", cuts=THREE, pooling="ngwp"),
     "progressive_ngwp_3x3": Arm("progressive", cuts=THREE, grids=3, pooling="ngwp"),
     "baseline_gm3": Arm(pooling="generalised_mean:3"),
