@@ -11,19 +11,18 @@ them. `initial` is the network before training, with the first weights of the cl
 from __future__ import annotations
 
 import argparse
-import csv
 from pathlib import Path
 
 import torch
 from arms import ARMS
-from cell import build
+from cell import Budget, build
 from features import STRIDE, load_network, scored_groups
-from run import HERE, front_file, scored_part, weights_name
+from run import HERE, append, front_file, kept, scored_part
+from scoring import whole_of
 from torch import Tensor
 
 from ppl.backbones import data_config
 from ppl.data import TaggedImages
-from ppl.io import atomic_write
 from ppl.models import PPLNet
 
 SHARES = (0.5, 0.9)
@@ -35,8 +34,7 @@ def radii(model: PPLNet, maps: Tensor, row: Tensor) -> Tensor:
     `maps` is the front's map (1, C, h, w) of a picture.
     """
     x = maps.float().expand(len(row), -1, -1, -1).contiguous(memory_format=torch.channels_last).requires_grad_()
-    branches = model.unpatched_class_maps(x)
-    cells = (branches[-1] if model.cuts else torch.stack(branches).sum(0))[range(len(row)), row]
+    cells = whole_of(model, model.unpatched_class_maps(x))[range(len(row)), row]
     peaks = cells.flatten(1).argmax(dim=1)
     (gradient,) = torch.autograd.grad(cells.flatten(1).gather(1, peaks[:, None]).sum(), x)
     height, width = gradient.shape[-2:]
@@ -58,7 +56,7 @@ def reach_of(model: PPLNet, images: TaggedImages, options: argparse.Namespace) -
     network = load_network(options.weights, 16)
     model.requires_grad_(False).eval()
     targets, found = images.targets(), []
-    for group in scored_groups(images, network, data_config(network), [1.0, 1.5], front_file(options)):
+    for group in scored_groups(images, network, data_config(network), options.scales, front_file(options)):
         for number, maps in zip(group.members, group.maps[0], strict=True):
             row = targets[number].nonzero().flatten()
             if len(row):
@@ -74,45 +72,34 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--lr", type=float, default=1e-4)
+    parser.add_argument("--scales", type=float, nargs="+", default=[1.0, 1.5], help="the first is measured")
     parser.add_argument("--size", type=int, nargs=2, default=(256, 192), help="of the crops of training")
     parser.add_argument("--own-views", action="store_true", help="the cells that trained on pools of their own")
     parser.add_argument("--images", default=":", help="these pictures of val: START:STOP")
     parser.add_argument("--work", type=Path, default=Path("runs/study"))
     parser.add_argument("--out", type=Path, default=HERE / "results" / "reach.csv")
     options = parser.parse_args()
-    options.scales = [1.0, 1.5]
     images = scored_part(options)
-    rows = []
     for arm in options.arms:
         for seed in options.seeds:
-            torch.manual_seed(seed)
-            model = build(ARMS["baseline" if arm == "initial" else arm], len(images.classes), options.weights, 16)
-            if arm != "initial":
-                name = weights_name(options.data.name, arm, options, seed)
-                model.load_state_dict(torch.load(options.work / "weights" / name, weights_only=True)["model"])
-            half, most = reach_of(model.to(memory_format=torch.channels_last), images, options)
+            if arm == "initial":
+                torch.manual_seed(seed)
+                model = build(ARMS["baseline"], len(images.classes), options.weights, Budget.output_stride)
+            else:
+                model, _ = kept(arm, seed, len(images.classes), options)
+            half, most = reach_of(model, images, options)
             print(f"{arm} {seed}: half of the gradient within {half:.0f} pixels, 90% within {most:.0f}", flush=True)
-            size = "x".join(map(str, options.size))
-            rows.append(
-                {
-                    "data": options.data.name,
-                    "arm": arm,
-                    "seed": seed,
-                    "size": size,
-                    "views": "own" if options.own_views else "shared",
-                    "images": options.images,
-                    "half_px": round(half, 1),
-                    "most_px": round(most, 1),
-                }
-            )
-    old = []
-    if options.out.exists():
-        with options.out.open() as file:
-            old = list(csv.DictReader(file))
-    with atomic_write(options.out, "w") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(old + rows)
+            row = {
+                "data": options.data.name,
+                "arm": arm,
+                "seed": seed,
+                "size": "x".join(map(str, options.size)),
+                "views": "own" if options.own_views else "shared",
+                "images": options.images,
+                "half_px": round(half, 1),
+                "most_px": round(most, 1),
+            }
+            append(options.out, row)
 
 
 if __name__ == "__main__":

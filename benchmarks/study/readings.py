@@ -18,10 +18,9 @@ from pathlib import Path
 
 import torch
 from arms import ARMS
-from cell import build
 from features import autocast, load_network, scored_groups
-from run import HERE, front_file, scored_part, weights_name
-from scoring import LAYER, Tally, evidence_of, folded, resized
+from run import HERE, front_file, kept, scored_part
+from scoring import LAYER, Tally, evidence_of, folded, resized, whole_of
 from torch import Tensor
 
 from ppl.backbones import CutBackbone, data_config
@@ -62,13 +61,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     images = scored_part(options)
-    model = build(ARMS[options.arm], len(images.classes), options.weights, options.stride)
-    kept = torch.load(
-        options.work / "weights" / weights_name(options.data.name, options.arm, options, options.seed),
-        weights_only=True,
-    )
-    model.load_state_dict(kept["model"])
-    model.to(memory_format=torch.channels_last).eval().requires_grad_(False)
+    model, _ = kept(options.arm, options.seed, len(images.classes), options, options.stride)
+    model.requires_grad_(False)
     ways = [
         ("class map", ""),
         *product([name for name in JOINED if name != "class map"], [*options.layers, *options.grids]),
@@ -118,7 +112,7 @@ def evaluate(
             x = maps.flatten(0, 1).float().contiguous(memory_format=torch.channels_last)
             with autocast():
                 branches = model.unpatched_class_maps(x)
-            whole = (branches[-1] if model.cuts else torch.stack(branches).sum(0)).float()
+            whole = whole_of(model, branches).float()
             total += resized(folded(whole.relu(), which, classes), group.size)
             for layer, tap in taps.items():
                 further[layer] += resized(evidence_of(tap, model, x, which, classes), group.size)

@@ -104,16 +104,23 @@ def trained(arm: str, seed: int, budget: Budget, pool: Pool, options: argparse.N
     """The cell's model, from `--work` if it is there, and how many seconds its training took."""
     path = options.work / "weights" / weights_name(options.data.name, arm, options, seed)
     if path.exists():
-        kept = torch.load(path, weights_only=True)
-        model = build(ARMS[arm], pool.targets.shape[1], options.weights, budget.output_stride)
-        model.load_state_dict(kept["model"])
-        return model.to(memory_format=torch.channels_last).eval(), kept["seconds"]
+        return kept(arm, seed, pool.targets.shape[1], options)
     started = time.perf_counter()
     model = train(ARMS[arm], budget, pool, options.weights, seed, lambda line: print(arm, seed, line, flush=True))
     seconds = time.perf_counter() - started
     with atomic_write(path, "wb") as file:
         torch.save({"model": model.state_dict(), "seconds": seconds}, file)
     return model, seconds
+
+
+def kept(
+    arm: str, seed: int, classes: int, options: argparse.Namespace, stride: int = Budget.output_stride
+) -> tuple[PPLNet, float]:
+    """A trained cell's model from `--work`, and how many seconds its training took."""
+    file = torch.load(options.work / "weights" / weights_name(options.data.name, arm, options, seed), weights_only=True)
+    model = build(ARMS[arm], classes, options.weights, stride)
+    model.load_state_dict(file["model"])
+    return model.to(memory_format=torch.channels_last).eval(), file["seconds"]
 
 
 def scored_part(options: argparse.Namespace) -> TaggedImages:
@@ -155,7 +162,8 @@ def summary(row: dict[str, Any]) -> dict[str, Any]:
 def append(path: Path, row: dict[str, object]) -> None:
     """Add a row; classes differ from data set to data set, so their columns are one text."""
     fixed = {key: value for key, value in row.items() if not key.startswith("iou_")}
-    fixed["iou"] = " ".join(f"{key[4:]}={value}" for key, value in row.items() if key.startswith("iou_"))
+    if len(fixed) < len(row):
+        fixed["iou"] = " ".join(f"{key[4:]}={value}" for key, value in row.items() if key.startswith("iou_"))
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+", newline="") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

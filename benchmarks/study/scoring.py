@@ -51,8 +51,7 @@ def maps_of(
         with autocast():
             parts = model.branch_class_maps(x)
         stacked = torch.stack([part.float() for part in parts])
-        # without patches the branches are alike, and their sum is read
-        whole = stacked[-1] if model.cuts else stacked.sum(0)
+        whole = whole_of(model, stacked.unbind())
         values = {"all": stacked.sum(0), "whole": whole, "patched": stacked[:-1].sum(0), "layercam": whole}
         logits.append(model.pool(values["all"]).view(n, 2, -1).mean(1))
         for reading in readings:
@@ -69,13 +68,18 @@ def maps_of(
     return results, torch.stack(logits).mean(0)
 
 
+def whole_of(model: PPLNet, branches: Sequence[Tensor]) -> Tensor:
+    """The un-patched branch; without patches the branches are alike, and their sum is read."""
+    return branches[-1] if model.cuts else torch.stack(list(branches)).sum(0)
+
+
 def evidence_of(tap: LayerTap, model: PPLNet, x: Tensor, which: Tensor, classes: Tensor) -> Tensor:
     """LayerCAM maps (k, h, w) of the pairs of picture and class, at most 1."""
 
     def read(x: Tensor) -> tuple[Tensor, Tensor]:
         with autocast(), FastDilated():
             branches = model.unpatched_class_maps(x)
-        maps = branches[-1] if model.cuts else torch.stack(branches).sum(0)
+        maps = whole_of(model, branches)
         return maps, model.pool(maps)
 
     _, _, evidence = tap.read(read, x)

@@ -14,11 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from arms import ARMS
-from cell import build
 from features import load_network, scored_groups
-from run import front_file, scored_part, weights_name
+from run import front_file, kept, scored_part
 from scoring import READINGS, Tally, maps_of
 
 from ppl.backbones import data_config
@@ -30,10 +27,7 @@ from ppl.metrics import ConfusionMatrix
 def cams_of(options: argparse.Namespace, arm: str, images: TaggedImages) -> list[CamResult]:
     """CAMs of every picture of the split."""
     network = load_network(options.weights, 16)
-    model = build(ARMS[arm], len(images.classes), options.weights, 16)
-    name = weights_name(options.data.name, arm, options, options.seed)
-    model.load_state_dict(torch.load(options.work / "weights" / name, weights_only=True)["model"])
-    model.to(memory_format=torch.channels_last).eval()
+    model, _ = kept(arm, options.seed, len(images.classes), options)
     targets = images.targets()
     found: list[Any] = [None] * len(images)
     for group in scored_groups(images, network, data_config(network), options.scales, front_file(options)):
