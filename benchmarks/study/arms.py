@@ -44,6 +44,16 @@ ARMS = {
     "control_ngwp": Arm("control", pooling="ngwp"),
     "progressive_ngwp": Arm("progressive", cuts=THREE, pooling="ngwp"),
     "progressive_ngwp_3x3": Arm("progressive", cuts=THREE, grids=3, pooling="ngwp"),
+    "progressive_ngwp_consistency": Arm(
+        "progressive",
+        cuts=THREE,
+        pooling="ngwp",
+        auxiliary={"branches": 1.0, "consistency": 0.5},
+        auxiliary_ramp=0.5,
+    ),
+    "explicit_ngwp": Arm("explicit", cuts=THREE, pooling="ngwp"),
+    "patch_front_ngwp": Arm("progressive", cuts=("front",), pooling="ngwp"),
+    "patch_group4_ngwp": Arm("progressive", cuts=("group4",), pooling="ngwp"),
     "baseline_gm3": Arm(pooling="generalised_mean:3"),
     "baseline_every_patch": Arm(auxiliary={"every_patch": {"weight": 0.3}}),
 }
