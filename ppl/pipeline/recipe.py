@@ -52,9 +52,9 @@ class ModelRecipe(_Section):
     )
     halo: int = Field(0, ge=0, description="cells of real context that each patch keeps on every side")
     pooling: str = Field(
-        "average",
-        description='from class maps to logits: average, max, "generalised_mean:POWER", "log_sum_exp:SHARPNESS", '
-        '"ngwp:POWER"',
+        "ngwp",
+        description='from class maps to logits: ngwp, in which classes compete for every cell, average (as the paper), '
+        'max, "generalised_mean:POWER", "log_sum_exp:SHARPNESS", "ngwp:POWER"',
     )
     pretrained: bool = Field(True, description="start from timm's weights")
     checkpoint_path: Path | None = Field(None, description="start from a file of timm-keyed weights instead")

@@ -31,7 +31,7 @@ class TrainConfig(BaseModel):
     epochs: int = Field(10, ge=1, description="passes over the training images, all stages together")
     batch_size: int = Field(16, ge=1, description="images per forward pass of each process")
     accumulate: int = Field(1, ge=1, description="batches whose gradients make one optimiser step")
-    size: tuple[int, int] = Field((256, 256), description="height and width of the training crops, in pixels")
+    size: tuple[int, int] = Field((384, 384), description="height and width of the training crops, in pixels")
     resize_long: tuple[int, int] | None = Field(
         None, description="range of the longer side before cropping; null: 5/8 to 5/4 of the crop's longer side"
     )
