@@ -53,7 +53,9 @@ ARMS = {
     ),
     "explicit_ngwp": Arm("explicit", cuts=THREE, pooling="ngwp"),
     "patch_front_ngwp": Arm("progressive", cuts=("front",), pooling="ngwp"),
+    "patch_group3_ngwp": Arm("progressive", cuts=("group3",), pooling="ngwp"),
     "patch_group4_ngwp": Arm("progressive", cuts=("group4",), pooling="ngwp"),
+    "patch_group5_ngwp": Arm("progressive", cuts=("group5",), pooling="ngwp"),
     "baseline_gm3": Arm(pooling="generalised_mean:3"),
     "baseline_every_patch": Arm(auxiliary={"every_patch": {"weight": 0.3}}),
 }
