@@ -3,10 +3,10 @@
     python benchmarks/study/page.py docs/results.md
 
 A table stands between `<!-- cells KEY=VALUE ... SHOWN -->` and `<!-- end -->`. The keys select cells of one setting
-(`scales=1,1.5`), and of one `reading` if it is named; SHOWN is `scores` (with differences to baseline and control), `maps` (the same
-without CRF), `errors` or `classes` (IoU of each). Between `<!-- search KEY=VALUE ... -->` and `<!-- end -->` stand arms
-that were trained at several rates or lengths, between `<!-- readings KEY=VALUE ... -->` or `<!-- reach KEY=VALUE ...
--->` and `<!-- end -->` rows of `results/readings.csv` or `results/reach.csv`.
+(`scales=1,1.5`), and of one `reading` if it is named; SHOWN is `scores` (with differences to baseline and control),
+`maps` (the same without CRF), `errors` or `classes` (IoU of each). Between `<!-- search KEY=VALUE ... -->` and
+`<!-- end -->` stand arms that were trained at several rates or lengths, between `<!-- readings KEY=VALUE ... -->` or
+`<!-- reach KEY=VALUE ... -->` and `<!-- end -->` rows of `results/readings.csv` or `results/reach.csv`.
 """
 
 from __future__ import annotations

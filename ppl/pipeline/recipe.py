@@ -53,7 +53,7 @@ class ModelRecipe(_Section):
     halo: int = Field(0, ge=0, description="cells of real context that each patch keeps on every side")
     pooling: str = Field(
         "ngwp",
-        description='from class maps to logits: ngwp, in which classes compete for every cell, average (as the paper), '
+        description="from class maps to logits: ngwp, in which classes compete for every cell, average (as the paper), "
         'max, "generalised_mean:POWER", "log_sum_exp:SHARPNESS", "ngwp:POWER"',
     )
     pretrained: bool = Field(True, description="start from timm's weights")
