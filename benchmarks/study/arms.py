@@ -22,28 +22,12 @@ ARMS = {
     # the paper's two
     "progressive": Arm("progressive", cuts=THREE),
     "explicit": Arm("explicit", cuts=THREE),
-    # other ways through the same three cuts
-    "progressive_zeros": Arm("progressive", cuts=THREE, padding="zeros"),
-    "progressive_4x4": Arm("progressive", cuts=THREE, grids=4),
-    "progressive_coarse_to_fine": Arm("progressive", cuts=THREE, grids=(2, 3, 4)),
-    "progressive_fine_to_coarse": Arm("progressive", cuts=THREE, grids=(4, 3, 2)),
-    "progressive_reversed": Arm("progressive", cuts=THREE[::-1]),
-    "alternate": Arm("progressive", cuts=THREE, schedule="alternate"),
-    "within_batch": Arm("progressive", cuts=THREE, schedule="within_batch"),
-    "progressive_warmup": Arm("progressive", cuts=THREE, warmup=1),
     # further losses and poolings
-    "progressive_branches": Arm("progressive", cuts=THREE, auxiliary={"branches": 1.0}),
     "progressive_consistency": Arm("progressive", cuts=THREE, auxiliary={"branches": 1.0, "consistency": 0.5}),
-    "progressive_consistency_ramp": Arm(
-        "progressive", cuts=THREE, auxiliary={"branches": 1.0, "consistency": 0.5}, auxiliary_ramp=0.5
-    ),
     "progressive_patches": Arm("progressive", cuts=THREE, auxiliary={"patches": {"weight": 1.0, "sharpness": 1.0}}),
-    "progressive_lse": Arm("progressive", cuts=THREE, pooling="log_sum_exp:1"),
-    "baseline_lse": Arm(pooling="log_sum_exp:1"),
     "baseline_ngwp": Arm(pooling="ngwp"),
     "control_ngwp": Arm("control", pooling="ngwp"),
     "progressive_ngwp": Arm("progressive", cuts=THREE, pooling="ngwp"),
-    "progressive_ngwp_3x3": Arm("progressive", cuts=THREE, grids=3, pooling="ngwp"),
     "progressive_ngwp_consistency": Arm(
         "progressive",
         cuts=THREE,
@@ -57,5 +41,23 @@ ARMS = {
     "patch_group4_ngwp": Arm("progressive", cuts=("group4",), pooling="ngwp"),
     "patch_group5_ngwp": Arm("progressive", cuts=("group5",), pooling="ngwp"),
     "baseline_gm3": Arm(pooling="generalised_mean:3"),
+    # with that pooling, other ways through the same three cuts
+    "progressive_ngwp_zeros": Arm("progressive", cuts=THREE, pooling="ngwp", padding="zeros"),
+    "progressive_ngwp_3x3": Arm("progressive", cuts=THREE, pooling="ngwp", grids=3),
+    "progressive_ngwp_4x4": Arm("progressive", cuts=THREE, pooling="ngwp", grids=4),
+    "progressive_ngwp_coarse_to_fine": Arm("progressive", cuts=THREE, pooling="ngwp", grids=(2, 3, 4)),
+    "progressive_ngwp_fine_to_coarse": Arm("progressive", cuts=THREE, pooling="ngwp", grids=(4, 3, 2)),
+    "progressive_ngwp_reversed": Arm("progressive", cuts=THREE[::-1], pooling="ngwp"),
+    "alternate_ngwp": Arm("progressive", cuts=THREE, pooling="ngwp", schedule="alternate"),
+    "within_batch_ngwp": Arm("progressive", cuts=THREE, pooling="ngwp", schedule="within_batch"),
+    "progressive_ngwp_warmup": Arm("progressive", cuts=THREE, pooling="ngwp", warmup=1),
+    # and other powers, and further losses
+    "progressive_ngwp1": Arm("progressive", cuts=THREE, pooling="ngwp:1"),
+    "progressive_ngwp6": Arm("progressive", cuts=THREE, pooling="ngwp:6"),
+    "progressive_ngwp_branches": Arm("progressive", cuts=THREE, pooling="ngwp", auxiliary={"branches": 1.0}),
+    "progressive_ngwp_patches": Arm(
+        "progressive", cuts=THREE, pooling="ngwp", auxiliary={"patches": {"weight": 1.0, "sharpness": 1.0}}
+    ),
+    "progressive_lse": Arm("progressive", cuts=THREE, pooling="log_sum_exp:1"),
     "baseline_every_patch": Arm(auxiliary={"every_patch": {"weight": 0.3}}),
 }

@@ -3,8 +3,9 @@
     python benchmarks/study/page.py docs/results.md
 
 A table stands between `<!-- cells KEY=VALUE ... SHOWN -->` and `<!-- end -->`. The keys select cells of one setting
-(`scales=1,1.5`), and of one `reading` if it is named; SHOWN is `scores` (with differences to baseline and control),
-`maps` (the same without CRF), `errors` or `classes` (IoU of each). Between `<!-- search KEY=VALUE ... -->` and
+(`scales=1,1.5`), and of one `reading` or one `seed` if it is named, or only the arms of at least so many seeds
+(`least=3`); SHOWN is `scores` (with differences to baseline and control), `maps` (the same without CRF), `errors` or
+`classes` (IoU of each). Between `<!-- search KEY=VALUE ... -->` and
 `<!-- end -->` stand arms that were trained at several rates or lengths, between `<!-- readings KEY=VALUE ... -->` or
 `<!-- reach KEY=VALUE ... -->` and `<!-- end -->` rows of `results/readings.csv` or `results/reach.csv`.
 """
@@ -43,7 +44,7 @@ READINGS = {
 
 def cells_table(words: list[str]) -> Iterator[str]:
     chosen = dict(word.replace(",", " ").split("=") for word in words if "=" in word)
-    reading = chosen.pop("reading", "")
+    reading, seed, least = chosen.pop("reading", ""), chosen.pop("seed", ""), int(chosen.pop("least", 1))
     shown = next(word for word in words if "=" not in word)
     found = [
         cells
@@ -52,7 +53,11 @@ def cells_table(words: list[str]) -> Iterator[str]:
     ]
     if len(found) != 1:
         raise SystemExit(f"{chosen} selects {len(found)} settings of cells.csv instead of one: name more keys")
-    cells = {name: rows for name, rows in found[0].items() if reading in ("", name[1])}
+    cells = {}
+    for name, rows in found[0].items():
+        own = {number: row for number, row in rows.items() if seed in ("", str(number))}
+        if len(own) >= least and reading in ("", name[1]):
+            cells[name] = own
     columns, key = SHOWN.get(shown) or (class_columns(cells), "")
     return table(cells, columns, AGAINST if key else (), key)
 

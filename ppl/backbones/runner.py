@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ppl.backbones.errors import UnsupportedBackboneError
 from ppl.backbones.families import Place, family_of
-from ppl.backbones.families.override import overridden, passing_through
+from ppl.backbones.families.override import Overridden, passing_through
 from ppl.backbones.padding import TailPadding
 from ppl.backbones.patches import cut_features, map_size, merge_maps, to_map
 from ppl.backbones.plan import Plan, StageHook
 from ppl.backbones.stages import Stage
-from ppl.backbones.state import eval_mode, make_dummy
+from ppl.backbones.state import EvalMode, make_dummy
 from ppl.backbones.trace import Trace, call_backbone, image_grid, tensors_of
 from ppl.layers.grid import Grid, as_grid, check_grid_fits
 
@@ -134,19 +135,22 @@ class Runner:
         size = self.trace.dummy
         if family.sized_dummy or self.cuts[index].name in self.trace.wrapped:
             size = (place.cells[0] * place.reduction, place.cells[1] * place.reduction)
-        with ExitStack() as stack:
-            stack.enter_context(eval_mode(prefix))
-            if padding != "zeros":
-                stack.enter_context(TailPadding(padding, self._plan))
-            if family.positions is not None:
-                done = set(prefix)
-                tail = [module for module in self.model.modules() if module not in done]
-                stack.enter_context(family.positions(self.model, tail, place))
-            stack.enter_context(overridden(passing_through(self._idle[index])))
-            batch = len(tensors_of(features)[-1]) if family.batched_dummy else 1
-            dummy = make_dummy(self.model, size, batch)
+        batch = len(tensors_of(features)[-1]) if family.batched_dummy else 1
+        dummy = make_dummy(self.model, size, batch)
+        padded = TailPadding(padding, self._plan) if padding != "zeros" else nullcontext()
+        # a compiled graph drops by itself what comes before the replaced output
+        idle = () if torch.compiler.is_compiling() else self._idle[index]
+        with EvalMode(prefix), padded, self._positions(prefix, place), Overridden(passing_through(idle)):
             output, _ = self._run(dummy, resume_at=index, replacement=features)
         return output
+
+    def _positions(self, prefix: Sequence[nn.Module], place: Place) -> AbstractContextManager[None]:
+        """Lets the tail give every patch the positions of its own pixels, in families that need it."""
+        if self.family.positions is None:
+            return nullcontext()
+        done = set(prefix)
+        tail = [module for module in self.model.modules() if module not in done]
+        return self.family.positions(self.model, tail, place)
 
     def _run(self, x: Tensor, **plan: Any) -> tuple[Any, dict[int, Any]]:
         if not self.trace.has_map:

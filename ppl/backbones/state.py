@@ -8,19 +8,26 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-__all__ = ["eval_mode", "make_dummy", "untouched"]
+__all__ = ["EvalMode", "make_dummy", "untouched"]
 
 
-@contextmanager
-def eval_mode(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Put exactly these modules (not their children) in eval mode; afterwards those that trained train again."""
-    training = [module for module in modules if module.training]
-    for module in training:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in training:
+class EvalMode:
+    """Put exactly these modules (not their children) in eval mode; afterwards those that trained train again.
+
+    A class, since `torch.compile` follows `contextlib`'s generators in its newest versions alone.
+    """
+
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
+        self.training = [module for module in modules if module.training]
+
+    def __enter__(self) -> None:
+        """Switch to eval mode."""
+        for module in self.training:
+            module.training = False
+
+    def __exit__(self, *error: object) -> None:
+        """Switch back, even after an exception."""
+        for module in self.training:
             module.training = True
 
 
@@ -31,7 +38,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
     # tensors of inference mode have no version counter, which tells of writes in place
     with (
         torch.random.fork_rng(devices=devices),
-        eval_mode(model.modules()),
+        EvalMode(model.modules()),
         torch.inference_mode(False),
         torch.no_grad(),
         _attributes_kept(model),
@@ -55,8 +62,9 @@ def _attributes_kept(model: nn.Module) -> Iterator[None]:
 
 def make_dummy(model: nn.Module, size: tuple[int, int], batch: int = 1) -> Tensor:
     """A black image (batch,channels,H,W) with the dtype and device that the model computes with."""
-    parameter = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
-    first = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), 3)
+    # lists, since torch.compile follows `next` with a default in its newest versions alone
+    parameter = [*(p for p in model.parameters() if p.is_floating_point()), torch.zeros(())][0]
+    first = [*(m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), 3][0]
     # some stems fold pixels or frequencies into channels before their first convolution
     channels = getattr(model, "in_chans", first if first <= 16 else 3)
     return torch.zeros(batch, channels, *size, dtype=parameter.dtype, device=parameter.device)

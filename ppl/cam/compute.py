@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ppl.backbones.half import half_precision
-from ppl.backbones.state import eval_mode
+from ppl.backbones.state import EvalMode
 from ppl.cam.labels import predicted_labels
 from ppl.cam.layercam import peak_one, sharpen
 from ppl.cam.methods import METHODS, Reading
@@ -145,5 +145,5 @@ def _forward_only(model: nn.Module, amp: bool, device: torch.device) -> Iterator
     """Eval mode, no gradients and, if wanted, mixed precision; afterwards all as before."""
     half = half_precision(device) if amp else None
     autocast = nullcontext() if half is None else torch.autocast(device.type, dtype=half)
-    with eval_mode(model.modules()), torch.inference_mode(), autocast:
+    with EvalMode(model.modules()), torch.inference_mode(), autocast:
         yield

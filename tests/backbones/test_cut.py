@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import pickle
 import re
+from collections.abc import Callable
 
 import pytest
 import timm
@@ -250,6 +251,28 @@ def test_torch_compile_takes_the_whole_patched_pass(name: str) -> None:
         compiled = torch.compile(run, backend="eager", fullgraph=True)
         torch.testing.assert_close(compiled(x), expected)
         torch.testing.assert_close(compiled(2 * x), run(2 * x))
+
+
+def test_a_compiled_pass_leaves_out_what_comes_before_the_cut():
+    from torch._dynamo.backends.common import aot_autograd
+
+    torch._dynamo.reset()
+    model = make("test_resnet")
+    cutter, found = CutBackbone(model, ["layer3"]), []
+
+    def count(graph: torch.fx.GraphModule, inputs: object) -> Callable[..., Tensor]:
+        found.append(sum("convolution" in str(node.target) for node in graph.graph.nodes))
+        return graph.forward
+
+    final, features = cutter.forward_features(torch.randn(1, 3, 64, 64), [0])
+
+    def run(x: Tensor) -> Tensor:
+        return cutter.patched(0, x, 2, final.shape[-2:])
+
+    with torch.no_grad():
+        compiled = torch.compile(run, backend=aot_autograd(fw_compiler=count), fullgraph=True)
+        torch.testing.assert_close(compiled(features[0].detach()), run(features[0].detach()))
+    assert found == [sum(isinstance(layer, nn.Conv2d) for layer in model.layer4.modules())]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -11,7 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ppl.backbones.families.family import Place
-from ppl.backbones.families.override import overridden
+from ppl.backbones.families.override import Overridden
 from ppl.backbones.patches import cut_map
 
 __all__ = ["added_grids", "fourier_grids", "patch_part"]
@@ -46,7 +46,7 @@ def added_grids(model: nn.Module, tail: Sequence[nn.Module], place: Place) -> It
             continue
         part = patch_part(grid_map, place, factor)
         changes.append((model, name, rearrange(part, "b c h w -> b h w c") if last else part))
-    with overridden(changes):
+    with Overridden(changes):
         yield
 
 
@@ -54,7 +54,7 @@ def added_grids(model: nn.Module, tail: Sequence[nn.Module], place: Place) -> It
 def fourier_grids(model: nn.Module, tail: Sequence[nn.Module], place: Place) -> Iterator[None]:
     """EdgeNeXt's encodings, which are made of the map's size and would stretch over every patch."""
     encodings = [module for module in tail if type(module).__name__ == "PositionalEncodingFourier"]
-    with overridden([(module, "forward", _FourierPart(module.forward, place)) for module in encodings]):
+    with Overridden([(module, "forward", _FourierPart(module.forward, place)) for module in encodings]):
         yield
 
 

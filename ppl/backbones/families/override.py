@@ -2,43 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any
 
 from torch import nn
 
-__all__ = ["Constant", "overridden", "passing_through"]
+__all__ = ["Constant", "Overridden", "passing_through"]
+
+_MISSING = object()
 
 
-@contextmanager
-def overridden(changes: Iterable[tuple[object, str, Any]]) -> Iterator[None]:
+class Overridden:
     """Shadow attributes of objects, and uncover what was there afterwards, even after an exception.
 
-    The instance's own dictionary is written, which comes before parameters, buffers and the methods of the class.
+    The instance's own dictionary is written, which comes before parameters, buffers and the methods of the class. A
+    class, since `torch.compile` follows `contextlib`'s generators in its newest versions alone.
+
+    Args:
+        changes: objects, names of their attributes, and what stands in their place.
 
     Example:
         >>> layer = nn.Linear(2, 2)
-        >>> with overridden([(layer, "bias", None)]):
+        >>> with Overridden([(layer, "bias", None)]):
         ...     layer.bias is None
         True
         >>> layer.bias is None
         False
     """
-    missing = object()
-    done: list[tuple[dict[str, Any], str, Any]] = []
-    try:
-        for target, name, value in changes:
+
+    def __init__(self, changes: Iterable[tuple[object, str, Any]]) -> None:
+        self.changes = list(changes)
+        self.before: list[tuple[dict[str, Any], str, Any]] = []
+
+    def __enter__(self) -> None:
+        """Put the changes in place."""
+        for target, name, value in self.changes:
             store = target.__dict__
-            done.append((store, name, store.get(name, missing)))
+            self.before.append((store, name, store.get(name, _MISSING)))
             store[name] = value
-        yield
-    finally:
-        for store, name, before in reversed(done):
-            if before is missing:
+
+    def __exit__(self, *error: object) -> None:
+        """Take them back in reverse."""
+        for store, name, before in reversed(self.before):
+            if before is _MISSING:
                 del store[name]
             else:
                 store[name] = before
+        self.before.clear()
 
 
 class Constant:

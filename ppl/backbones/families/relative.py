@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ppl.backbones.families.family import Place
-from ppl.backbones.families.override import overridden
+from ppl.backbones.families.override import Overridden
 
 __all__ = ["cropped_biases", "cropped_tables", "halved"]
 
@@ -68,7 +68,7 @@ def cropped_biases(model: nn.Module, tail: Sequence[nn.Module], place: Place) ->
     for module in model.modules():  # BEiT's shared bias is computed before all blocks
         if type(module).__name__ == "RelativePositionBias":
             changes.append((module, "forward", _Cropped(module.forward, place)))
-    with overridden(changes):
+    with Overridden(changes):
         yield
 
 
@@ -99,7 +99,7 @@ def cropped_tables(model: nn.Module, tail: Sequence[nn.Module], place: Place) ->
                     changes += _tables(block, whole, patch)
         elif type(module).__name__ == "PosEmbedRel":
             changes += _bottleneck(module, place)
-    with overridden(changes):
+    with Overridden(changes):
         yield
 
 

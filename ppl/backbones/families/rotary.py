@@ -10,7 +10,7 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from ppl.backbones.families.family import Place
-from ppl.backbones.families.override import Constant, overridden
+from ppl.backbones.families.override import Constant, Overridden
 from ppl.backbones.patches import cut_map
 
 __all__ = ["rotary_positions"]
@@ -24,7 +24,7 @@ def rotary_positions(model: nn.Module, tail: Sequence[nn.Module], place: Place) 
         yield
         return
     angles = patch_angles(rope.get_embed(shape=list(place.whole)), place, bool(getattr(model, "rope_mixed", False)))
-    with overridden([(rope, "get_embed", Constant(angles))]):
+    with Overridden([(rope, "get_embed", Constant(angles))]):
         yield
 
 

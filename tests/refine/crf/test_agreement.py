@@ -131,7 +131,7 @@ def test_absent_labels_come_back_as_zeros_and_change_nothing_else(backend):
     probs[[0, 7, 20]] = few
     result = crf(image, probs, backend=backend)
     np.testing.assert_array_equal(result[[0, 7, 20]], crf(image, few, backend=backend))
-    assert result.sum() == result[[0, 7, 20]].sum()
+    assert not np.delete(result, [0, 7, 20], axis=0).any()
     assert_agrees(result, reference(image, utils.unary_from_softmax(probs), **PRESETS["psa"].arguments()))
 
 
