@@ -235,6 +235,7 @@ PARTS: dict[str, dict[str, Callable[[], str]]] = {
         "refiners": refiners,
         "presets": presets,
         "gains on CAMs": partial(gains, "which_clothing_cams.csv"),
+        "gains on sharpened CAMs": partial(gains, "which_clothing_layercam.csv"),
         "gains": partial(gains, "which_clothing_corrupted.csv"),
         "learned": learned,
         "CRF speed": crf_speed,

@@ -53,6 +53,8 @@ ARMS = {
     "progressive_ngwp_warmup": Arm("progressive", cuts=THREE, pooling="ngwp", warmup=1),
     # and other powers, and further losses
     "progressive_ngwp1": Arm("progressive", cuts=THREE, pooling="ngwp:1"),
+    "baseline_ngwp6": Arm(pooling="ngwp:6"),
+    "control_ngwp6": Arm("control", pooling="ngwp:6"),
     "progressive_ngwp6": Arm("progressive", cuts=THREE, pooling="ngwp:6"),
     "progressive_ngwp_branches": Arm("progressive", cuts=THREE, pooling="ngwp", auxiliary={"branches": 1.0}),
     "progressive_ngwp_patches": Arm(

@@ -69,7 +69,7 @@ def class_columns(cells: Cells) -> dict[str, str]:
 
 def search_table(words: list[str]) -> Iterator[str]:
     """Arms by rate and length: mIoU at the best threshold, and mAP behind it."""
-    chosen = dict(word.split("=") for word in words)
+    chosen = dict(word.replace(",", " ").split("=") for word in words)
     found: dict[str, dict[tuple[int, float], str]] = {}
     with (HERE / "results" / "cells.csv").open() as file:
         for row in csv.DictReader(file):
