@@ -103,7 +103,8 @@ def draw(cells: Cells, path: Path) -> None:
     matplotlib.use("svg")
     import matplotlib.pyplot as plt
 
-    shown = {key: rows for key, rows in cells.items() if key[1] != "patched"}  # which is far to the left
+    # a single seed shows no spread, and patched branches are far to the left
+    shown = {key: rows for key, rows in cells.items() if len(rows) > 1 and key[1] != "patched"}
     figure, axis = plt.subplots(figsize=(7, 0.35 * len(shown) + 1))
     for height, ((arm, reading), rows) in enumerate(reversed(shown.items())):
         values = [float(row["miou_best"]) for row in rows.values()]
@@ -120,7 +121,7 @@ def draw(cells: Cells, path: Path) -> None:
         )
     axis.set_yticks([])
     axis.set_ylim(-0.6, len(shown) - 0.4)
-    axis.set_xlabel("CAM mIoU at the best threshold, percent; a dot is a seed, the bar their mean", fontsize=8)
+    axis.set_xlabel("CAM mIoU at the best threshold, percent; a dot is a seed, a bar the mean", fontsize=7)
     axis.spines[["top", "right", "left"]].set_visible(False)
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
