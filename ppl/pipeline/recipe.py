@@ -48,7 +48,7 @@ class ModelRecipe(_Section):
     )
     grids: int | list[int | tuple[int, int]] = Field(2, description="patches per side, one for all cuts or one a cut")
     padding: Literal["zeros", "replicate", "reflect"] = Field(
-        "replicate", description="what convolutions see beyond a patch's border; zeros can keep small patches from learning"
+        "replicate", description="what convolutions see beyond a patch's border; zeros can keep it from learning"
     )
     halo: int = Field(0, ge=0, description="cells of real context that each patch keeps on every side")
     pooling: str = Field(
