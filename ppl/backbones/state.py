@@ -62,9 +62,16 @@ def _attributes_kept(model: nn.Module) -> Iterator[None]:
 
 def make_dummy(model: nn.Module, size: tuple[int, int], batch: int = 1) -> Tensor:
     """A black image (batch,channels,H,W) with the dtype and device that the model computes with."""
-    # lists, since torch.compile follows `next` with a default in its newest versions alone
-    parameter = [*(p for p in model.parameters() if p.is_floating_point()), torch.zeros(())][0]
-    first = [*(m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), 3][0]
+    # loops, since torch.compile follows `next` with a default in its newest versions alone
+    parameter, first = torch.zeros(()), 3
+    for candidate in model.parameters():
+        if candidate.is_floating_point():
+            parameter = candidate
+            break
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            first = module.in_channels
+            break
     # some stems fold pixels or frequencies into channels before their first convolution
     channels = getattr(model, "in_chans", first if first <= 16 else 3)
     return torch.zeros(batch, channels, *size, dtype=parameter.dtype, device=parameter.device)
