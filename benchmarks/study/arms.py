@@ -25,23 +25,20 @@ ARMS = {
     # further losses and poolings
     "progressive_consistency": Arm("progressive", cuts=THREE, auxiliary={"branches": 1.0, "consistency": 0.5}),
     "progressive_patches": Arm("progressive", cuts=THREE, auxiliary={"patches": {"weight": 1.0, "sharpness": 1.0}}),
+    "progressive_lse": Arm("progressive", cuts=THREE, pooling="log_sum_exp:1"),
+    "baseline_lse": Arm(pooling="log_sum_exp:1"),
+    "baseline_gm3": Arm(pooling="generalised_mean:3"),
+    "baseline_every_patch": Arm(auxiliary={"every_patch": {"weight": 0.3}}),
+    # nGWP
     "baseline_ngwp": Arm(pooling="ngwp"),
     "control_ngwp": Arm("control", pooling="ngwp"),
     "progressive_ngwp": Arm("progressive", cuts=THREE, pooling="ngwp"),
-    "progressive_ngwp_consistency": Arm(
-        "progressive",
-        cuts=THREE,
-        pooling="ngwp",
-        auxiliary={"branches": 1.0, "consistency": 0.5},
-        auxiliary_ramp=0.5,
-    ),
     "explicit_ngwp": Arm("explicit", cuts=THREE, pooling="ngwp"),
     "patch_front_ngwp": Arm("progressive", cuts=("front",), pooling="ngwp"),
     "patch_group3_ngwp": Arm("progressive", cuts=("group3",), pooling="ngwp"),
     "patch_group4_ngwp": Arm("progressive", cuts=("group4",), pooling="ngwp"),
     "patch_group5_ngwp": Arm("progressive", cuts=("group5",), pooling="ngwp"),
-    "baseline_gm3": Arm(pooling="generalised_mean:3"),
-    # with that pooling, other ways through the same three cuts
+    # nGWP and other ways through the same three cuts
     "progressive_ngwp_zeros": Arm("progressive", cuts=THREE, pooling="ngwp", padding="zeros"),
     "progressive_ngwp_3x3": Arm("progressive", cuts=THREE, pooling="ngwp", grids=3),
     "progressive_ngwp_4x4": Arm("progressive", cuts=THREE, pooling="ngwp", grids=4),
@@ -51,15 +48,15 @@ ARMS = {
     "alternate_ngwp": Arm("progressive", cuts=THREE, pooling="ngwp", schedule="alternate"),
     "within_batch_ngwp": Arm("progressive", cuts=THREE, pooling="ngwp", schedule="within_batch"),
     "progressive_ngwp_warmup": Arm("progressive", cuts=THREE, pooling="ngwp", warmup=1),
-    # and other powers, and further losses
+    # nGWP with other powers and further losses
     "progressive_ngwp1": Arm("progressive", cuts=THREE, pooling="ngwp:1"),
-    "baseline_ngwp6": Arm(pooling="ngwp:6"),
-    "control_ngwp6": Arm("control", pooling="ngwp:6"),
     "progressive_ngwp6": Arm("progressive", cuts=THREE, pooling="ngwp:6"),
     "progressive_ngwp_branches": Arm("progressive", cuts=THREE, pooling="ngwp", auxiliary={"branches": 1.0}),
-    "progressive_ngwp_patches": Arm(
-        "progressive", cuts=THREE, pooling="ngwp", auxiliary={"patches": {"weight": 1.0, "sharpness": 1.0}}
+    "progressive_ngwp_consistency": Arm(
+        "progressive",
+        cuts=THREE,
+        pooling="ngwp",
+        auxiliary={"branches": 1.0, "consistency": 0.5},
+        auxiliary_ramp=0.5,
     ),
-    "progressive_lse": Arm("progressive", cuts=THREE, pooling="log_sum_exp:1"),
-    "baseline_every_patch": Arm(auxiliary={"every_patch": {"weight": 0.3}}),
 }

@@ -5,9 +5,9 @@
 A table stands between `<!-- cells KEY=VALUE ... SHOWN -->` and `<!-- end -->`. The keys select cells of one setting
 (`scales=1,1.5`), and of one `reading` or one `seed` if it is named, or only the arms of at least so many seeds
 (`least=3`); SHOWN is `scores` (with differences to baseline and control), `maps` (the same without CRF), `errors` or
-`classes` (IoU of each). Between `<!-- search KEY=VALUE ... -->` and
-`<!-- end -->` stand arms that were trained at several rates or lengths, between `<!-- readings KEY=VALUE ... -->` or
-`<!-- reach KEY=VALUE ... -->` and `<!-- end -->` rows of `results/readings.csv` or `results/reach.csv`.
+`classes` (IoU of each). Between `<!-- search KEY=VALUE ... -->` and `<!-- end -->` stand arms that were trained at
+several rates or lengths, between `<!-- readings KEY=VALUE ... -->` or `<!-- reach KEY=VALUE ... -->` and `<!-- end -->`
+rows of `results/readings.csv` or `results/reach.csv`.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def class_columns(cells: Cells) -> dict[str, str]:
 
 def search_table(words: list[str]) -> Iterator[str]:
     """Arms by rate and length: mIoU at the best threshold, and mAP behind it."""
-    chosen = dict(word.replace(",", " ").split("=") for word in words)
+    chosen = dict(word.split("=") for word in words)
     found: dict[str, dict[tuple[int, float], str]] = {}
     with (HERE / "results" / "cells.csv").open() as file:
         for row in csv.DictReader(file):
