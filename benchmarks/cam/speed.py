@@ -1,7 +1,8 @@
 """`cam.generate` with scales and mirror images against the bare forward passes on the same pixels.
 
 The peer runs nothing but the network (`forward_features`, or all branches of a patch-learning model) on batches that
-were scaled and mirrored beforehand. Runs are interleaved and the median of processor time is taken.
+were scaled and mirrored beforehand. Runs are interleaved and the median of processor time is taken, of wall time on a
+GPU.
 
     python benchmarks/cam/speed.py --backbone resnet18 --images 16
 """
@@ -42,6 +43,14 @@ def make_batches(images: list[Tensor], batch_size: int) -> list[Tensor]:
     return batches
 
 
+def now(device: torch.device) -> float:
+    """Processor time on a CPU; on a GPU the time once all that was asked of it is done."""
+    if device.type == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
 @torch.inference_mode()
 def run_bare(forward: Callable[[Tensor], object], batches: list[Tensor]) -> None:
     for batch in batches:
@@ -58,6 +67,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--csv", type=Path, default=Path("cam_speed.csv"))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -71,21 +81,23 @@ def main() -> None:
         "progressive": (progressive, "cam", progressive._branches),
         "baseline, layercam": (baseline, "layercam", baseline.backbone.forward_features),
     }
+    for model in (classifier, baseline, progressive):
+        model.to(options.device)
     half = options.images // 2  # as in most collections: landscape and portrait
     sizes = [(options.height, options.width)] * (options.images - half) + [(options.width, options.height)] * half
     images = [torch.randn(3, *size) for size in sizes]
     labels = [list(range(options.classes))] * len(images)
-    batches = make_batches(images, options.batch_size)
+    batches = [batch.to(options.device) for batch in make_batches(images, options.batch_size)]
 
     rows = []
     for name, (model, method, forward) in contenders.items():
         generated, bare = [], []
         for repeat in range(options.repeats + 1):
-            start = time.process_time()
+            start = now(options.device)
             generate(model, images, labels, scales=SCALES, method=method, batch_size=options.batch_size)
-            middle = time.process_time()
+            middle = now(options.device)
             run_bare(forward, batches)
-            end = time.process_time()
+            end = now(options.device)
             if repeat:  # the first round warms up
                 generated.append(middle - start)
                 bare.append(end - middle)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from dilated import FastDilated
+from dilated import fast_dilated
 from features import Pool, Tail, autocast, load_network
 
 from ppl.models import PPLNet
@@ -17,6 +17,8 @@ from ppl.train.losses import multilabel_soft_margin
 from ppl.train.objective import Objective
 from ppl.train.optim import build_optimizer, param_groups, poly, set_lr
 from ppl.train.schedules import build_schedule
+
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -61,9 +63,18 @@ def build(arm: Arm, classes: int, weights: Any, output_stride: int) -> PPLNet:
     )
 
 
-def train(arm: Arm, budget: Budget, pool: Pool, weights: Any, seed: int, tell: Callable[[str], None]) -> PPLNet:
+def train(
+    arm: Arm,
+    budget: Budget,
+    pool: Pool,
+    weights: Any,
+    seed: int,
+    tell: Callable[[str], None],
+    device: torch.device = CPU,
+) -> PPLNet:
     torch.manual_seed(seed)
-    model = build(arm, pool.targets.shape[1], weights, budget.output_stride).to(memory_format=torch.channels_last)
+    model = build(arm, pool.targets.shape[1], weights, budget.output_stride)
+    model.to(device, memory_format=torch.channels_last)
     steps = len(pool.targets) // budget.batch
     schedule = build_schedule(
         ("progressive" if arm.mode == "progressive" else "last") if arm.schedule == "auto" else arm.schedule,
@@ -91,13 +102,13 @@ def train(arm: Arm, budget: Budget, pool: Pool, weights: Any, seed: int, tell: C
         for step in range(steps):
             chosen = order[step * budget.batch : (step + 1) * budget.batch]
             x = pool.views[views[chosen, epoch % views.shape[1]], chosen]
-            x = x.float().contiguous(memory_format=torch.channels_last)
-            targets = pool.targets[chosen]
+            x = x.to(device).float().contiguous(memory_format=torch.channels_last)
+            targets = pool.targets[chosen].to(device)
             for stage in schedule(epoch, step):
                 objective.set_stage(stage)
                 set_lr(optimizer, poly(epoch * steps + step, budget.epochs * steps))
-                ramp = torch.tensor(min(1.0, (epoch * steps + step) / rising) if rising else 1.0)
-                with autocast(), FastDilated():
+                ramp = torch.tensor(min(1.0, (epoch * steps + step) / rising) if rising else 1.0, device=device)
+                with autocast(device), fast_dilated(device):
                     loss = objective(x, targets, ramp)
                 loss[0].backward()
                 optimizer.step()

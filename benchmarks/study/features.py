@@ -7,6 +7,7 @@ fixed pool of augmented views and of the scored pictures can be kept on disk, an
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -74,39 +75,58 @@ def training_pool(
     views: int,
     out: Path,
     seed: int = 0,
+    only: Sequence[int] | None = None,
 ) -> Pool:
     """Load the pool of views, or compute it (`out` is a folder; it is complete once `pool.json` is there).
 
-    View number n is what `ppl.train.fit` with that seed shows in epoch n.
+    View number n is what `ppl.train.fit` with that seed shows in epoch n. Processes that share the work each compute
+    `only` some views; `seal` the folder when all are there.
     """
     shape = (views, len(images), network.blocks[FRONT][0].conv_pw.in_channels, size[0] // STRIDE, size[1] // STRIDE)
-    count = int(torch.tensor(shape).prod())
     out.mkdir(parents=True, exist_ok=True)
-    data = torch.from_file(str(out / "pool.bin"), shared=True, size=count, dtype=torch.bfloat16).view(shape)
+    data = torch.from_file(str(out / "pool.bin"), shared=True, size=math.prod(shape), dtype=torch.bfloat16).view(shape)
     if not (out / "pool.json").exists():
-        transform = train_transform(size, data_config["mean"], data_config["std"])
-        loader = train_loader(images, transform, batch_size=16, seed=seed, drop_last=False)
-        for view in range(views):
-            loader.set_epoch(view)
-            for batch in loader:
-                data[view, batch.indices] = front(network, batch.images)
-        with atomic_write(out / "pool.json", "w") as file:
-            json.dump(shape, file)
+        for view in only or range(views):
+            fill(data[view], view, images, network, data_config, size, seed)
+        if only is None:
+            seal(out)
     return Pool(data, images.targets())
 
 
-def autocast() -> torch.autocast:
-    """Mixed precision where the CPU has it."""
-    half = half_precision(torch.device("cpu"))
-    return torch.autocast("cpu", half or torch.bfloat16, enabled=half is not None)
+def fill(
+    data: Tensor,
+    view: int,
+    images: TaggedImages,
+    network: nn.Module,
+    data_config: dict[str, object],
+    size: tuple[int, int],
+    seed: int,
+) -> None:
+    transform = train_transform(size, data_config["mean"], data_config["std"])
+    loader = train_loader(images, transform, batch_size=16, seed=seed, drop_last=False)
+    loader.set_epoch(view)
+    for batch in loader:
+        data[batch.indices] = front(network, batch.images).cpu()
+
+
+def seal(out: Path) -> None:
+    """Say that a pool is complete."""
+    with atomic_write(out / "pool.json", "w") as file:
+        json.dump({"complete": True}, file)
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """Mixed precision where the device has it."""
+    half = half_precision(device)
+    return torch.autocast(device.type, half or torch.bfloat16, enabled=half is not None)
 
 
 @torch.inference_mode()
 def front(network: nn.Module, images: Tensor) -> Tensor:
-    """Maps (B,C,h,w) bfloat16 behind the frozen part."""
-    with autocast():
-        x = network.bn1(network.conv_stem(images.contiguous(memory_format=torch.channels_last)))
-        return network.blocks[:FRONT](x).bfloat16()
+    """Maps (B,C,h,w) bfloat16 behind the frozen part, on the network's device."""
+    x = images.to(network.conv_stem.weight.device).contiguous(memory_format=torch.channels_last)
+    with autocast(x.device):
+        return network.blocks[:FRONT](network.bn1(network.conv_stem(x))).bfloat16()
 
 
 @dataclass
@@ -137,7 +157,7 @@ def scored_groups(
             for scale in scales:
                 size = (round(height * scale), round(width * scale))
                 view = x if scale == 1 else F.interpolate(x, size, mode="bilinear", align_corners=False)
-                maps.append(front(network, torch.cat([view, view.flip(-1)])))
+                maps.append(front(network, torch.cat([view, view.flip(-1)])).cpu())
             groups[height, width].append((number, maps))
         packed = []
         for size, rows in groups.items():

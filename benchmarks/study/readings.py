@@ -110,7 +110,7 @@ def evaluate(
         further = {name: torch.zeros_like(total) for name in (*options.layers, *options.grids)}
         for maps in group.maps:
             x = maps.flatten(0, 1).float().contiguous(memory_format=torch.channels_last)
-            with autocast():
+            with autocast(x.device):
                 branches = model.unpatched_class_maps(x)
             whole = whole_of(model, branches).float()
             total += resized(folded(whole.relu(), which, classes), group.size)
@@ -129,7 +129,7 @@ def evaluate(
 def patched(model: PPLNet, cutter: CutBackbone, x: Tensor, grid: tuple[int, ...]) -> Tensor:
     """Class maps (B,K,h,w), 0 or more, of patches cut after `LAYER`, by the first branch, which learns from such."""
     rows, columns = grid
-    with autocast():
+    with autocast(x.device):
         final, features = cutter.forward_features(x, (0,))
         stitched = cutter.patched(0, features[0], (rows, columns), (final.shape[-2], final.shape[-1]))
         return model.fusion.branch_class_maps([stitched] * len(model.fusion.in_channels))[0].float().relu()

@@ -14,7 +14,7 @@ import argparse
 import csv
 import fcntl
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,9 @@ from typing import Any
 import torch
 from arms import ARMS
 from cell import Budget, build, train
-from features import Pool, load_network, scored_groups, training_pool
+from features import Group, Pool, load_network, scored_groups, training_pool
 from scoring import READINGS, score
+from torch import nn
 
 from ppl.backbones import data_config
 from ppl.data import TaggedImages, open_dataset
@@ -33,7 +34,7 @@ from ppl.models import PPLNet
 HERE = Path(__file__).parent
 
 
-def arguments() -> argparse.Namespace:
+def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("weights", type=Path)
@@ -53,60 +54,86 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--train-only", action="store_true", help="score later: call again without this")
     parser.add_argument("--no-crf", action="store_true", help="leave the scores after the CRF out, which take longest")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", type=torch.device, default="cpu")
     parser.add_argument("--work", type=Path, default=Path("runs/study"))
     parser.add_argument("--out", type=Path, default=HERE / "results" / "cells.csv")
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
 def main() -> None:
     options = arguments()
     torch.set_num_threads(options.threads)
-    budget = Budget(options.epochs, options.lr)
-    network = load_network(options.weights, budget.output_stride)
-    config = data_config(network)
-    learned, scored = open_dataset(options.data, "train"), scored_part(options)
-    name, size = options.data.name, tuple(options.size)
-    front = front_file(options)
     part, parts = map(int, options.part.split("/"))
-    cells = [(arm, seed) for seed in options.seeds for arm in options.arms]
-
-    @cache
-    def pool_of(seed: int) -> Pool:
-        place = options.work / f"{name}_{options.views}_{size[0]}x{size[1]}_{seed}"
-        return training_pool(learned, network, config, size, options.views, place, seed)
-
-    for arm, seed in cells[part::parts]:
-        cell = {
-            "data": name,
-            "arm": arm,
-            "seed": seed,
-            "epochs": options.epochs,
-            "lr": options.lr,
-            "size": "x".join(map(str, size)),
-            "views": "own" if options.own_views else "shared",
-            "scales": " ".join(f"{scale:g}" for scale in options.scales),
-            "images": options.images,
-        }
-        readings = missing(options.readings or readings_of(arm), options.out, cell)
-        if not readings and not options.train_only:
-            continue
-        model, seconds = trained(arm, seed, budget, pool_of(seed if options.own_views else 0), options)
-        if options.train_only:
-            continue
-        groups = scored_groups(scored, network, config, options.scales, front)
-        found = score(model, groups, scored, readings, not options.no_crf)
-        for row in found:
-            append(options.out, cell | {"train_s": round(seconds)} | rounded(row))
-            print(arm, seed, summary(row), flush=True)
+    for arm, seed in [(arm, seed) for seed in options.seeds for arm in options.arms][part::parts]:
+        run_cell(arm, seed, options)
 
 
-def trained(arm: str, seed: int, budget: Budget, pool: Pool, options: argparse.Namespace) -> tuple[PPLNet, float]:
+def run_cell(arm: str, seed: int, options: argparse.Namespace) -> None:
+    """Train and score what the CSV lacks."""
+    name, size = options.data.name, tuple(options.size)
+    cell = {
+        "data": name,
+        "arm": arm,
+        "seed": seed,
+        "epochs": options.epochs,
+        "lr": options.lr,
+        "size": "x".join(map(str, size)),
+        "views": "own" if options.own_views else "shared",
+        "scales": " ".join(f"{scale:g}" for scale in options.scales),
+        "images": options.images,
+    }
+    readings = missing(options.readings or readings_of(arm), options.out, cell)
+    if not readings and not options.train_only:
+        return
+    model, seconds = trained(arm, seed, options)
+    if options.train_only:
+        return
+    for row in score(model, groups_of(options), scored_part(options), readings, not options.no_crf):
+        append(options.out, cell | {"train_s": round(seconds)} | rounded(row))
+        print(arm, seed, summary(row), flush=True)
+
+
+@cache
+def frozen(weights: Path, device: torch.device) -> tuple[nn.Module, dict[str, object]]:
+    """The network before training, for its front, and how its input is normalised."""
+    network = load_network(weights, Budget.output_stride)
+    return network.to(device), data_config(network)
+
+
+def pool_of(seed: int, options: argparse.Namespace, only: Sequence[int] | None = None) -> Pool:
+    """The views that a seed is trained on; `only` says which to make if they are not there."""
+    seed, size = seed if options.own_views else 0, tuple(options.size)
+    place = pool_place(seed, options)
+    network, config = frozen(options.weights, options.device)
+    return training_pool(open_dataset(options.data, "train"), network, config, size, options.views, place, seed, only)
+
+
+def pool_place(seed: int, options: argparse.Namespace) -> Path:
+    return options.work / f"{options.data.name}_{options.views}_{'x'.join(map(str, options.size))}_{seed}"
+
+
+def groups_of(options: argparse.Namespace) -> Iterator[Group]:
+    network, config = frozen(options.weights, options.device)
+    return scored_groups(scored_part(options), network, config, options.scales, front_file(options))
+
+
+def trained(arm: str, seed: int, options: argparse.Namespace) -> tuple[PPLNet, float]:
     """The cell's model, from `--work` if it is there, and how many seconds its training took."""
     path = options.work / "weights" / weights_name(options.data.name, arm, options, seed)
     if path.exists():
-        return kept(arm, seed, pool.targets.shape[1], options)
+        model, seconds = kept(arm, seed, len(scored_part(options).classes), options)
+        return model.to(options.device), seconds
+    pool, budget = pool_of(seed, options), Budget(options.epochs, options.lr)
     started = time.perf_counter()
-    model = train(ARMS[arm], budget, pool, options.weights, seed, lambda line: print(arm, seed, line, flush=True))
+    model = train(
+        ARMS[arm],
+        budget,
+        pool,
+        options.weights,
+        seed,
+        lambda line: print(arm, seed, line, flush=True),
+        options.device,
+    )
     seconds = time.perf_counter() - started
     with atomic_write(path, "wb") as file:
         torch.save({"model": model.state_dict(), "seconds": seconds}, file)

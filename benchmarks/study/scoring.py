@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from dilated import FastDilated
+from dilated import fast_dilated
 from features import Group, autocast
 from torch import Tensor
 
@@ -41,14 +41,16 @@ def maps_of(
     Returns:
         The results, and the logits (n, K) of all branches together, the mean over scales and mirror images.
     """
-    n, size = len(rows), group.size
-    which, classes = torch.arange(n).repeat_interleave(torch.tensor([len(row) for row in rows])), torch.cat(rows)
+    n, size, device = len(rows), group.size, next(model.parameters()).device
+    counts = [len(row) for row in rows]
+    which = torch.arange(n).repeat_interleave(torch.tensor(counts)).to(device)
+    classes = torch.cat(rows).to(device)
     tap = LayerTap(model.backbone, model.stages, LAYER)
-    totals: dict[str, Tensor] = {reading: torch.zeros(len(which), *size) for reading in readings}
-    evidence, logits = torch.zeros(len(which), *size), []
+    totals: dict[str, Tensor] = {reading: torch.zeros(len(which), *size, device=device) for reading in readings}
+    evidence, logits = torch.zeros(len(which), *size, device=device), []
     for maps in group.maps:
-        x = maps.flatten(0, 1).float().contiguous(memory_format=torch.channels_last)
-        with autocast():
+        x = maps.flatten(0, 1).to(device).float().contiguous(memory_format=torch.channels_last)
+        with autocast(device):
             parts = model.branch_class_maps(x)
         stacked = torch.stack([part.float() for part in parts])
         whole = whole_of(model, stacked.unbind())
@@ -60,12 +62,11 @@ def maps_of(
             evidence += resized(evidence_of(tap, model, x, which, classes), size)
     if "layercam" in readings:
         totals["layercam"] = sharpen(totals["layercam"], evidence)
-    counts = [len(row) for row in rows]
     results = [
-        [_result(own, row, size) for own, row in zip(totals[reading].split(counts), rows, strict=True)]
+        [_result(own, row, size) for own, row in zip(totals[reading].cpu().split(counts), rows, strict=True)]
         for reading in readings
     ]
-    return results, torch.stack(logits).mean(0)
+    return results, torch.stack(logits).mean(0).cpu()
 
 
 def whole_of(model: PPLNet, branches: Sequence[Tensor]) -> Tensor:
@@ -77,7 +78,7 @@ def evidence_of(tap: LayerTap, model: PPLNet, x: Tensor, which: Tensor, classes:
     """LayerCAM maps (k, h, w) of the pairs of picture and class, at most 1."""
 
     def read(x: Tensor) -> tuple[Tensor, Tensor]:
-        with autocast(), FastDilated():
+        with autocast(x.device), fast_dilated(x.device):
             branches = model.unpatched_class_maps(x)
         maps = whole_of(model, branches)
         return maps, model.pool(maps)
