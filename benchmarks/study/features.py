@@ -26,7 +26,7 @@ from ppl.io import atomic_write, read_image
 FRONT = 3
 """The stem and so many of MobileNetV2's seven groups of blocks do not learn; their map has stride 8."""
 STRIDE = 8
-AT_ONCE = 4
+AT_ONCE = {"cpu": 4, "cuda": 16}
 """Pictures in a group; each backward pass of LayerCAM serves one class of all of them."""
 
 
@@ -166,7 +166,8 @@ def scored_groups(
         out.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(out, "wb") as file:
             torch.save(packed, file)
+    at_once = AT_ONCE[network.conv_stem.weight.device.type]
     for size, members, maps in torch.load(out, weights_only=True, mmap=True):
-        for start in range(0, len(members), AT_ONCE):
-            part = slice(start, start + AT_ONCE)
+        for start in range(0, len(members), at_once):
+            part = slice(start, start + at_once)
             yield Group(size, members[part], [scale[part] for scale in maps])

@@ -17,7 +17,7 @@ import statistics
 import time
 from argparse import Namespace
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,6 @@ def options_of_search() -> Namespace:
     parser.add_argument("--test", default="168:")
     parser.add_argument("--size", nargs=2, default=["384", "288"])
     parser.add_argument("--scales", nargs="+", default=["1", "1.5", "2"])
-    parser.add_argument("--views", default="12")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--work", default="runs/study")
@@ -53,10 +52,10 @@ def options_of_search() -> Namespace:
     return parser.parse_args()
 
 
-def cell_options(options: Namespace, rate: str, epochs: str, images: str) -> Namespace:
+def cell_options(options: Namespace, rate: str, epochs: str, images: str, views: str) -> Namespace:
     """The options of `run.py` for cells of this search."""
     words = [str(options.data), str(options.weights), "--lr", rate, "--epochs", epochs, "--images", images]
-    words += ["--size", *options.size, "--scales", *options.scales, "--views", options.views, "--own-views"]
+    words += ["--size", *options.size, "--scales", *options.scales, "--views", views, "--own-views"]
     words += ["--device", options.device, "--work", options.work, "--out", options.out]
     return arguments([*words, "--no-crf", "--readings", *READINGS])
 
@@ -66,56 +65,48 @@ def make_views(seed: int, view: int, options: Namespace) -> None:
 
 
 def make_fronts(options: Namespace) -> None:
-    next(iter(groups_of(options)))
-
-
-def start_process() -> None:
-    torch.set_num_threads(1)
+    next(groups_of(options))
 
 
 def main() -> None:
     options = options_of_search()
+    torch.set_num_threads(1)
     started = time.perf_counter()
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(options.jobs, mp_context=spawn, initializer=start_process) as pool:
+    # imports are shared with the processes, of which each opens the device for itself
+    with ProcessPoolExecutor(options.jobs, mp_context=multiprocessing.get_context("fork")) as processes:
 
-        def all_of(jobs: Iterable[tuple[Any, ...]], what: str) -> None:
-            futures: list[Future[None]] = [pool.submit(*job) for job in jobs]
+        def do(what: str, jobs: Iterable[tuple[Any, ...]]) -> None:
+            futures: list[Future[None]] = [processes.submit(*job) for job in jobs]
             for done in as_completed(futures):
                 if error := done.exception():
                     print(f"{what}: a job failed: {error!r}", flush=True)
             print(f"{what}: {len(futures)} jobs, {time.perf_counter() - started:.0f} s so far", flush=True)
 
-        first = cell_options(options, options.rates[0], options.lengths[0], options.tune)
-        seeds = [seed for seed in (*options.search_seeds, *options.seeds) if not complete(seed, first)]
-        fronts = [
-            cell_options(options, options.rates[0], options.lengths[0], images)
-            for images in (options.tune, options.test)
-        ]
-        jobs: list[tuple[Any, ...]] = [(make_fronts, one) for one in fronts if not front_file(one).exists()]
-        all_of(jobs + [(make_views, seed, view, first) for seed in seeds for view in range(first.views)], "pools")
-        for seed in seeds:
-            seal(pool_place(seed, first))
-        longest = sorted(options.lengths, key=int, reverse=True)
+        def prepare(seeds: Sequence[int], cell: Namespace) -> None:
+            """Front maps of the scored pictures, and a pool of views for each seed."""
+            places = {seed: pool_place(seed, cell) for seed in seeds}
+            lacking = [seed for seed, place in places.items() if not (place / "pool.json").exists()]
+            fronts = [] if front_file(cell).exists() else [(make_fronts, cell)]
+            do("prepared", fronts + [(make_views, seed, view, cell) for view in range(cell.views) for seed in lacking])
+            for seed in lacking:
+                seal(places[seed])
+
+        # every epoch has new views
+        views = max(options.lengths, key=int)
+        prepare(options.search_seeds, cell_options(options, options.rates[0], views, options.tune, views))
         searched = [
-            (run_cell, arm, seed, cell_options(options, rate, epochs, options.tune))
+            (run_cell, arm, seed, cell_options(options, rate, epochs, options.tune, views))
+            for epochs in sorted(options.lengths, key=int, reverse=True)
             for seed in options.search_seeds
-            for epochs in longest
             for rate in options.rates
             for arm in options.arms
         ]
-        all_of(searched, "search")
+        do("searched", searched)
         best = choices(Path(options.out), options)
-        finals = [
-            (run_cell, arm, seed, cell_options(options, *best[arm], options.test))
-            for seed in options.seeds
-            for arm in options.arms
-        ]
-        all_of(finals, "finals")
-
-
-def complete(seed: int, options: Namespace) -> bool:
-    return (pool_place(seed, options) / "pool.json").exists()
+        views = max((epochs for _, epochs in best.values()), key=int)
+        finals = {arm: cell_options(options, *best[arm], options.test, views) for arm in options.arms}
+        prepare(options.seeds, finals[options.arms[0]])
+        do("trained", [(run_cell, arm, seed, finals[arm]) for seed in options.seeds for arm in options.arms])
 
 
 def choices(path: Path, options: Namespace) -> dict[str, tuple[str, str]]:

@@ -35,7 +35,9 @@ def train_in_two_processes(*arguments):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
-    environment = {**os.environ, **address, "WORLD_SIZE": "2", "ACCELERATE_USE_CPU": "true"}
+    environment = {**os.environ, **address, "WORLD_SIZE": "2"}
+    # without GPUs in sight, of which the two processes would each want one
+    environment |= {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
     subprocess.run([sys.executable, "-c", SHARE, *arguments], env=environment, check=True, timeout=300)
 
 
@@ -45,7 +47,8 @@ def test_two_processes_train_as_one_with_twice_the_batch(
     options = {"epochs": 3, "warmup_epochs": 1, "batch_norm": "frozen", "clip_grad": 1.0, "ema_decay": 0.5}
     config = make_config(batch_size=3, accumulate=2, **options)
     train_in_two_processes(str(colours_root), str(tmp_path / "two"), config.model_dump_json())
-    fit(make_model(), colours, colours_val, make_config(batch_size=6, accumulate=2, **options), tmp_path / "one")
+    config = make_config(batch_size=6, accumulate=2, **options)
+    fit(make_model(), colours, colours_val, config, tmp_path / "one", device="cpu")
     two, one = (
         [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
         for name in ("two", "one")

@@ -46,7 +46,7 @@ def test_the_model_left_behind_and_the_last_checkpoint_agree(colours, make_model
     summary = fit(model, colours, None, make_config(), tmp_path)
     loaded = load_model(summary.last_path).eval()
     image = torch.randn(1, 3, 64, 64)
-    torch.testing.assert_close(loaded(image), model(image))
+    torch.testing.assert_close(loaded(image), model.cpu()(image))
     assert (model.training, model.stage, loaded.stage, loaded.classes) == (False, 1, 1, colours.classes)
     assert (summary.best_map, summary.best_epoch) == (None, 1)
 
@@ -62,7 +62,7 @@ def test_curves_are_kept_as_lines_of_json_and_as_csv(colours, colours_val, make_
 
 def test_the_same_seed_gives_the_same_curve_and_another_one_does_not(colours, make_model, make_config, tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        fit(make_model(drop_rate=0.1), colours, None, make_config(seed=seed, epochs=2), tmp_path / name)
+        fit(make_model(drop_rate=0.1), colours, None, make_config(seed=seed), tmp_path / name, device="cpu")
     assert curve(tmp_path / "a") == curve(tmp_path / "b") != curve(tmp_path / "c")
 
 
@@ -87,7 +87,8 @@ def train(out, config, last_step):
     Stepper.__call__ = step
     torch.manual_seed(0)
     model = create_model("test_resnet", 3, cuts=["layer2", "layer3"], pretrained=False, drop_path_rate=0.2)
-    fit(model, read_folder(root, "train"), read_folder(root, "val"), TrainConfig.model_validate(config), out)
+    train, val = read_folder(root, "train"), read_folder(root, "val")
+    fit(model, train, val, TrainConfig.model_validate(config), out, device="cpu")
 
 for run in runs:
     child = os.fork()
@@ -107,7 +108,8 @@ def test_runs_killed_within_an_epoch_resume_to_the_curve_of_an_unbroken_one(
         [str(tmp_path / name), configs[name].model_dump(), step] for name, step in zip(configs, (9, 11), strict=True)
     ]
     subprocess.run([sys.executable, "-c", KILLED, str(colours_root), json.dumps(runs)], check=True)
-    fit(make_model(seed=0, drop_path_rate=0.2), colours, colours_val, configs["by epoch"], tmp_path / "unbroken")
+    model = make_model(seed=0, drop_path_rate=0.2)
+    fit(model, colours, colours_val, configs["by epoch"], tmp_path / "unbroken", device="cpu")
     steps, whole = [], Stepper.__call__
     monkeypatch.setattr(
         Stepper,
@@ -118,7 +120,8 @@ def test_runs_killed_within_an_epoch_resume_to_the_curve_of_an_unbroken_one(
         assert len(curve(tmp_path / name)) == 1
         steps.clear()
         # other first weights: all must come from the state
-        fit(make_model(seed=5, drop_path_rate=0.2), colours, colours_val, config, tmp_path / name)
+        model = make_model(seed=5, drop_path_rate=0.2)
+        fit(model, colours, colours_val, config, tmp_path / name, device="cpu")
         assert steps[0] == first_step
         assert curve(tmp_path / name) == curve(tmp_path / "unbroken")
         for file in ("last.safetensors", "best.safetensors"):
@@ -235,8 +238,8 @@ def test_best_is_chosen_among_epochs_that_trained_the_last_stage(
 
 
 def test_the_average_of_the_weights_is_what_is_shipped(colours, make_model, make_config, tmp_path):
-    fit(make_model(), colours, None, make_config(), tmp_path / "plain")
-    fit(make_model(), colours, None, make_config(ema_decay=0.999), tmp_path / "average")
+    fit(make_model(), colours, None, make_config(), tmp_path / "plain", device="cpu")
+    fit(make_model(), colours, None, make_config(ema_decay=0.999), tmp_path / "average", device="cpu")
     state = torch.load(tmp_path / "average" / "state.pt", weights_only=True)
     key = "fusion.classifiers.0.weight"
     shipped = load_model(tmp_path / "average" / "last.safetensors").state_dict()[key]
@@ -287,8 +290,9 @@ def test_nothing_is_printed_when_there_is_no_terminal(colours, make_model, make_
     ids=lambda options: next(iter(options)),
 )
 def test_what_saves_time_or_memory_leaves_the_curve_alone(options, colours, make_model, make_config, tmp_path):
-    fit(make_model("explicit"), colours, None, make_config(batch_norm="live"), tmp_path / "as it is")
-    fit(make_model("explicit"), colours, None, make_config(**options), tmp_path / "saving")
+    plain = make_config(batch_norm="live")
+    fit(make_model("explicit"), colours, None, plain, tmp_path / "as it is", device="cpu")
+    fit(make_model("explicit"), colours, None, make_config(**options), tmp_path / "saving", device="cpu")
     losses = [[line["loss"] for line in curve(tmp_path / name)] for name in ("as it is", "saving")]
     assert losses[1] == pytest.approx(losses[0], rel=1e-2)
 
@@ -332,7 +336,7 @@ def test_frozen_stages_keep_weights_and_statistics(mode, colours, make_model, ma
     model = make_model(mode)
     before = {name: value.clone() for name, value in model.backbone.state_dict().items()}
     fit(model, colours, None, make_config(freeze="layer2", batch_norm="live"), tmp_path)
-    same = {name for name, value in model.backbone.state_dict().items() if torch.equal(value, before[name])}
+    same = {name for name, value in model.cpu().backbone.state_dict().items() if torch.equal(value, before[name])}
     shallow = {name for name in before if name.split(".")[0] in ("conv1", "bn1", "layer1", "layer2")}
     assert shallow <= same
     assert {name for name in before if "running_mean" in name} - same == {

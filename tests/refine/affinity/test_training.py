@@ -57,7 +57,7 @@ def test_it_learns_boundaries(network, tmp_path):
     summary = fit_affinity(network, pairs, config(epochs=12), out=tmp_path)
     assert summary.losses[-1] < 0.6 * summary.losses[0]
     image, labels = pairs[0]
-    edges = load_affinity(summary.path)(image).edges.numpy()
+    edges = load_affinity(summary.path)(image).edges.cpu().numpy()
     inside = labels[2::4, 2::4] == 1
     seed = np.zeros((1, *inside.shape), np.float32)
     seed[0, 8, 8] = 1
@@ -74,7 +74,7 @@ def test_features_learn_too(tmp_path):
 
 def test_a_stopped_run_ends_as_one_that_was_not(network, tmp_path, monkeypatch):
     pairs = boxes(6)
-    whole = fit_affinity(network, pairs, config(epochs=3), out=tmp_path / "whole")
+    whole = fit_affinity(network, pairs, config(epochs=3), device="cpu", out=tmp_path / "whole")
     expected = {name: value.clone() for name, value in network.head.state_dict().items()}
 
     step, calls = training._train_step, []
@@ -87,21 +87,23 @@ def test_a_stopped_run_ends_as_one_that_was_not(network, tmp_path, monkeypatch):
 
     monkeypatch.setattr(training, "_train_step", stopping)
     with pytest.raises(KeyboardInterrupt):
-        fit_affinity(network, pairs, config(epochs=3), out=tmp_path / "stopped")
+        fit_affinity(network, pairs, config(epochs=3), device="cpu", out=tmp_path / "stopped")
     monkeypatch.undo()
     assert not (tmp_path / "stopped" / "affinity.safetensors").exists()
-    resumed = fit_affinity(network, pairs, config(epochs=3), out=tmp_path / "stopped")
+    resumed = fit_affinity(network, pairs, config(epochs=3), device="cpu", out=tmp_path / "stopped")
     assert resumed.losses == whole.losses
     assert all(torch.equal(value, expected[name]) for name, value in network.head.state_dict().items())
 
 
 def test_chance_comes_from_the_seed_alone(network, tmp_path):
     state = torch.get_rng_state()
-    first = fit_affinity(network, boxes(4), config(epochs=1, scale=(0.5, 1.5)), out=tmp_path / "a")
+    first = fit_affinity(network, boxes(4), config(epochs=1, scale=(0.5, 1.5)), device="cpu", out=tmp_path / "a")
     assert torch.equal(torch.get_rng_state(), state)
     torch.rand(3)
-    second = fit_affinity(network, boxes(4), config(epochs=1, scale=(0.5, 1.5)), out=tmp_path / "b")
-    third = fit_affinity(network, boxes(4), config(epochs=1, scale=(0.5, 1.5), seed=1), out=tmp_path / "c")
+    second = fit_affinity(network, boxes(4), config(epochs=1, scale=(0.5, 1.5)), device="cpu", out=tmp_path / "b")
+    third = fit_affinity(
+        network, boxes(4), config(epochs=1, scale=(0.5, 1.5), seed=1), device="cpu", out=tmp_path / "c"
+    )
     assert first.losses == second.losses != third.losses
 
 
