@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence, Sized
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Literal
 
 import torch
@@ -21,6 +23,9 @@ __all__ = ["generate", "iter_generate"]
 # Images that wait for others of their size: at most this many batches, and this many pixels.
 _WINDOW_BATCHES = 4
 _WINDOW_PIXELS = 2**24
+# Pictures that are decoded while the model is busy, and the threads that do it.
+_READ_AHEAD = 16
+_READERS = 4
 
 
 def generate(
@@ -117,9 +122,10 @@ def iter_generate(
     amp: bool = False,
     device: torch.device | str = "cpu",
 ) -> Iterator[CamResult]:
-    """:func:`generate` as a stream: results come in order while later images are not read yet.
+    """:func:`generate` as a stream: results come in order while most later images are not read yet.
 
-    Memory does not grow with the number of images. Between two results the model is as it was, so it may be used.
+    Memory does not grow with the number of images; some pictures are decoded by threads while the model is busy.
+    Between two results the model is as it was, so it may be used.
 
     Args and Raises are those of :func:`generate`; settings, and labels where the number of images is known, are
     checked at once.
@@ -166,8 +172,8 @@ def _windows(
     """Read images until there are enough of them to form batches of equal sizes."""
     window: list[Tensor] = []
     pixels = 0
-    for number, image in enumerate(images):
-        window.append(to_tensor(image, reader.data_config, number))
+    for image in _tensors(images, reader.data_config):
+        window.append(image)
         height, width = window[-1].shape[1:]
         pixels += height * width
         if len(window) >= _WINDOW_BATCHES * settings.images_per_pass(height, width, device) or pixels >= _WINDOW_PIXELS:
@@ -175,6 +181,18 @@ def _windows(
             window, pixels = [], 0
     if window:
         yield window
+
+
+def _tensors(images: Iterable[Any], data_config: dict[str, Any]) -> Iterator[Tensor]:
+    """The images as tensors; some pictures and files are decoded ahead of their turn."""
+    with ThreadPoolExecutor(_READERS) as readers:
+        ahead: deque[Future[Tensor]] = deque()
+        for number, image in enumerate(images):
+            ahead.append(readers.submit(to_tensor, image, data_config, number))
+            while len(ahead) > (0 if isinstance(image, Tensor) else _READ_AHEAD):
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
 
 
 def _compute(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ppl.cam import CamResult, iter_generate
+from ppl.cam.background import Background
 from ppl.data import BadFile, Sample, TaggedImages, read_images, screen
 from ppl.errors import PPLValueError
 from ppl.io import write_mask
@@ -16,6 +17,7 @@ from ppl.pipeline.device import torch_device
 from ppl.pipeline.folder import RunFolder, sha256
 from ppl.pipeline.progress import tracked
 from ppl.pipeline.recipe import CamRecipe, Recipe
+from ppl.pipeline.writing import written_behind
 
 __all__ = ["cam_folder", "make_cams", "make_masks"]
 
@@ -42,7 +44,7 @@ def make_cams(recipe: Recipe, folder: RunFolder, split: str, images: TaggedImage
     with folder.finishing(step, images=len(images)):
         if todo:
             model = load_model(weights).to(torch_device(recipe.device))
-            _warn_of_empty_maps(_write_cams(model, todo, out, settings, progress), split)
+            _warn_of_empty_maps(_write_cams(model, todo, out, settings, recipe.jobs, progress), split)
     folder.record(weights={"file": weights.name, "sha256": digest})
     return len(todo)
 
@@ -52,7 +54,7 @@ def make_masks(recipe: Recipe, folder: RunFolder, split: str, images: TaggedImag
     step, out = f"masks/{split}", folder.masks(split)
     folder.begin(step, {"cams": folder.stamp(f"cams/{split}"), "background": recipe.cam.background}, out)
     with folder.finishing(step):
-        _write_masks(images, folder.cams(split), out, recipe.cam)
+        _write_masks(images, folder.cams(split), out, recipe.cam, recipe.jobs)
 
 
 def cam_folder(
@@ -63,6 +65,7 @@ def cam_folder(
     settings: CamRecipe | None = None,
     *,
     device: str = "auto",
+    jobs: int = -1,
     progress: bool = True,
 ) -> tuple[int, list[BadFile]]:
     """Maps and masks of any folder of pictures, by a trained model: `out/cams/*.npz` and `out/masks/*.png`.
@@ -74,6 +77,7 @@ def cam_folder(
         labels: CSV of tags (`image,labels`); without it the classes that the model predicts.
         settings: scales, flips, background.
         device: as a recipe's `device`.
+        jobs: threads that write; -1 for one a core.
         progress: show a bar.
 
     Returns:
@@ -90,12 +94,14 @@ def cam_folder(
     dataset, bad = screen(read_images(images, classes, labels), progress=progress)
     todo = [sample for sample in dataset if not (out / "cams" / f"{sample.stem}.npz").exists()]
     if todo:
-        _warn_of_empty_maps(_write_cams(model, todo, out / "cams", settings, progress), images.name)
-    _write_masks(dataset, out / "cams", out / "masks", settings)
+        _warn_of_empty_maps(_write_cams(model, todo, out / "cams", settings, jobs, progress), images.name)
+    _write_masks(dataset, out / "cams", out / "masks", settings, jobs)
     return len(dataset), bad
 
 
-def _write_cams(model: PPLNet, samples: Sequence[Sample], out: Path, settings: CamRecipe, progress: bool) -> float:
+def _write_cams(
+    model: PPLNet, samples: Sequence[Sample], out: Path, settings: CamRecipe, jobs: int, progress: bool
+) -> float:
     """Write the maps; returns the share of them that are empty."""
     tags = [list(sample.labels) for sample in samples] if settings.labels == "tags" else None
     results = iter_generate(
@@ -109,10 +115,11 @@ def _write_cams(model: PPLNet, samples: Sequence[Sample], out: Path, settings: C
         amp=settings.amp,
     )
     maps = empty = 0
-    for sample, result in zip(samples, tracked(results, "maps", len(samples), progress), strict=True):
-        result.save(out / f"{sample.stem}.npz")
-        maps += len(result.classes)
-        empty += int((result.maps.amax(dim=(1, 2)) == 0).sum())
+    with written_behind(jobs) as submit:
+        for sample, result in zip(samples, tracked(results, "maps", len(samples), progress), strict=True):
+            submit(result.save, out / f"{sample.stem}.npz")
+            maps += len(result.classes)
+            empty += int((result.maps.amax(dim=(1, 2)) == 0).sum())
     return empty / max(maps, 1)
 
 
@@ -125,10 +132,14 @@ def _warn_of_empty_maps(share: float, where: str) -> None:
         )
 
 
-def _write_masks(samples: Sequence[Sample], cams: Path, out: Path, settings: CamRecipe) -> None:
+def _write_masks(samples: Sequence[Sample], cams: Path, out: Path, settings: CamRecipe, jobs: int) -> None:
     background = parse_background(settings.background)
-    for sample in samples:
-        path = out / f"{sample.stem}.png"
-        if not path.exists():
-            mask = CamResult.load(cams / f"{sample.stem}.npz").to_mask(background=background)
-            write_mask(path, mask.numpy())
+    with written_behind(jobs) as submit:
+        for sample in samples:
+            path = out / f"{sample.stem}.png"
+            if not path.exists():
+                submit(_write_mask, cams / f"{sample.stem}.npz", path, background)
+
+
+def _write_mask(cams: Path, path: Path, background: Background) -> None:
+    write_mask(path, CamResult.load(cams).to_mask(background=background).numpy())

@@ -271,6 +271,26 @@ def test_stream_reads_images_when_they_are_needed_and_lets_them_go():
     assert not any(ref() is not None for ref in alive)
 
 
+def test_pictures_are_decoded_ahead_of_their_turn_but_only_some():
+    drawn = []
+
+    def pictures():
+        for number in range(60):
+            drawn.append(number)
+            yield Image.new("RGB", (64, 64), (4 * number, 0, 0))
+
+    stream = iter_generate(make_model("baseline"), pictures(), [[0]] * 60, scales=[1.0], batch_size=1)
+    first = next(stream)
+    assert len(drawn) <= 4 + 16 + 1
+    alone = [
+        generate(make_model("baseline"), [Image.new("RGB", (64, 64), (4 * n, 0, 0))], [[0]], scales=[1.0])
+        for n in (0, 59)
+    ]
+    torch.testing.assert_close(first.maps, alone[0][0].maps)
+    *_, last = stream
+    torch.testing.assert_close(last.maps, alone[1][0].maps)
+
+
 def test_nothing_to_do():
     assert generate(make_model(), [], []) == []
     assert generate(make_model(), torch.empty(0, 3, 64, 64)) == []

@@ -1,0 +1,46 @@
+"""Files written by threads while the next ones are computed."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+
+import joblib
+
+__all__ = ["written_behind"]
+
+
+@contextmanager
+def written_behind(jobs: int) -> Iterator[Callable[..., None]]:
+    """Yields `submit(write, *args)`; all is written when the block is left.
+
+    Compressing releases the interpreter's lock, and next to a GPU it would take most of the time. At most two writes
+    for each thread wait, so memory stays bounded.
+
+    Args:
+        jobs: threads; -1 for one per core.
+
+    Raises:
+        Exception: what a write raised, at the next call of `submit` or at the end.
+
+    Example:
+        >>> done = []
+        >>> with written_behind(2) as submit:
+        ...     submit(done.append, "a file")
+        >>> done
+        ['a file']
+    """
+    threads = max(1, joblib.effective_n_jobs(jobs))
+    waiting: deque[Future[None]] = deque()
+
+    def submit(write: Callable[..., None], *args: object) -> None:
+        waiting.append(pool.submit(write, *args))
+        while len(waiting) > 2 * threads or (waiting and waiting[0].done()):
+            waiting.popleft().result()
+
+    with ThreadPoolExecutor(threads) as pool:
+        yield submit
+        for future in waiting:
+            future.result()
