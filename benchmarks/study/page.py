@@ -6,8 +6,8 @@ A table stands between `<!-- cells KEY=VALUE ... SHOWN -->` and `<!-- end -->`. 
 (`scales=1,1.5`), and of one `reading` or one `seed` if it is named, or only the arms of at least so many seeds
 (`least=3`); SHOWN is `scores` (with differences to baseline and control), `maps` (the same without CRF), `errors` or
 `classes` (IoU of each). Between `<!-- search KEY=VALUE ... -->` and `<!-- end -->` stand arms that were trained at
-several rates or lengths, between `<!-- readings KEY=VALUE ... -->` or `<!-- reach KEY=VALUE ... -->` and `<!-- end -->`
-rows of `results/readings.csv` or `results/reach.csv`.
+several rates or lengths (`file=search.csv`: by `search.py`), between `<!-- readings KEY=VALUE ... -->` or `<!-- reach
+KEY=VALUE ... -->` and `<!-- end -->` rows of `results/readings.csv` or `results/reach.csv`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from arms import ARMS
 from summarize import COLUMNS, ERRORS, HERE, SETTING, Cells, read, table
 
 from ppl.io import atomic_write
@@ -69,14 +70,14 @@ def class_columns(cells: Cells) -> dict[str, str]:
 
 def search_table(words: list[str]) -> Iterator[str]:
     """Arms by rate and length: mIoU at the best threshold, and mAP behind it."""
-    chosen = dict(word.split("=") for word in words)
+    chosen = dict(word.replace(",", " ").split("=") for word in words)
     found: dict[str, dict[tuple[int, float], str]] = {}
-    with (HERE / "results" / "cells.csv").open() as file:
+    with (HERE / "results" / chosen.pop("file", "cells.csv")).open() as file:
         for row in csv.DictReader(file):
             if chosen.items() <= row.items():
                 scores = f"{float(row['miou_best']):.1f} ({float(row['map']):.0f})"
                 found.setdefault(row["arm"], {})[int(row["epochs"]), float(row["lr"])] = scores
-    searched = {arm: scores for arm, scores in found.items() if len(scores) > 1}
+    searched = {arm: found[arm] for arm in ARMS if len(found.get(arm, ())) > 1}
     settings = sorted({setting for scores in searched.values() for setting in scores})
     yield "| arm | " + " | ".join(f"{epochs} epochs at {rate:g}" for epochs, rate in settings) + " |"
     yield "|" + " --- |" * (1 + len(settings))
