@@ -38,8 +38,16 @@ class TrainConfig(BaseModel):
     hflip: bool = Field(True, description="mirror half of the images")
     jitter: float = Field(0.3, ge=0, description="strength of brightness, contrast and saturation changes; 0: none")
     eval_size: tuple[int, int] | None = Field(None, description="height and width for validation; null: as `size`")
-    num_workers: int = Field(2, ge=0, description="processes that load images; 0: the training process itself")
-    seed: int = Field(0, ge=0, description="of weights' order, crops and dropout; the same seed gives the same curve")
+    num_workers: int | None = Field(
+        None,
+        ge=0,
+        description="processes that load images; null: one a core, at most 8; 0: the training process itself",
+    )
+    seed: int = Field(
+        0,
+        ge=0,
+        description="of order, crops and dropout; the same seed, the same curve (on a GPU but for rounding)",
+    )
 
     # patches
     schedule: str = Field(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import joblib
 import torch
 from torch.utils.data import DataLoader
 
@@ -51,7 +52,7 @@ class TrainBatches:
             dataset,
             transform,
             config.batch_size,
-            num_workers=config.num_workers,
+            num_workers=_workers(config.num_workers, processes[0]),
             seed=config.seed,
             pin_memory=pin_memory,
         )
@@ -87,9 +88,14 @@ def val_batches(
 ) -> DataLoader[Any]:
     """Whole validation images in their order; with several processes some may come twice, told by `Batch.indices`."""
     transform = eval_transform(config.eval_size or config.size, data_config["mean"], data_config["std"])
-    workers = config.num_workers
+    workers = _workers(config.num_workers, processes[0])
     loader = eval_loader(dataset, transform, config.batch_size, num_workers=workers, pin_memory=pin_memory)
     return loader if processes[0] == 1 else _shard(loader, *processes)
+
+
+def _workers(wanted: int | None, processes: int) -> int:
+    """So many as are asked for, or this process's share of the cores, at most 8."""
+    return min(8, max(1, joblib.cpu_count() // processes)) if wanted is None else wanted
 
 
 def _shard(loader: DataLoader[Any], count: int, index: int) -> DataLoader[Any]:

@@ -64,8 +64,9 @@ def fit(
 
     The folder gets `metrics.jsonl` (and `.csv`), one line per epoch; `last.safetensors`; `best.safetensors`, of the
     epoch with the best validation mAP among those that trained the last stage; and `state.pt`, from which the same
-    call goes on after an interruption of any kind, to the same curve. Validation always scores the last stage's
-    classifier, from which CAMs are read, whichever stage is in training. These rules are ours.
+    call goes on after an interruption of any kind, to the same curve (on a GPU to within rounding, since it adds in no
+    fixed order). Validation always scores the last stage's classifier, from which CAMs are read, whichever stage is in
+    training. These rules are ours.
 
     Args:
         model: the classifier. It is trained in place and left with the weights of `last.safetensors`, in eval mode,

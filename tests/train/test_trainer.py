@@ -17,6 +17,7 @@ from ppl.backbones import half
 from ppl.errors import PPLError, PPLValueError
 from ppl.models import load_model
 from ppl.train import NonFiniteLossError, fit
+from ppl.train.loaders import val_batches
 from ppl.train.steps import Stepper
 
 
@@ -127,6 +128,19 @@ def test_runs_killed_within_an_epoch_resume_to_the_curve_of_an_unbroken_one(
         for file in ("last.safetensors", "best.safetensors"):
             found, expected = (load_model(tmp_path / run / file).state_dict() for run in (name, "unbroken"))
             assert all(torch.equal(found[key], expected[key]) for key in expected)
+
+
+@pytest.mark.parametrize(
+    ("cores", "processes", "wanted", "expected"),
+    [(2, 1, None, 2), (64, 1, None, 8), (16, 4, None, 4), (2, 4, None, 1), (64, 1, 0, 0), (2, 1, 12, 12)],
+)
+def test_loaders_share_the_cores_unless_told_otherwise(
+    cores, processes, wanted, expected, colours_val, make_config, monkeypatch
+):
+    monkeypatch.setattr("joblib.cpu_count", lambda: cores)
+    normal = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
+    batches = val_batches(colours_val, make_config(num_workers=wanted), normal, processes=(processes, 0))
+    assert batches.num_workers == expected
 
 
 def test_a_finished_run_is_not_trained_again(colours, make_model, make_config, tmp_path, monkeypatch):
