@@ -101,7 +101,8 @@ def make_backbone(source: dict[str, Any], *, pretrained: bool) -> nn.Module:
             make_backbone(source, pretrained=False)  # raises if the arguments are at fault
             raise PPLError(
                 f"timm's pretrained weights of {name!r} cannot be had ({reason}): "
-                "use pretrained=False, or checkpoint_path=... for weights in a file"
+                "give a file of them (checkpoint_path=..., --weights FILE) or start from scratch (pretrained=False, "
+                "--set model.pretrained=false)"
             ) from error
         if output_stride is not None:
             raise PPLValueError(_no_output_stride(name, output_stride, reason)) from error

@@ -108,5 +108,5 @@ def test_pretrained_weights_that_cannot_be_had_are_a_clear_error(monkeypatch):
         return create(name, **kwargs)
 
     monkeypatch.setattr(timm, "create_model", offline)
-    with pytest.raises(PPLError, match=r"'test_resnet' cannot be had \(OSError: no connection\): use pretrained=False"):
+    with pytest.raises(PPLError, match=r"'test_resnet' cannot be had \(OSError: no connection\): give a file"):
         make(pretrained=True)
