@@ -42,7 +42,7 @@ def compute_batch(
         One result per image.
     """
     example = next(model.parameters(), torch.empty(0))
-    x = torch.stack([image.to(example.dtype) for image in images]).to(example.device)
+    x = torch.stack([image.to(example.device, example.dtype) for image in images])
     image_size = (x.shape[2], x.shape[3])
     for scale in settings.scales:
         reader.check_size(*_padded(_scaled(image_size, scale), reader))
@@ -66,14 +66,17 @@ def compute_batch(
         total = total if evidence is None else sharpen(total, evidence)
         if settings.normalize == "max":
             total = peak_one(total)
-        total, classes, scores = (tensor.to(settings.device) for tensor in (total, classes, scores))
-    # Clones, made outside of inference mode: each result has memory of its own and may enter a training loss.
     return [
-        CamResult(maps.clone(), own_classes.clone(), own_scores.clone(), image_size)
+        CamResult(_own(maps, settings), _own(own_classes, settings), _own(own_scores, settings), image_size)
         for maps, own_classes, own_scores in zip(
             torch.split(total, counts), torch.split(classes, counts), torch.split(scores, counts), strict=True
         )
     ]
+
+
+def _own(part: Tensor, settings: Settings) -> Tensor:
+    """A copy made outside of inference mode: it has memory of its own and may enter a training loss."""
+    return part.to(settings.device, copy=True)
 
 
 def _read(reader: ClassMapReader, x: Tensor, scale: float, settings: Settings) -> Reading:
