@@ -23,8 +23,7 @@ __all__ = ["generate", "iter_generate"]
 # Images that wait for others of their size: at most this many batches, and this many pixels.
 _WINDOW_BATCHES = 4
 _WINDOW_PIXELS = 2**24
-# Pictures that are decoded while the model is busy, and the threads that do it.
-_READ_AHEAD = 16
+# Threads that decode, and so many pictures are decoded ahead of their turn.
 _READERS = 4
 
 
@@ -124,7 +123,7 @@ def iter_generate(
 ) -> Iterator[CamResult]:
     """:func:`generate` as a stream: results come in order while most later images are not read yet.
 
-    Memory does not grow with the number of images; some pictures are decoded by threads while the model is busy.
+    Memory does not grow with the number of images; a few pictures are decoded by threads while the model is busy.
     Between two results the model is as it was, so it may be used.
 
     Args and Raises are those of :func:`generate`; settings, and labels where the number of images is known, are
@@ -184,12 +183,12 @@ def _windows(
 
 
 def _tensors(images: Iterable[Any], data_config: dict[str, Any]) -> Iterator[Tensor]:
-    """The images as tensors; some pictures and files are decoded ahead of their turn."""
+    """The images as tensors; a few pictures and files are decoded ahead of their turn."""
     with ThreadPoolExecutor(_READERS) as readers:
         ahead: deque[Future[Tensor]] = deque()
         for number, image in enumerate(images):
             ahead.append(readers.submit(to_tensor, image, data_config, number))
-            while len(ahead) > (0 if isinstance(image, Tensor) else _READ_AHEAD):
+            while len(ahead) > (0 if isinstance(image, Tensor) else _READERS):
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()

@@ -49,12 +49,12 @@ def make_cams(recipe: Recipe, folder: RunFolder, split: str, images: TaggedImage
     return len(todo)
 
 
-def make_masks(recipe: Recipe, folder: RunFolder, split: str, images: TaggedImages) -> None:
+def make_masks(recipe: Recipe, folder: RunFolder, split: str, images: TaggedImages, *, progress: bool = True) -> None:
     """Write `masks/<split>/<stem>.png`: the best class of every pixel, or background by the recipe's rule."""
     step, out = f"masks/{split}", folder.masks(split)
     folder.begin(step, {"cams": folder.stamp(f"cams/{split}"), "background": recipe.cam.background}, out)
     with folder.finishing(step):
-        _write_masks(images, folder.cams(split), out, recipe.cam, recipe.jobs)
+        _write_masks(images, folder.cams(split), out, recipe.cam, recipe.jobs, progress)
 
 
 def cam_folder(
@@ -95,7 +95,7 @@ def cam_folder(
     todo = [sample for sample in dataset if not (out / "cams" / f"{sample.stem}.npz").exists()]
     if todo:
         _warn_of_empty_maps(_write_cams(model, todo, out / "cams", settings, jobs, progress), images.name)
-    _write_masks(dataset, out / "cams", out / "masks", settings, jobs)
+    _write_masks(dataset, out / "cams", out / "masks", settings, jobs, progress)
     return len(dataset), bad
 
 
@@ -132,13 +132,14 @@ def _warn_of_empty_maps(share: float, where: str) -> None:
         )
 
 
-def _write_masks(samples: Sequence[Sample], cams: Path, out: Path, settings: CamRecipe, jobs: int) -> None:
+def _write_masks(
+    samples: Sequence[Sample], cams: Path, out: Path, settings: CamRecipe, jobs: int, progress: bool
+) -> None:
     background = parse_background(settings.background)
+    todo = [sample.stem for sample in samples if not (out / f"{sample.stem}.png").exists()]
     with written_behind(jobs) as submit:
-        for sample in samples:
-            path = out / f"{sample.stem}.png"
-            if not path.exists():
-                submit(_write_mask, cams / f"{sample.stem}.npz", path, background)
+        for stem in tracked(todo, "masks", len(todo), progress):
+            submit(_write_mask, cams / f"{stem}.npz", out / f"{stem}.png", background)
 
 
 def _write_mask(cams: Path, path: Path, background: Background) -> None:

@@ -116,7 +116,7 @@ def _run_model(
     for split, images in splits.masked.items():
         if "cam" in steps:
             made = make_cams(recipe, folder, split, images, progress=progress)
-            make_masks(recipe, folder, split, images)
+            make_masks(recipe, folder, split, images, progress=progress)
             say(f"{mode}: maps of {len(images)} images of {split} ({made} new)")
         if "refine" in steps and recipe.refine:
             made = refine_masks(recipe, folder, split, images, affinity=affinity, progress=progress)

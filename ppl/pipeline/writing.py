@@ -11,16 +11,18 @@ import joblib
 
 __all__ = ["written_behind"]
 
+_MOST = 8
+
 
 @contextmanager
 def written_behind(jobs: int) -> Iterator[Callable[..., None]]:
     """Yields `submit(write, *args)`; all is written when the block is left.
 
-    Compressing releases the interpreter's lock, and next to a GPU it would take most of the time. At most two writes
-    for each thread wait, so memory stays bounded.
+    Compressing releases the interpreter's lock, and beside a GPU it would take most of the time. No more is in memory
+    than one thing for each thread, and the one that waits for them.
 
     Args:
-        jobs: threads; -1 for one per core.
+        jobs: threads; -1 for one per core. No more than 8 are used.
 
     Raises:
         Exception: what a write raised, at the next call of `submit` or at the end.
@@ -32,12 +34,12 @@ def written_behind(jobs: int) -> Iterator[Callable[..., None]]:
         >>> done
         ['a file']
     """
-    threads = max(1, joblib.effective_n_jobs(jobs))
+    threads = min(joblib.effective_n_jobs(jobs), _MOST)
     waiting: deque[Future[None]] = deque()
 
     def submit(write: Callable[..., None], *args: object) -> None:
         waiting.append(pool.submit(write, *args))
-        while len(waiting) > 2 * threads or (waiting and waiting[0].done()):
+        while len(waiting) > threads or (waiting and waiting[0].done()):
             waiting.popleft().result()
 
     with ThreadPoolExecutor(threads) as pool:

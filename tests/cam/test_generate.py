@@ -271,7 +271,7 @@ def test_stream_reads_images_when_they_are_needed_and_lets_them_go():
     assert not any(ref() is not None for ref in alive)
 
 
-def test_pictures_are_decoded_ahead_of_their_turn_but_only_some():
+def test_pictures_are_decoded_ahead_of_their_turn_but_only_a_few():
     drawn = []
 
     def pictures():
@@ -281,7 +281,7 @@ def test_pictures_are_decoded_ahead_of_their_turn_but_only_some():
 
     stream = iter_generate(make_model("baseline"), pictures(), [[0]] * 60, scales=[1.0], batch_size=1)
     first = next(stream)
-    assert len(drawn) <= 4 + 16 + 1
+    assert len(drawn) <= 4 + 4 + 1
     alone = [
         generate(make_model("baseline"), [Image.new("RGB", (64, 64), (4 * n, 0, 0))], [[0]], scales=[1.0])
         for n in (0, 59)

@@ -34,7 +34,7 @@ def test_writes_do_not_pile_up():
         worker.start()
         worker.join(0.5)
         assert worker.is_alive()
-        assert (len(submitted), len(written)) == (2 * 2 + 1, 0)
+        assert (len(submitted), len(written)) == (2 + 1, 0)
         gate.release(40)
         worker.join()
     assert sorted(written) == submitted
