@@ -18,8 +18,6 @@ from ppl.train.objective import Objective
 from ppl.train.optim import build_optimizer, param_groups, poly, set_lr
 from ppl.train.schedules import build_schedule
 
-CPU = torch.device("cpu")
-
 
 @dataclass(frozen=True)
 class Arm:
@@ -70,7 +68,7 @@ def train(
     weights: Any,
     seed: int,
     tell: Callable[[str], None],
-    device: torch.device = CPU,
+    device: torch.device,
 ) -> PPLNet:
     torch.manual_seed(seed)
     model = build(arm, pool.targets.shape[1], weights, budget.output_stride)

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 
 def fast_dilated(device: torch.device) -> AbstractContextManager[Any]:
-    """:class:`FastDilated` on a CPU; a GPU's own backward pass is quick."""
+    """:class:`FastDilated` on a CPU, for which it was written."""
     return FastDilated() if device.type == "cpu" else nullcontext()
 
 

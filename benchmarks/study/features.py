@@ -86,7 +86,7 @@ def training_pool(
     out.mkdir(parents=True, exist_ok=True)
     data = torch.from_file(str(out / "pool.bin"), shared=True, size=math.prod(shape), dtype=torch.bfloat16).view(shape)
     if not (out / "pool.json").exists():
-        for view in only or range(views):
+        for view in range(views) if only is None else only:
             fill(data[view], view, images, network, data_config, size, seed)
         if only is None:
             seal(out)

@@ -77,10 +77,10 @@ def main() -> None:
 
         def do(what: str, jobs: Iterable[tuple[Any, ...]]) -> None:
             futures: list[Future[None]] = [processes.submit(*job) for job in jobs]
-            for done in as_completed(futures):
-                if error := done.exception():
-                    print(f"{what}: a job failed: {error!r}", flush=True)
+            errors = [error for done in as_completed(futures) if (error := done.exception())]
             print(f"{what}: {len(futures)} jobs, {time.perf_counter() - started:.0f} s so far", flush=True)
+            if errors:
+                raise SystemExit(f"{len(errors)} of them failed, as with {errors[0]!r}: the same command goes on")
 
         def prepare(seeds: Sequence[int], cell: Namespace) -> None:
             """Front maps of the scored pictures, and a pool of views for each seed."""
@@ -111,10 +111,16 @@ def main() -> None:
 
 def choices(path: Path, options: Namespace) -> dict[str, tuple[str, str]]:
     """The rate and the length at which each arm did best in the search."""
+    setting = {
+        "data": options.data.name,
+        "images": options.tune,
+        "size": "x".join(options.size),
+        "scales": " ".join(options.scales),
+    }
     found: dict[str, dict[tuple[str, str], list[float]]] = defaultdict(lambda: defaultdict(list))
     with path.open() as file:
         for row in csv.DictReader(file):
-            if (row["data"], row["images"]) == (options.data.name, options.tune):
+            if setting.items() <= row.items():
                 found[row["arm"]][row["lr"], row["epochs"]].append(float(row["miou_best"]))
     best = {arm: max(cells, key=lambda key: statistics.mean(cells[key])) for arm, cells in found.items()}
     for arm, (rate, epochs) in best.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from ppl.cam import CamResult, iter_generate
@@ -18,6 +19,7 @@ from ppl.pipeline.folder import RunFolder, sha256
 from ppl.pipeline.progress import tracked
 from ppl.pipeline.recipe import CamRecipe, Recipe
 from ppl.pipeline.writing import written_behind
+from ppl.refine.parallel import parallel_map
 
 __all__ = ["cam_folder", "make_cams", "make_masks"]
 
@@ -137,10 +139,10 @@ def _write_masks(
 ) -> None:
     background = parse_background(settings.background)
     todo = [sample.stem for sample in samples if not (out / f"{sample.stem}.png").exists()]
-    with written_behind(jobs) as submit:
-        for stem in tracked(todo, "masks", len(todo), progress):
-            submit(_write_mask, cams / f"{stem}.npz", out / f"{stem}.png", background)
+    work = partial(_write_mask, cams, out, background)
+    for _ in tracked(parallel_map(work, todo, jobs), "masks", len(todo), progress):
+        pass
 
 
-def _write_mask(cams: Path, path: Path, background: Background) -> None:
-    write_mask(path, CamResult.load(cams).to_mask(background=background).numpy())
+def _write_mask(cams: Path, out: Path, background: Background, stem: str) -> None:
+    write_mask(out / f"{stem}.png", CamResult.load(cams / f"{stem}.npz").to_mask(background=background).numpy())
