@@ -1,9 +1,9 @@
 """A folder of pictures to maps and masks: `ppl cam` against the loop that one would write, in wall time.
 
-The loop computes and writes one picture after the other and then cuts the masks; `cam_folder` writes by threads while it
-computes, and cuts by threads. Both read pictures ahead, as `iter_generate` does. What is gained depends on how long the
-model takes for a picture: beside a GPU writing is most of the time, and a light model stands in for one here (`--backbone
-test_resnet`). Both run in turn; the ratio is the median over the repeats.
+The loop computes and writes one picture after the other and then cuts the masks; `cam_folder` writes by threads while
+it computes, and cuts by threads. Both read pictures ahead, as `iter_generate` does. What is gained depends on how long
+the model takes for a picture: beside a GPU writing is most of the time, and a light model stands in for one here
+(`--backbone test_resnet`). Both run in turn; the ratio is the median over the repeats.
 
     python benchmarks/cam/folder.py --backbone test_resnet --images 64
 """
