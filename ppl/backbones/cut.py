@@ -51,6 +51,7 @@ class CutBackbone:
         cuts: the stages after which it is cut, in the order given.
         num_features: channels of the final map.
         stride: input pixels per cell of the final map.
+        min_size: the smallest (H,W) that is known to run and leave a cell.
 
     Raises:
         PPLValueError: unknown or last stage as a cut, unknown padding, a halo that is no multiple of the stride left.
@@ -100,6 +101,8 @@ class CutBackbone:
         self.cuts = tuple(trace.stages[index] for index in indices)
         self.num_features = trace.final.channels
         self.stride = trace.final.reduction
+        # nearly all run on images of 32x32, and on smaller ones as long as there is a cell
+        self.min_size = trace.dummy if min(trace.dummy) > 32 else (self.stride, self.stride)
         self.padding = check_padding(padding)
         self.halo = int(halo)
         for index in range(len(self.cuts)):
@@ -110,11 +113,15 @@ class CutBackbone:
             try:
                 verify(self._runner)
             except Exception:
-                self._runner.remove_hooks()
+                self.remove_hooks()
                 raise
 
     def __repr__(self) -> str:
         return f"CutBackbone({type(self.model).__name__}, cuts={[stage.name for stage in self.cuts]})"
+
+    def remove_hooks(self) -> None:
+        """Take the hooks off the model, which cannot be resumed any more."""
+        self._runner.remove_hooks()
 
     def tail_stride(self, cut_index: int) -> int:
         """The stride that is left after a cut: cells of the cut's map per cell of the final map."""

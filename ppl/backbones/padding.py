@@ -46,14 +46,12 @@ class TailPadding(TorchFunctionMode):
         self, func: Callable[..., Any], types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         """Rewrite the calls that pad a map; pass on all others."""
-        kwargs = kwargs or {}
-        if self.plan.in_tail:
+        kwargs = dict(kwargs or {})
+        if self.plan.in_tail and (func is torch.conv2d or func is F.pad or func is F.avg_pool2d):
+            args = args or (kwargs.pop("input"),)  # torch's name for what is `x` here
             if func is torch.conv2d:
                 return self._conv2d(*args, **kwargs)
-            if func is F.pad:
-                return self._pad(*args, **kwargs)
-            if func is F.avg_pool2d:
-                return self._avg_pool2d(*args, **kwargs)
+            return self._pad(*args, **kwargs) if func is F.pad else self._avg_pool2d(*args, **kwargs)
         return func(*args, **kwargs)
 
     def _border(self, x: Tensor, pad: Sequence[int]) -> Tensor:

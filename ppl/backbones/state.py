@@ -4,24 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["EvalMode", "make_dummy", "untouched"]
+__all__ = ["EvalMode", "attributes_kept", "forget_biases", "make_dummy", "untouched"]
+
+_BIASES = "attention_bias_cache"
+_TORCH_OWN = frozenset(vars(nn.Module()))
 
 
 class EvalMode:
     """Put exactly these modules (not their children) in eval mode; afterwards those that trained train again.
 
+    What they keep in eval mode alone is made anew for this pass, and forgotten after it.
+
     A class, since `torch.compile` follows `contextlib`'s generators in its newest versions alone.
     """
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
-        self.training = [module for module in modules if module.training]
+        self.training, self.caching = [], []
+        for module in modules:
+            if module.training:
+                self.training.append(module)
+            if hasattr(module, _BIASES):
+                self.caching.append(module)
 
     def __enter__(self) -> None:
         """Switch to eval mode."""
+        forget_biases(self.caching)
         for module in self.training:
             module.training = False
 
@@ -29,6 +41,17 @@ class EvalMode:
         """Switch back, even after an exception."""
         for module in self.training:
             module.training = True
+        forget_biases(self.caching)
+
+
+def forget_biases(modules: Iterable[nn.Module]) -> None:
+    """Empty what LeViT, TinyViT and their kin keep of their weights in eval mode.
+
+    They empty it themselves in `train()`, `eval()` and `to()`, but not when weights are loaded.
+    """
+    for module in modules:
+        if hasattr(module, _BIASES):
+            setattr(module, _BIASES, {})
 
 
 @contextmanager
@@ -41,23 +64,39 @@ def untouched(model: nn.Module) -> Iterator[None]:
         EvalMode(model.modules()),
         torch.inference_mode(False),
         torch.no_grad(),
-        _attributes_kept(model),
+        attributes_kept(model),
     ):
         yield
 
 
 @contextmanager
-def _attributes_kept(model: nn.Module) -> Iterator[None]:
-    """Some models keep what they made of an image's size: masks, positions, even the size of their windows."""
-    before = [(module, dict(vars(module)), dict(module._buffers)) for module in model.modules()]
+def attributes_kept(model: nn.Module) -> Iterator[None]:
+    """Whatever happens inside, all attributes and pre-hooks are afterwards as they were.
+
+    Some models keep what they made of an image's size: masks, positions, even the size of their windows.
+    """
+    before = [
+        (module, _copy(vars(module)), dict(module._buffers), set(module._forward_pre_hooks))
+        for module in model.modules()
+    ]
     try:
         yield
     finally:
-        for module, attributes, buffers in before:
+        for module, attributes, buffers, hooks in before:
+            for added in set(module._forward_pre_hooks) - hooks:
+                del module._forward_pre_hooks[added]
             vars(module).clear()
             vars(module).update(attributes)
             module._buffers.clear()
             module._buffers.update(buffers)
+
+
+def _copy(attributes: dict[str, Any]) -> dict[str, Any]:
+    """The attributes, dictionaries that are not torch's own with what they hold now: caches are filled in place."""
+    return {
+        name: dict(value) if type(value) is dict and name not in _TORCH_OWN else value
+        for name, value in attributes.items()
+    }
 
 
 def make_dummy(model: nn.Module, size: tuple[int, int], batch: int = 1) -> Tensor:

@@ -16,7 +16,7 @@ from ppl.backbones.errors import UnsupportedBackboneError
 from ppl.backbones.families import Family, family_of, hidden_family
 from ppl.backbones.names import last_leaf, stage_names
 from ppl.backbones.stages import Layout, Stage
-from ppl.backbones.state import make_dummy, untouched
+from ppl.backbones.state import attributes_kept, make_dummy, untouched
 from ppl.errors import PPLError, PPLTypeError, PPLValueError
 
 __all__ = ["Trace", "call_backbone", "has_forward_features", "native_size", "resolve_stages", "trace_model"]
@@ -74,7 +74,7 @@ def resolve_stages(
 ) -> tuple[Stage, ...]:
     """Find the stages of a backbone by a dry run.
 
-    The model's mode, the random state and BatchNorm statistics are left as they were.
+    The model is left as it was, with its mode, attributes, hooks and BatchNorm statistics, and so is the random state.
 
     Args:
         model: a timm model or any module that takes images (B,3,H,W).
@@ -94,7 +94,8 @@ def resolve_stages(
         >>> [stage.name for stage in resolve_stages(timm.create_model("test_resnet"))]
         ['act1', 'layer1', 'layer2', 'layer3', 'layer4']
     """
-    return trace_model(model, stages, input_size).stages
+    with attributes_kept(model):  # some families are switched to take maps of any size
+        return trace_model(model, stages, input_size).stages
 
 
 def trace_model(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Literal, TypeAlias
 
 import torch
@@ -41,8 +42,8 @@ class PowerBackground:
     alpha: float
 
     def __post_init__(self) -> None:
-        if not (self.alpha > 0 and math.isfinite(self.alpha)):
-            raise PPLValueError(f"alpha must be a finite number above 0, got {self.alpha}")
+        if not (isinstance(self.alpha, Real) and self.alpha > 0 and math.isfinite(self.alpha)):
+            raise PPLValueError(f"alpha must be a finite number above 0, got {self.alpha!r}")
 
     def __call__(self, best: Tensor) -> Tensor:
         """Scores (h,w) of the background, from the best class values (h,w) in [0,1]."""
@@ -104,8 +105,8 @@ def background_score(best: Tensor, background: Background) -> Tensor:
             return otsu_background(best)
     elif callable(background):
         return background(best)
-    elif isinstance(background, (int, float)) and not isinstance(background, bool) and 0 <= background <= 1:
-        return torch.full_like(best, background)
+    elif isinstance(background, Real) and not isinstance(background, bool) and 0 <= background <= 1:
+        return torch.full_like(best, float(background))
     raise PPLValueError(
         'background must be a threshold in [0,1], "auto" or a rule such as PowerBackground(alpha=4), '
         f"got {background!r}"

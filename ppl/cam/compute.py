@@ -21,6 +21,9 @@ from ppl.cam.settings import Settings
 
 __all__ = ["compute_batch"]
 
+# No model asks for more, so none of this size is asked.
+_LARGE = 128
+
 
 def compute_batch(
     model: nn.Module,
@@ -111,6 +114,8 @@ def _scaled(size: tuple[int, int], scale: float) -> tuple[int, int]:
 
 
 def _padded(size: tuple[int, int], reader: ClassMapReader) -> tuple[int, int]:
+    if min(size) >= _LARGE:
+        return size
     return max(size[0], reader.min_size[0]), max(size[1], reader.min_size[1])
 
 

@@ -15,7 +15,7 @@ from ppl.cam.images import ImageLike, check_images, to_tensor
 from ppl.cam.labels import check_labels
 from ppl.cam.reader import ClassMapReader, make_reader
 from ppl.cam.result import CamResult
-from ppl.cam.settings import MapSize, Settings
+from ppl.cam.settings import MapSize, Settings, make_settings
 from ppl.errors import PPLValueError
 
 __all__ = ["generate", "iter_generate"]
@@ -141,7 +141,7 @@ def iter_generate(
         [4] (1, 64, 64)
     """
     reader = make_reader(model)
-    settings = Settings(tuple(scales), flip, method, normalize, size, batch_size, amp, torch.device(device))
+    settings = make_settings(scales, flip, method, normalize, size, batch_size, amp, device)
     check_images(images)
     rows = None if labels is None else check_labels(labels, reader.num_classes)
     if rows is not None and isinstance(images, Sized):
@@ -175,7 +175,8 @@ def _windows(
         window.append(image)
         height, width = window[-1].shape[1:]
         pixels += height * width
-        if len(window) >= _WINDOW_BATCHES * settings.images_per_pass(height, width, device) or pixels >= _WINDOW_PIXELS:
+        per_pass = settings.images_per_pass(height, width, device)
+        if len(window) >= _WINDOW_BATCHES * per_pass or (pixels >= _WINDOW_PIXELS and len(window) >= per_pass):
             yield window
             window, pixels = [], 0
     if window:

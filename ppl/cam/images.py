@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,6 +18,8 @@ __all__ = ["ImageLike", "check_images", "to_tensor"]
 
 ImageLike: TypeAlias = Tensor | Image.Image | str | os.PathLike[str]
 """One image: a normalised tensor (3,H,W), a PIL image, or the path of an image file."""
+
+_DECODING = threading.Lock()
 
 
 def check_images(images: Any) -> None:
@@ -56,7 +59,7 @@ def to_tensor(image: ImageLike, data_config: dict[str, Any], number: int) -> Ten
     if isinstance(image, (str, os.PathLike)):
         image = read_image(image)
     elif isinstance(image, Image.Image):
-        image = upright_rgb(image)
+        image = upright_rgb(_decoded(image, number))
     if isinstance(image, Image.Image):
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
         mean, std = (torch.tensor(data_config[key])[:, None, None] for key in ("mean", "std"))
@@ -70,4 +73,14 @@ def to_tensor(image: ImageLike, data_config: dict[str, Any], number: int) -> Ten
     channels = data_config["input_size"][0]
     if image.ndim != 3 or image.shape[0] != channels or 0 in image.shape:
         raise PPLValueError(f"image {number} must have shape ({channels},H,W), got {tuple(image.shape)}")
+    return image
+
+
+def _decoded(image: Image.Image, number: int) -> Image.Image:
+    """PIL reads a file's pixels on first use, and a list may hold one image twice: never in two threads at once."""
+    try:
+        with _DECODING:
+            image.load()
+    except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, ... on broken bytes
+        raise PPLValueError(f"image {number} cannot be decoded: {error}; replace it or take it out") from error
     return image

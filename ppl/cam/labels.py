@@ -27,7 +27,8 @@ def check_labels(labels: Any, num_classes: int) -> list[Tensor]:
 
     Raises:
         PPLTypeError: if it is neither.
-        PPLValueError: if an index is not in 0..K-1, or the (B,K) tensor has another K or values besides 0 and 1.
+        PPLValueError: if an index is not in 0..K-1, a list of indices looks like a 0/1 row, or the (B,K) tensor has
+            another K or values besides 0 and 1.
 
     Example:
         >>> check_labels([[3, 1], []], num_classes=5)
@@ -86,4 +87,9 @@ def _from_indices(row: Any, number: int, num_classes: int) -> Tensor:
             raise PPLValueError(
                 f"labels[{number}] holds class {value}, but the model's classes are 0..{num_classes - 1}"
             )
+    if len(values) == num_classes and len(set(values)) < num_classes:
+        raise PPLValueError(
+            f"labels[{number}] has one value for each of the {num_classes} classes and repeats some, as a 0/1 row does:"
+            " pass all rows as one tensor (torch.stack(labels)), or class indices"
+        )
     return torch.tensor(sorted({int(value) for value in values}), dtype=torch.int64)

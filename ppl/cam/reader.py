@@ -10,10 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ppl.backbones import data_config, resolve_stages
+from ppl.backbones.state import make_dummy, untouched
 from ppl.cam.layercam import Evidence, LayerTap
 from ppl.errors import PPLTypeError, PPLValueError
 
 __all__ = ["ClassMapReader", "make_reader"]
+
+# Every model of timm runs on images of the last one at least.
+_SIDES = (32, 64, 96, 128)
 
 
 class ClassMapReader(Protocol):
@@ -21,13 +25,15 @@ class ClassMapReader(Protocol):
 
     Attributes:
         num_classes: K.
-        min_size: the smallest (H,W) that the model takes.
         data_config: mean, std and input_size of its images.
     """
 
     num_classes: int
-    min_size: tuple[int, int]
     data_config: dict[str, Any]
+
+    @property
+    def min_size(self) -> tuple[int, int]:
+        """The smallest (H,W) that the model takes."""
 
     def check_size(self, height: int, width: int) -> None:
         """Raise PPLValueError if the model does not take images of that size."""
@@ -75,8 +81,11 @@ class _NetReader:
     def __init__(self, model: Any) -> None:
         self.model = model
         self.num_classes: int = model.num_classes
-        self.min_size: tuple[int, int] = model.min_size
         self.data_config: dict[str, Any] = model.data_config
+
+    @property
+    def min_size(self) -> tuple[int, int]:
+        return self.model.min_size  # type: ignore[no-any-return]
 
     def check_size(self, height: int, width: int) -> None:
         self.model.check_input_size(height, width)
@@ -116,10 +125,18 @@ class _TimmReader:
         self.layer = layer
         self.num_classes = layer.weight.shape[0]
         self.data_config = data_config(model)
-        info = getattr(model, "feature_info", None)
-        stride = info[-1]["reduction"] if info else 32
-        self.min_size = (stride, stride)
         self._checked = False
+        self._sizes: set[tuple[int, int]] = set()
+
+    @cached_property
+    def min_size(self) -> tuple[int, int]:
+        """One cell, or more where convolutions without padding need more."""
+        info = getattr(self.model, "feature_info", None)
+        stride = info[-1]["reduction"] if info else 32
+        for side in (stride, *_SIDES):
+            if side >= stride and self._runs_on(side, side) is None:
+                return side, side
+        return stride, stride
 
     def check_size(self, height: int, width: int) -> None:
         embed = getattr(self.model, "patch_embed", None)
@@ -129,6 +146,26 @@ class _TimmReader:
                 f"{self.name!r} was built for images of {native} and does not take {height}x{width}: "
                 f"create it with strict_img_size=False, or resize to {native} and use the scale 1.0 alone"
             )
+        fixed = (getattr(self.model, "pretrained_cfg", None) or {}).get("fixed_input_size")
+        if not fixed or (height, width) in self._sizes:
+            return
+        error = self._runs_on(height, width)
+        if error is not None:
+            native = "x".join(str(side) for side in self.data_config["input_size"][1:])
+            raise PPLValueError(
+                f"{self.name!r} was built for images of {native} and does not take {height}x{width}: "
+                f"resize to {native} and use the scale 1.0 alone"
+            ) from error
+        self._sizes.add((height, width))
+
+    def _runs_on(self, height: int, width: int) -> Exception | None:
+        """What the model says to a black image of that size."""
+        try:
+            with untouched(self.model):
+                self.model.forward_features(make_dummy(self.model, (height, width)))
+        except Exception as error:  # any: models say "not this size" in many ways
+            return error
+        return None
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
         raw = self.model.forward_features(x)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from numbers import Real
+from typing import Any, Literal, TypeAlias
 
 import torch
 
 from ppl.cam.methods import METHODS
-from ppl.errors import PPLValueError
+from ppl.errors import PPLTypeError, PPLValueError
 
-__all__ = ["MapSize", "Settings"]
+__all__ = ["MapSize", "Settings", "make_settings"]
 
 MapSize: TypeAlias = Literal["image", "feature"] | tuple[int, int]
 
@@ -47,8 +50,7 @@ class Settings:
         if self.batch_size is not None and self.batch_size < 1:
             raise PPLValueError(f"batch_size must be at least 1, got {self.batch_size}")
         named = isinstance(self.size, str) and self.size in ("image", "feature")
-        pair = isinstance(self.size, (tuple, list)) and len(self.size) == 2 and all(int(n) >= 1 for n in self.size)
-        if not (named or pair):
+        if not (named or (isinstance(self.size, tuple) and len(self.size) == 2 and min(self.size) >= 1)):
             raise PPLValueError(f"size must be 'image', 'feature' or (h,w), got {self.size!r}")
 
     @property
@@ -69,5 +71,40 @@ class Settings:
             return image
         if self.size == "feature":
             return feature
-        height, width = self.size
-        return int(height), int(width)
+        return self.size
+
+
+def make_settings(
+    scales: Sequence[float],
+    flip: bool,
+    method: str,
+    normalize: str,
+    size: MapSize,
+    batch_size: int | None,
+    amp: bool,
+    device: torch.device | str,
+) -> Settings:
+    """The arguments of `generate` as they were given, of the right types.
+
+    Raises:
+        PPLTypeError: if one of them is of another type.
+        PPLValueError: if one of them is unknown or out of range.
+    """
+    if isinstance(scales, (Real, str)) or not all(isinstance(scale, Real) for scale in scales):
+        raise PPLTypeError(f"scales must be a sequence of numbers, got {scales!r}: write scales=(1.0,) for one scale")
+    if isinstance(size, (tuple, list)):
+        size = tuple(_whole("size", side) for side in size)  # type: ignore[assignment]
+    if batch_size is not None:
+        batch_size = _whole("batch_size", batch_size)
+    try:
+        where = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise PPLValueError(f"device must be one that torch knows, got {device!r}: {error}") from None
+    return Settings(tuple(map(float, scales)), flip, method, normalize, size, batch_size, amp, where)
+
+
+def _whole(name: str, value: Any) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise PPLTypeError(f"{name} must be whole numbers, got {value!r}") from None

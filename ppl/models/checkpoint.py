@@ -7,8 +7,9 @@ import os
 from typing import Any
 
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
 
+from ppl.backbones.state import forget_biases
 from ppl.errors import PPLTypeError, PPLValueError
 from ppl.io.files import atomic_write
 from ppl.models.create_model import make_backbone
@@ -86,8 +87,7 @@ def load_model(path: str | os.PathLike[str], *, backbone: nn.Module | None = Non
         backbone = make_backbone(source, pretrained=False)
     model = PPLNet(backbone, **config)
     model.source = source
-    check_state(state, model.state_dict(), os.fspath(path))
-    model.load_state_dict(state)
+    _fill(model, state, path)
     model.set_stage(header["stage"])
     model.classes = None if header["classes"] is None else tuple(header["classes"])
     return model
@@ -107,9 +107,14 @@ def load_weights(model: PPLNet, path: str | os.PathLike[str]) -> None:
     """
     state, metadata = read_safetensors(path)
     header = _read_header(metadata, path)
+    _fill(model, state, path)
+    model.set_stage(header["stage"])
+
+
+def _fill(model: PPLNet, state: dict[str, Tensor], path: str | os.PathLike[str]) -> None:
     check_state(state, model.state_dict(), os.fspath(path))
     model.load_state_dict(state)
-    model.set_stage(header["stage"])
+    forget_biases(model.modules())
 
 
 def _read_header(metadata: dict[str, str], path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -104,13 +104,17 @@ class PPLNet(nn.Module):
             raise PPLValueError(
                 f"mode {mode!r} needs at least one cut: name a stage in cuts=[...] or use mode='baseline'"
             )
+        self.grids = _grid_per_cut(grids, len(cuts)) if patched else ()
         self._cutter = CutBackbone(backbone, cuts, stages=stages, padding=padding, halo=halo)
         self.backbone = backbone
         self.mode = mode
         self.cuts = tuple(stage.name for stage in self._cutter.cuts)
-        self.grids = _grid_per_cut(grids, len(self.cuts)) if patched else ()
         branches = {"baseline": 1, "control": 2, "progressive": 2, "explicit": len(self.cuts) + 1}[mode]
-        self.fusion = GranularityFusion((self._cutter.num_features,) * branches, num_classes, pooling)
+        try:
+            self.fusion = GranularityFusion((self._cutter.num_features,) * branches, num_classes, pooling)
+        except Exception:
+            self._cutter.remove_hooks()  # the backbone is the caller's
+            raise
         self.classes: tuple[str, ...] | None = None
         self._stages = None if stages is None else list(stages)
         self._stage = self.num_stages - 1
@@ -192,7 +196,8 @@ class PPLNet(nn.Module):
         cuts = [(cut.reduction, grid) for cut, grid in zip(self._cutter.cuts, self.grids, strict=True)]
         heights = [reduction * grid[0] for reduction, grid in cuts]
         widths = [reduction * grid[1] for reduction, grid in cuts]
-        return max([self.stride, *heights]), max([self.stride, *widths])
+        smallest = self._cutter.min_size
+        return max([smallest[0], *heights]), max([smallest[1], *widths])
 
     def check_input_size(self, height: int, width: int) -> None:
         """Raise UnsupportedBackboneError (a PPLValueError) if the backbone was built for images of another size."""

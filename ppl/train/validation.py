@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
+from ppl.backbones.state import EvalMode
 from ppl.metrics import mean_average_precision
 from ppl.models import PPLNet
 from ppl.train.config import TrainConfig
@@ -30,24 +31,22 @@ def validate(model: PPLNet, loader: DataLoader[Any], accelerator: Any, config: T
     Returns:
         mAP in [0, 1] over the classes that occur; NaN if none does.
     """
-    stage, modes = model.stage, [(module, module.training) for module in model.modules()]
+    stage = model.stage
     count, classes = len(loader.dataset), model.num_classes  # type: ignore[arg-type]
     scores = torch.zeros(count, classes, device=accelerator.device)
     targets = torch.zeros(count, classes, device=accelerator.device)
-    model.eval()
     model.set_stage(model.num_stages - 1)
     try:
-        for batch in loader:
-            images = batch.images.to(accelerator.device, non_blocking=True)
-            if config.channels_last:
-                images = images.contiguous(memory_format=torch.channels_last)
-            with accelerator.autocast():
-                logits = model(images).float()
-            found = (logits, batch.targets.to(accelerator.device), batch.indices.to(accelerator.device))
-            logits, tags, indices = accelerator.gather(found)
-            scores[indices], targets[indices] = logits, tags
+        with EvalMode(model.modules()):
+            for batch in loader:
+                images = batch.images.to(accelerator.device, non_blocking=True)
+                if config.channels_last:
+                    images = images.contiguous(memory_format=torch.channels_last)
+                with accelerator.autocast():
+                    logits = model(images).float()
+                found = (logits, batch.targets.to(accelerator.device), batch.indices.to(accelerator.device))
+                logits, tags, indices = accelerator.gather(found)
+                scores[indices], targets[indices] = logits, tags
     finally:
         model.set_stage(stage)
-        for module, training in modes:
-            module.training = training
     return float(mean_average_precision(scores, targets))

@@ -112,3 +112,18 @@ def test_a_halo_keeps_the_channels_last_layout_of_features() -> None:
     with torch.no_grad():
         final, features = cutter.forward_features(torch.randn(1, 3, 96, 96), [0])
         assert cutter.patched(0, features[0], 2, final.shape[-2:]).shape == final.shape
+
+
+class NamesItsArguments(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(2, 3, 3, 3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.conv2d(input=x, weight=self.weight, padding=1)
+
+
+def test_layers_that_name_their_arguments_are_padded_too() -> None:
+    model = nn.Sequential(nn.Identity(), NamesItsArguments(), nn.Identity())
+    cutter = CutBackbone(model, ["0"], stages=["0", "1", "2"], padding="replicate")
+    assert torch.equal(cutter.patched(0, torch.ones(1, 3, 8, 8), 2, (8, 8)), torch.full((1, 2, 8, 8), 27.0))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import pickle
+import sys
 import weakref
 
 import numpy as np
@@ -358,11 +359,17 @@ def test_broken_file_is_named(tmp_path):
         ({"normalize": "min"}, "normalize must be"),
         ({"size": "pixel"}, "size must be"),
         ({"size": (0, 5)}, "size must be"),
+        ({"size": 7}, "size must be"),
         ({"batch_size": 0}, "batch_size"),
+        ({"device": "gpu"}, "device must be one that torch knows, got 'gpu'"),
+        ({"scales": 1.0}, r"scales must be a sequence of numbers, got 1\.0"),
+        ({"scales": ["1.0"]}, "scales must be a sequence of numbers"),
+        ({"size": (10.7, 3)}, r"size must be whole numbers, got 10\.7"),
+        ({"batch_size": "2"}, "batch_size must be whole numbers, got '2'"),
     ],
 )
 def test_bad_settings_are_an_error_at_once(settings, message):
-    with pytest.raises(PPLValueError, match=message):
+    with pytest.raises((PPLValueError, PPLTypeError), match=message):
         iter_generate(make_model(), torch.randn(1, 3, 64, 64), **settings)
 
 
@@ -476,3 +483,73 @@ def test_where_nothing_is_patched_whole_maps_have_the_same_scores():
         plain, whole = (generate(model, [image], [[1]], method=name)[0] for name in ("cam", "whole"))
         torch.testing.assert_close(whole.maps, plain.maps)
         torch.testing.assert_close(whole.scores, plain.scores)
+
+
+@pytest.mark.parametrize("name", ["levit_128s", "tiny_vit_5m_224"])
+def test_weights_that_change_between_two_calls_count(name):
+    model = create_model(name, 3, mode="baseline", pretrained=False)  # in training mode, as after create_model
+
+    def read():
+        return generate(model, image, [[0]], scales=[1.0], flip=False, normalize="none")[0].maps
+
+    image = torch.randn(1, 3, 224, 224)
+    before = read()
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            if "attention_biases" in key:
+                parameter.normal_(std=5)
+    after = read()
+    assert (after - before).abs().max() > 0.1 * before.max()
+    model.train()  # timm's own way to forget
+    torch.testing.assert_close(after, read())
+
+
+def test_one_lazily_opened_picture_may_stand_in_the_list_many_times(tmp_path):
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 80, 3), np.uint8)).save(tmp_path / "a.jpg")
+    model = make_model("baseline")
+    for _ in range(5):
+        picture = Image.open(tmp_path / "a.jpg")
+        results = generate(model, [picture] * 4, [[0], [1], [2], [0]], scales=[1.0], flip=False)
+        assert torch.equal(results[0].maps, results[3].maps)
+
+
+def test_truncated_pil_image_is_named(tmp_path):
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 80, 3), np.uint8)).save(tmp_path / "a.jpg")
+    (tmp_path / "b.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:900])
+    with pytest.raises(PPLValueError, match=r"image 1 cannot be decoded.*truncated"):
+        generate(make_model("baseline"), [Image.open(tmp_path / "a.jpg"), Image.open(tmp_path / "b.jpg")])
+
+
+@pytest.mark.parametrize("make", [torch.tensor, np.array, list])
+def test_list_of_multi_hot_rows_is_not_taken_for_class_indices(make):
+    rows = [make([0, 0, 0, 0, 1]), make([1, 0, 0, 0, 0])]
+    with pytest.raises(PPLValueError, match=r"labels\[0\] has one value for each of the 5 classes.*torch\.stack"):
+        generate(make_model("baseline"), torch.randn(2, 3, 64, 64), rows)
+
+
+def test_networks_without_padding_get_the_context_that_they_need():
+    plain = timm.create_model("inception_v3", num_classes=3, aux_logits=False).eval()
+    net = create_model("inception_v3", 3, mode="baseline", pretrained=False, aux_logits=False)
+    for model in (plain, net):
+        (result,) = generate(model, torch.randn(1, 3, 40, 50), [[0]], scales=[1.0, 0.5])
+        assert result.maps.shape == (1, 40, 50)
+        assert result.maps.isfinite().all()
+
+
+def test_layercam_leaves_a_plain_swin_as_it_was():
+    model = timm.create_model("swin_tiny_patch4_window7_224", num_classes=2)
+    image = torch.randn(1, 3, 224, 224)
+    generate(model, image, [[0]], scales=[1.0], flip=False, method="layercam")
+    assert model.patch_embed.strict_img_size
+    with pytest.raises(PPLValueError, match="does not take 112x112"):
+        generate(model, image, [[0]], scales=[0.5], flip=False)
+
+
+def test_a_batch_size_is_kept_for_large_images(monkeypatch):
+    monkeypatch.setattr(sys.modules["ppl.cam.generate"], "_WINDOW_PIXELS", 64 * 64)
+    model = make_model("baseline")
+    sizes = []
+    stem = next(module for module in model.modules() if isinstance(module, nn.Conv2d))
+    stem.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
+    generate(model, torch.randn(6, 3, 64, 64), [[0]] * 6, scales=[1.0], flip=False, batch_size=6)
+    assert sizes == [6]

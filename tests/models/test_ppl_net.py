@@ -312,3 +312,11 @@ def test_stage_that_does_not_exist_is_an_error(stage):
         make_model("progressive").set_stage(stage)
     with pytest.raises(PPLValueError, match=r"0\.\.0 in mode 'explicit'"):
         make_model("explicit").set_stage(1)
+
+
+@pytest.mark.parametrize("arguments", [{"grids": [2, 2]}, {"pooling": "median"}, {"num_classes": 0}])
+def test_a_backbone_has_no_hooks_of_a_model_that_could_not_be_built(arguments):
+    backbone = make_backbone()
+    with pytest.raises(PPLValueError):
+        PPLNet(backbone, **{"num_classes": 5, "mode": "progressive", "cuts": ["layer2"], **arguments})
+    assert not any(module._forward_hooks for module in backbone.modules())
