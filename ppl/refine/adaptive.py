@@ -59,8 +59,8 @@ def pixel_adaptive(
         array([[[0.6, 0.6, 0.6, 0.1, 0.1, 0.1]]], dtype=float32)
     """
     checked = check_parameters(pixel_adaptive, iterations=iterations, dilations=dilations)
-    dilations = checked["dilations"]
-    batched = maps.ndim == 4
+    iterations, dilations = checked["iterations"], checked["dilations"]
+    batched = getattr(maps, "ndim", 3) == 4
     values = as_tensor(maps, "maps", "B k H W" if batched else "k H W")
     height, width = values.shape[-2:]
     colours = as_image(image, (height, width)).to(values.device)

@@ -14,6 +14,9 @@ __all__ = ["as_image", "as_tensor", "check_batch", "check_finite", "like"]
 
 Array = TypeVar("Array", npt.NDArray[np.generic], torch.Tensor)
 
+# What resizing or half precision may leave beyond [0, 1].
+_ROUNDING = 1e-2
+
 
 def as_tensor(array: Any, name: str, shape: str) -> torch.Tensor:
     """A tensor over the same memory, checked for its number of dimensions and for holding floating point numbers.
@@ -35,8 +38,7 @@ def as_tensor(array: Any, name: str, shape: str) -> torch.Tensor:
         torch.Size([2, 3, 4])
     """
     if isinstance(array, np.ndarray):
-        # Torch has neither read-only memory nor negative strides.
-        tensor = torch.from_numpy(array if array.flags.writeable and array.flags.c_contiguous else array.copy())
+        tensor = _over(array)
     elif isinstance(array, torch.Tensor):
         tensor = array
     else:
@@ -47,6 +49,13 @@ def as_tensor(array: Any, name: str, shape: str) -> torch.Tensor:
     if not tensor.is_floating_point():
         raise PPLTypeError(f"{name} must hold floating point numbers, got {tensor.dtype}: convert with .astype or .to")
     return tensor
+
+
+def _over(array: npt.NDArray[Any]) -> torch.Tensor:
+    """A tensor over the array's memory, or over a copy: torch has no read-only memory, strides below 0, other bytes."""
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    return torch.from_numpy(array if array.flags.writeable and array.flags.c_contiguous else array.copy())
 
 
 def as_image(image: Any, size: tuple[int, int], name: str = "image") -> torch.Tensor:
@@ -62,14 +71,14 @@ def as_image(image: Any, size: tuple[int, int], name: str = "image") -> torch.Te
 
     Raises:
         PPLTypeError: if it is neither an array nor a tensor, or of another integer type.
-        PPLValueError: if it is no colour image or of another size.
+        PPLValueError: if it is no colour image, of another size, or leaves [0, 1].
 
     Example:
         >>> float(as_image(np.full((1, 2, 3), 255, np.uint8), (1, 2)).max())
         1.0
     """
     if isinstance(image, np.ndarray):
-        image = torch.from_numpy(image if image.flags.writeable and image.flags.c_contiguous else image.copy())
+        image = _over(image)
     if not isinstance(image, torch.Tensor):
         raise PPLTypeError(f"{name} must be a numpy array or a torch tensor, got {type(image).__name__}")
     if image.ndim not in (3, 4) or image.shape[-1] != 3:
@@ -80,6 +89,12 @@ def as_image(image: Any, size: tuple[int, int], name: str = "image") -> torch.Te
         return image.float() / 255.0
     if not image.is_floating_point():
         raise PPLTypeError(f"{name} must be uint8 or floating point, got {image.dtype}")
+    if image.numel() and not (float(image.min()) >= -_ROUNDING and float(image.max()) <= 1 + _ROUNDING):
+        check_finite(name, image)
+        raise PPLValueError(
+            f"{name} is floating point and must lie in [0, 1], got {float(image.min()):.3g} to"
+            f" {float(image.max()):.3g}: pass uint8, or divide by 255"
+        )
     return image if image.dtype == torch.float64 else image.float()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ppl.errors import PPLFileNotFoundError
+from ppl.errors import PPLFileNotFoundError, PPLValueError
 from ppl.io import atomic_write, read_image, write_mask
 from ppl.refine.jobs import RefineJob, resize_maps
 from ppl.refine.parallel import FolderSummary, run_jobs
@@ -40,16 +40,17 @@ def refine_folder(
         steps: as `parse_steps` takes them; all are checked before any work. None: the CAMs' own best labels.
         background: as for `cams_to_probs`.
         n_jobs: workers; -1 for one per core.
-        overwrite: make all results again. Without it, results that are there are kept.
+        overwrite: make all results again; the old ones are removed first. Without it, results that are there are kept.
         keep_probs: also write `<stem>.npz` with `probs` (1 + k, H, W) float16 and `classes` (k,), so that thresholds
-            can be chosen later.
+            can be chosen later. A folder of masks made without it counts as made in another way.
         progress: a bar with images per second and the time left, on a terminal only.
 
     Returns:
         How many were done and skipped, which were bad and why, and the time.
 
     Raises:
-        PPLValueError: for steps that do not parse, two jobs of one name, or if `out` holds results of other steps.
+        PPLValueError: for steps that do not parse, two jobs of one name, a `lambda` as the background, or if `out`
+            holds results that were made in another way.
         PPLFileNotFoundError: if the affinity network that a step names is not there.
         FileWriteError: if results cannot be written.
 
@@ -69,11 +70,14 @@ def refine_folder(
         file = step.parameters.get("affinity")
         if isinstance(file, Path) and not file.is_file():
             raise PPLFileNotFoundError(f"step {step.label!r}: no affinity network at {file}")
+    if not callable(background):
+        cams_to_probs(np.zeros((0, 1, 1), np.float32), background)  # before any work
+    record = {"steps": [step.record() for step in chosen], "background": _named(background)}
     return run_jobs(
         list(jobs),
         partial(_refine_one, steps=chosen, background=background, keep_probs=keep_probs),
         Path(out),
-        record={"steps": [step.record() for step in chosen], "background": _named(background)},
+        record=record | {"probs": True} if keep_probs else record,
         n_jobs=n_jobs,
         overwrite=overwrite,
         progress=progress,
@@ -88,7 +92,7 @@ def _refine_one(
     probs = cams_to_probs(resize_maps(maps, (image.shape[0], image.shape[1])), background)
     probs = apply_steps(steps, image, probs)
     if keep_probs:
-        with atomic_write(path.with_name(f"{job.stem}.npz")) as handle:
+        with atomic_write(path.with_name(path.name.removesuffix(".png") + ".npz")) as handle:
             np.savez_compressed(handle, probs=probs.astype(np.float16), classes=classes)
     # The mask comes last: where it is, all is.
     values = np.concatenate([[0], classes + 1])
@@ -96,7 +100,10 @@ def _refine_one(
 
 
 def _named(background: Background) -> float | str:
-    if isinstance(background, (int, float)):
+    if not callable(background):
         return float(background)
     # The repr of a plain function holds its address, which differs from run to run.
-    return getattr(background, "__qualname__", None) or repr(background)
+    name = getattr(background, "__qualname__", None) or repr(background)
+    if "<lambda>" in name:  # a stopped run could go on with another one and would not know
+        raise PPLValueError("background is a lambda, of which no record can be kept: give a named function or a rule")
+    return name

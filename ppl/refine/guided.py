@@ -54,8 +54,9 @@ def guided_filter(
         >>> guided_filter(image, maps, radius=6).round(1)  # 0.7 on the black side, 0.1 on the white
         array([[[0.7, 0.7, 0.7, 0.1, 0.1, 0.1]]], dtype=float32)
     """
-    check_parameters(guided_filter, radius=radius, eps=eps)
-    batched = maps.ndim == 4
+    checked = check_parameters(guided_filter, radius=radius, eps=eps)
+    radius, eps = checked["radius"], checked["eps"]
+    batched = getattr(maps, "ndim", 3) == 4
     values = as_tensor(maps, "maps", "B k H W" if batched else "k H W")
     colours = as_image(image, (values.shape[-2], values.shape[-1])).to(values.device)
     check_batch(colours, values)

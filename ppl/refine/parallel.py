@@ -77,7 +77,7 @@ def run_jobs(
         out: folder of the results.
         record: how they are made, for `out/refine.json`. Results made in another way are not mixed in.
         n_jobs: workers; -1 for one per core.
-        overwrite: run all jobs, whatever is there.
+        overwrite: run all jobs, whatever is there; their old results are removed first.
         progress: a bar with images per second and the time left, on a terminal only.
         description: in front of the bar.
 
@@ -90,6 +90,9 @@ def run_jobs(
         MissingExtraError: if a step needs a package that is not installed.
     """
     _check_unique(jobs)
+    if overwrite:  # whatever stops this run, nothing made in the old way stands under the new record
+        for job in jobs:
+            _result(out, job).unlink(missing_ok=True)
     _keep_record(out / _RECORD, record, overwrite)
     waiting = [job for job in jobs if overwrite or not _result(out, job).exists()]
     bad = []

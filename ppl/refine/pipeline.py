@@ -49,7 +49,7 @@ class Step:
 
     @property
     def label(self) -> str:
-        """As short as a recipe may write it: `"crf: irn"`, `"superpixels"`, `"crf: psa, iterations 5"`."""
+        """In few words, for people: `"crf: irn"`, `"superpixels"`, `"crf: psa, iterations 5"`."""
         shorthand = REFINERS[self.name].shorthand
         rest = [f"{name} {value}" for name, value in self.parameters.items() if name != shorthand]
         first = [str(self.parameters[shorthand])] if shorthand in self.parameters else []
@@ -111,11 +111,15 @@ def parse_steps(recipe: Recipe) -> tuple[Step, ...]:
 
 
 def _yaml_list(text: str) -> list[Any]:
-    try:
-        entries: list[Any] = yaml.safe_load(f"[{text}]")
-    except yaml.YAMLError as error:
-        raise PPLValueError(f"refine={text!r} cannot be read: {error.args[0]}; write crf: irn, random_walk") from None
+    entries: list[Any] = _yaml(f"[{text}]", text)
     return entries
+
+
+def _yaml(text: str, given: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise PPLValueError(f"refine={given!r} cannot be read: {error.args[0]}; write crf: irn, random_walk") from None
 
 
 def _parse_entry(entry: Any) -> list[Step]:
@@ -124,7 +128,7 @@ def _parse_entry(entry: Any) -> list[Step]:
     if isinstance(entry, str):
         # "crf:irn" lacks the space that YAML wants
         name, separator, value = entry.partition(":")
-        return [_make_step(name.strip(), yaml.safe_load(value) if separator else None)]
+        return [_make_step(name.strip(), _yaml(value, entry) if separator else None)]
     if isinstance(entry, Mapping) and len(entry) == 1:
         return [_make_step(*next(iter(entry.items())))]
     raise PPLValueError(f"a refine step is a name or a name with parameters, got {entry!r}: write {{crf: irn}}")

@@ -42,10 +42,12 @@ def cams_to_probs(maps: Array, background: Background = 0.2) -> Array:
     check_finite("maps", scores)
     if scores.numel() and scores.min() < 0:
         raise PPLValueError(f"CAMs must not be negative, got {scores.min():.3g}: apply a ReLU first")
-    if not callable(background) and not 0 <= background <= 1:
-        raise PPLValueError(f"background must be a score in [0, 1] or a rule, got {background!r}")
+    if not callable(background) and not (isinstance(background, (int, float, np.number)) and 0 <= background <= 1):
+        raise PPLValueError(
+            f"background must be a score in [0, 1] or a rule such as ppl.cam.otsu_background, got {background!r}"
+        )
     best = scores.amax(dim=0) if len(scores) else scores.new_zeros(scores.shape[1:])
-    behind = background(best) if callable(background) else torch.full_like(best, background)
+    behind = background(best) if callable(background) else torch.full_like(best, float(background))
     stack = torch.cat([behind[None].to(scores), scores])
     total = stack.sum(dim=0)
     stack[0] = torch.where(total > 0, stack[0], torch.ones_like(total))

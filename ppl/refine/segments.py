@@ -55,7 +55,7 @@ def superpixel_segments(
         >>> np.unique(superpixel_segments(image, method="felzenszwalb", sigma=0)).size
         2
     """
-    check_parameters(
+    given = check_parameters(
         superpixel_segments,
         method=method,
         n_segments=n_segments,
@@ -72,11 +72,14 @@ def superpixel_segments(
         return np.zeros(shape[:2], np.int64)
     from skimage import segmentation  # slow to import, and only superpixels need it
 
+    sigma = given["sigma"]
     if method == "slic":
         # SLIC's search window needs at least one pixel per segment.
-        count = min(n_segments, shape[0] * shape[1])
+        count = min(given["n_segments"], shape[0] * shape[1])
+        compactness = given["compactness"]
         segments = segmentation.slic(pixels, n_segments=count, compactness=compactness, sigma=sigma, start_label=0)
     else:
+        scale, min_size = given["scale"], given["min_size"]
         segments = segmentation.felzenszwalb(pixels, scale=scale, sigma=sigma, min_size=min_size)
     numbers: npt.NDArray[np.int64] = np.unique(segments, return_inverse=True)[1].reshape(shape[:2]).astype(np.int64)
     return numbers

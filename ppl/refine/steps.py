@@ -21,7 +21,8 @@ from pydantic import AfterValidator, Field
 from ppl.errors import PPLTypeError, nearest
 from ppl.refine.adaptive import pixel_adaptive
 from ppl.refine.arrays import as_image, as_tensor, like
-from ppl.refine.crf import PRESETS, crf, crf_backend, crf_from_labels
+from ppl.refine.crf import PRESETS, crf_backend
+from ppl.refine.crf.problem import from_preset, solve
 from ppl.refine.guided import guided_filter
 from ppl.refine.parameters import check_parameters
 from ppl.refine.segments import superpixels
@@ -30,10 +31,8 @@ from ppl.refine.walk import random_walk
 __all__ = ["REFINERS", "Refiner", "crf_step", "random_walk_step"]
 
 Array = TypeVar("Array", npt.NDArray[np.generic], torch.Tensor)
-Positive = Annotated[float, Field(gt=0)]
-
-# A label that is nowhere more likely takes no part, as in the field's code, which counts present classes alone.
-_ABSENT = 1e-5
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 def _known_preset(name: str) -> str:
@@ -54,10 +53,10 @@ def crf_step(
     preset: Annotated[str, AfterValidator(_known_preset)] = "psa",
     iterations: Annotated[int, Field(ge=0)] | None = None,
     gaussian_sxy: Positive | None = None,
-    gaussian_compat: float | None = None,
+    gaussian_compat: Weight | None = None,
     bilateral_sxy: Positive | None = None,
     bilateral_srgb: Positive | None = None,
-    bilateral_compat: float | None = None,
+    bilateral_compat: Weight | None = None,
     gt_prob: Annotated[float, Field(gt=0, lt=1)] | None = None,
     scale_factor: Positive = 1.0,
     backend: Annotated[str, AfterValidator(_known_backend)] = "auto",
@@ -100,15 +99,8 @@ def crf_step(
     }
     known = PRESETS[check_parameters(crf_step, preset=preset)["preset"]]
     setting = replace(known, **{name: value for name, value in given.items() if value is not None})
-    arguments: dict[str, Any] = {**setting.arguments(scale_factor), "backend": backend}
-    if setting.unary == "probs":
-        return crf(image, probs, **arguments)
-    maps = as_tensor(probs, "probs", "L H W")
-    present = (maps.amax(dim=(1, 2)) > _ABSENT).nonzero().flatten() if maps.numel() else torch.arange(0)
-    labels = maps[present].argmax(dim=0)
-    result = torch.zeros(maps.shape, device=maps.device)
-    result[present] = crf_from_labels(image, labels, len(present), gt_prob=setting.gt_prob, **arguments)
-    return like(probs, result)
+    refined: Array = solve([from_preset(image, probs, setting, scale_factor=scale_factor, backend=backend)])[0]
+    return refined
 
 
 def _resolve_crf(parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -70,7 +70,8 @@ def random_walk(
         >>> random_walk(seed, edges).round(2)[0, 0]  # reaches its own side only
         array([0.17, 0.17, 0.  , 0.  , 0.  ], dtype=float32)
     """
-    check_parameters(random_walk, radius=radius, beta=beta, steps=steps)
+    checked = check_parameters(random_walk, radius=radius, beta=beta, steps=steps)
+    radius, beta, steps = checked["radius"], checked["beta"], checked["steps"]
     if (edges is None) == (features is None):
         raise PPLTypeError("random_walk takes either edges (h, w) or features (C, h, w): give exactly one of them")
     scores = as_tensor(maps, "maps", "k h w")

@@ -75,6 +75,15 @@ def test_results_of_other_steps_are_not_mixed_in(folders):
     assert refine_folder(jobs_in(folders), folders / "out", "guided_filter: 3", overwrite=True).done == 6
 
 
+def test_a_stopped_overwrite_leaves_nothing_of_the_old_way(folders):
+    refine_folder(jobs_in(folders), folders / "out", STEPS)
+    (folders / "cams" / "2.npz").write_bytes(b"no")
+    assert refine_folder(jobs_in(folders), folders / "out", "guided_filter: 3", overwrite=True).done == 5
+    assert "2" not in results(folders / "out")
+    again = refine_folder(jobs_in(folders), folders / "out", "guided_filter: 3")
+    assert (again.skipped, [file.stem for file in again.bad]) == (5, ["2"])
+
+
 def test_bad_files_are_listed_and_the_rest_is_done(folders):
     (folders / "images" / "1.png").write_bytes((folders / "images" / "1.png").read_bytes()[:40])
     (folders / "cams" / "2.npz").write_bytes(b"no")
@@ -104,6 +113,21 @@ def test_probabilities_can_be_kept(folders):
         np.testing.assert_allclose(file["probs"].astype(np.float32).sum(axis=0), 1, atol=2e-3)
 
 
+def test_masks_without_probabilities_are_not_taken_for_both(folders):
+    refine_folder(jobs_in(folders), folders / "out", None)
+    with pytest.raises(PPLValueError, match="another way"):
+        refine_folder(jobs_in(folders), folders / "out", None, keep_probs=True)
+
+
+def test_probabilities_of_images_in_sub_folders_can_be_kept(folders):
+    for kind, suffix in (("images", "png"), ("cams", "npz")):
+        (folders / kind / "deep").mkdir()
+        (folders / kind / f"0.{suffix}").rename(folders / kind / "deep" / f"0.v1.{suffix}")
+    summary = refine_folder(jobs_in(folders), folders / "out", None, keep_probs=True)
+    assert (summary.done, summary.bad) == (6, ())
+    assert sorted(path.name for path in (folders / "out" / "deep").iterdir()) == ["0.v1.npz", "0.v1.png"]
+
+
 def test_a_full_disk_stops_the_run(folders, monkeypatch):
     def full(*_, **__):
         raise FileWriteError("cannot write x: No space left on device; free some space")
@@ -118,6 +142,10 @@ def test_mistakes_are_found_before_any_work(folders):
         refine_folder(jobs_in(folders), folders / "out", "random_walk: nowhere.safetensors")
     with pytest.raises(PPLValueError, match="did you mean"):
         refine_folder(jobs_in(folders), folders / "out", "gided_filter")
+    with pytest.raises(PPLValueError, match="background is a lambda"):
+        refine_folder(jobs_in(folders), folders / "out", None, background=lambda best: 1 - best)
+    with pytest.raises(PPLValueError, match=r"such as ppl\.cam\.otsu_background, got 'auto'"):
+        refine_folder(jobs_in(folders), folders / "out", None, background="auto")
     with pytest.raises(PPLValueError, match="two jobs"):
         refine_folder(jobs_in(folders)[:1] * 2, folders / "out", None)
     assert not list(folders.glob("out/*.png"))

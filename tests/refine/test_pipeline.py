@@ -75,6 +75,9 @@ def test_names_alone_and_no_steps():
         ([3], PPLValueError, "got 3"),
         (7, PPLTypeError, "int"),
         ("crf: [", PPLValueError, "cannot be read"),
+        (["crf: [irn"], PPLValueError, "cannot be read"),
+        ([{"crf": {"gaussian_compat": -1}}], PPLValueError, "gaussian_compat=-1"),
+        ([{"crf": {"bilateral_sxy": float("inf")}}], PPLValueError, "bilateral_sxy=inf"),
     ],
 )
 def test_mistakes_are_found_before_any_work(recipe, error, words):
@@ -166,3 +169,46 @@ def test_records_hold_every_parameter_and_the_engine():
         "background": None,
     }
     assert records[2]["parameters"]["n_segments"] == 1000
+
+
+@pytest.mark.parametrize("preset", ["psa", "irn"])
+@pytest.mark.parametrize(("spoil", "words"), [(np.nan, "NaN"), (9.0, "sum to 1")])
+def test_crf_step_checks_the_maps_whatever_its_preset_makes_of_them(scene, preset, spoil, words):
+    image, probs = scene
+    spoilt = probs.copy()
+    spoilt[0, 0, 0] = spoil
+    with pytest.raises(PPLValueError, match=words):
+        REFINERS["crf"].function(image, spoilt, preset=preset)
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "exact"),
+    [
+        ("guided_filter", {"radius": 8.0}, {"radius": 8}),
+        ("pixel_adaptive", {"iterations": 3.0}, {"iterations": 3}),
+        ("superpixels", {"n_segments": "20"}, {"n_segments": 20}),
+        ("random_walk", {"steps": 4.0}, {"steps": 4}),
+    ],
+)
+def test_a_value_that_converts_without_loss_is_taken(scene, name, setting, exact):
+    run = REFINERS[name].function
+    np.testing.assert_array_equal(run(*scene, **setting), run(*scene, **exact))
+
+
+@pytest.mark.parametrize("name", ["guided_filter", "pixel_adaptive", "superpixels", "random_walk"])
+def test_float_images_beyond_one_are_refused(scene, name):
+    image, probs = scene
+    with pytest.raises(PPLValueError, match=r"must lie in \[0, 1\].*divide by 255"):
+        REFINERS[name].function(image.astype(np.float32), probs)
+
+
+@pytest.mark.parametrize("name", ["guided_filter", "pixel_adaptive", "superpixels", "random_walk"])
+def test_maps_that_are_no_array_are_refused(scene, name):
+    with pytest.raises(PPLTypeError, match="got list"):
+        REFINERS[name].function(scene[0], [[[0.5]]])
+
+
+def test_arrays_of_another_byte_order_are_taken(scene):
+    image, probs = scene
+    run = REFINERS["guided_filter"].function
+    np.testing.assert_array_equal(run(image, probs.astype(">f4")), run(image, probs.astype("<f4")))

@@ -86,20 +86,35 @@ def _in_order(
         problem = _PROBLEMS[function](image, maps, **settings)
         return problem if problem.backend == "torch" else solve([problem])[0]
 
-    missing = object()
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="crf")
-    waiting: deque[Future[Any]] = deque()
-    try:
+    def pairs() -> Iterator[tuple[Any, Any]]:
         for number, (image, maps) in enumerate(itertools.zip_longest(images, probs, fillvalue=missing)):
             if image is missing or maps is missing:
                 raise PPLValueError(
                     f"there are {number} {'images' if image is missing else 'maps'} but more of the other"
                 )
+            yield image, maps
+
+    missing = object()
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="crf")
+    waiting: deque[Future[Any]] = deque()
+    failed: Exception | None = None
+    try:
+        source = pairs()
+        while True:
+            try:
+                image, maps = next(source)
+            except StopIteration:
+                break
+            except Exception as error:  # the images before it have their turn first
+                failed = error
+                break
             waiting.append(pool.submit(work, image, maps))
             if len(waiting) >= 2 * workers:
                 yield waiting.popleft().result
         while waiting:
             yield waiting.popleft().result
+        if failed is not None:
+            raise failed
     finally:
         for future in waiting:
             future.cancel()

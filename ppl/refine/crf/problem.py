@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ppl.errors import PPLTypeError, PPLValueError
 from ppl.refine.crf.backends import crf_backend, engine
-from ppl.refine.crf.presets import preset
+from ppl.refine.crf.presets import CRFPreset, preset
 from ppl.refine.crf.validation import (
     CLIP,
     CRFSettings,
@@ -153,9 +153,11 @@ def from_labels(
     return Problem(name, device, checked, pixels, unary, finish, max(absent, 1))
 
 
-def from_preset(image: Any, probs: Any, name: str, *, scale_factor: float = 1.0, backend: str = "auto") -> Problem:
-    """The problem that `ppl.refine.crf_preset` solves."""
-    chosen = preset(name)
+def from_preset(
+    image: Any, probs: Any, name: str | CRFPreset, *, scale_factor: float = 1.0, backend: str = "auto"
+) -> Problem:
+    """The problem that `ppl.refine.crf_preset` solves; also with a setting that has no name."""
+    chosen = name if isinstance(name, CRFPreset) else preset(name)
     arguments: dict[str, Any] = dict(chosen.arguments(scale_factor), backend=backend)
     if chosen.unary == "probs":
         return from_probs(image, probs, **arguments)

@@ -93,7 +93,10 @@ _DTYPES: dict[Any, Any] = {
 
 
 def _machine_code(entry: Kernel, constants: dict[str, int], name: str) -> bytes:
-    path = cache_folder() / f"{name}-{_fingerprint(entry.scope['__file__'])}.bin"
+    try:
+        path = cache_folder() / f"{name}-{_fingerprint(entry.scope['__file__'])}.bin"
+    except RuntimeError:  # a user without a home
+        return _compile(translate(entry, constants, name))
     with suppress(OSError, ValueError):
         digest, code = path.read_bytes().split(b"\n", 1)
         if digest == _digest(code):

@@ -73,6 +73,14 @@ def test_unequal_numbers_are_an_error():
         list(crf_many([image, image], [probs], iterations=1))
 
 
+def test_images_before_an_error_of_the_source_have_their_turn():
+    image, probs = problem(0)
+    done = []
+    with pytest.raises(PPLValueError, match="there are 3 maps"):
+        done.extend(crf_many([image] * 5, [probs] * 3, workers=4, iterations=1))
+    assert len(done) == 3
+
+
 @pytest.mark.parametrize(("workers", "error"), [(0, PPLValueError), (1.5, PPLTypeError), (True, PPLTypeError)])
 def test_workers_are_checked_before_any_work(workers, error):
     with pytest.raises(error, match="workers"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -175,3 +176,21 @@ def test_machine_code_is_kept_and_broken_files_are_made_again(tmp_path, monkeypa
     assert file.stat().st_mtime_ns != made
     monkeypatch.setenv("PPL_CACHE_DIR", str(file))  # no folder
     fresh("nowhere to write")
+
+
+@kernel(i64="numbers")
+def _doubles(count, numbers):
+    for i in range(count):
+        numbers[i] = 2 * numbers[i]
+
+
+def test_a_user_without_a_home_compiles_for_this_process(monkeypatch):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    for variable in ("PPL_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    numbers = np.arange(3)
+    compiled(_doubles)(3, numbers)
+    assert numbers.tolist() == [0, 2, 4]
