@@ -21,16 +21,17 @@ NAMES = Path(__file__).with_name("public_names.json")
 FLOORS = {
     "errors": set(),
     "extras": {"errors"},
+    "parameters": {"errors"},
     "io": {"errors"},
     "layers": {"errors"},
     "backbones": {"errors", "extras", "layers"},
     "models": {"errors", "io", "layers", "backbones"},
     "cam": {"errors", "io", "layers", "backbones", "models"},
-    "refine": {"errors", "extras", "io", "layers", "backbones", "models", "metrics"},
+    "refine": {"errors", "extras", "parameters", "io", "layers", "backbones", "models", "metrics"},
     "data": {"errors", "extras", "io"},
     "metrics": {"errors"},
     "report": {"errors", "io", "metrics"},
-    "train": {"errors", "extras", "io", "layers", "backbones", "models", "data", "metrics"},
+    "train": {"errors", "extras", "parameters", "io", "layers", "backbones", "models", "data", "metrics"},
 }
 
 

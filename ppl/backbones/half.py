@@ -27,7 +27,8 @@ def half_precision(device: torch.device) -> torch.dtype | None:
         True
     """
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        # emulated bfloat16, as on a T4 or V100, is slower than their own float16
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     if device.type == "cpu" and not _cpu_has_bfloat16():
         warnings.warn("this CPU has no bfloat16 instructions: computing in float32, which is faster here", stacklevel=2)
         return None

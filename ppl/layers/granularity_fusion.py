@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 from collections.abc import Sequence
 
 import torch
@@ -44,7 +45,7 @@ class GranularityFusion(nn.Module):
     def __init__(self, in_channels: Sequence[int], num_classes: int, pooling: str = "average") -> None:
         super().__init__()
         self.in_channels = tuple(in_channels)
-        self.num_classes = num_classes
+        self.num_classes = operator.index(num_classes)  # a number of numpy would not go into a file
         self.pooling = pooling
         self._pool = build_pooling(pooling)
         if not self.in_channels or min(self.in_channels) < 1:

@@ -17,7 +17,9 @@ from ppl.layers.patch_merge import patch_merge
 __all__ = ["PatchLearner"]
 
 # The stride is read off how much the output grows when the input grows by this much: a multiple of all usual strides.
-_SPAN = 192
+# Tensors without data may be as large as one likes; those of zeros, for tails that need numbers, may not.
+_SPAN = 192 * 5 * 7
+_SPAN_OF_ZEROS = 192
 
 
 class PatchLearner(nn.Module):
@@ -70,30 +72,46 @@ class PatchLearner(nn.Module):
         """Size of `tail(x)` and stride of the tail for an input (B,channels,height,width)."""
         key = (channels, height, width)
         if key not in self._plans:
-            size = _output_size(self.tail, channels, height, width)
-            grown = _output_size(self.tail, channels, height + _SPAN, width + _SPAN)
+            size, grown, span = _output_sizes(self.tail, channels, height, width)
             if grown[0] <= size[0] or grown[1] <= size[1]:
                 raise PPLValueError(
                     f"tail gives {size[0]}x{size[1]} for a {height}x{width} map and {grown[0]}x{grown[1]} for a "
-                    f"{height + _SPAN}x{width + _SPAN} one, so its output is no map: leave pooling and head out of it"
+                    f"{height + span}x{width + span} one, so its output is no map: leave pooling and head out of it"
                 )
-            # A tail that enlarges has no stride left to align with.
-            self._plans[key] = size, (max(1, _SPAN // (grown[0] - size[0])), max(1, _SPAN // (grown[1] - size[1])))
+            # A tail that enlarges has no stride left to align with. Rounded, for strides that do not divide the span.
+            strides = (round(span / (more - less)) for more, less in zip(grown, size, strict=True))
+            rows, columns = (max(1, stride) for stride in strides)
+            self._plans[key] = size, (rows, columns)
         return self._plans[key]
 
 
-def _output_size(tail: nn.Module, channels: int, height: int, width: int) -> tuple[int, int]:
-    """Height and width of what `tail` makes of a (1,channels,height,width) input."""
+def _output_sizes(
+    tail: nn.Module, channels: int, height: int, width: int
+) -> tuple[tuple[int, int], tuple[int, int], int]:
+    """Height and width of what `tail` makes of a (1,channels,height,width) input, of a larger one, and how much so."""
     state = {**dict(tail.named_parameters()), **dict(tail.named_buffers())}
     example = next((tensor for tensor in state.values() if tensor.is_floating_point()), torch.empty(0))
-    shape = (1, channels, height, width)
+    meta = {name: tensor.detach().to("meta") for name, tensor in state.items()}
+
+    def without_data(more: int) -> tuple[int, int]:
+        shape = (1, channels, height + more, width + more)
+        x = torch.empty(shape, dtype=example.dtype, device="meta")
+        return _size(torch.func.functional_call(tail, meta, (x,)), shape)
+
+    def of_zeros(more: int) -> tuple[int, int]:
+        shape = (1, channels, height + more, width + more)
+        return _size(tail(torch.zeros(shape, dtype=example.dtype, device=example.device)), shape)
+
     with _untouched(tail, example.device):
         try:
-            meta = {name: tensor.detach().to("meta") for name, tensor in state.items()}
-            output = torch.func.functional_call(tail, meta, (torch.empty(shape, dtype=example.dtype, device="meta"),))
+            return without_data(0), without_data(_SPAN), _SPAN
         # Whatever a layer may raise when it needs real numbers: then it gets zeros.
         except Exception:
-            output = tail(torch.zeros(shape, dtype=example.dtype, device=example.device))
+            return of_zeros(0), of_zeros(_SPAN_OF_ZEROS), _SPAN_OF_ZEROS
+
+
+def _size(output: object, shape: tuple[int, ...]) -> tuple[int, int]:
+    """Height and width of a tail's output for an input of that shape."""
     if not isinstance(output, Tensor) or output.ndim != 4:
         found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise PPLValueError(f"tail must return a map (B,C,H,W), got {found} for an input of shape {shape}")

@@ -62,9 +62,13 @@ def generalised_mean(maps: Tensor, power: float = 3.0) -> Tensor:
     """
     log_cells = math.log(maps.shape[2] * maps.shape[3])
     powers = (power * F.logsigmoid(_precise(maps))).flatten(2)
-    log_p = (powers.logsumexp(dim=2) - log_cells) / power
-    # a probability that rounds to 1 has no logit
-    log_p = log_p.clamp(max=-1e-6)
+    # a mean near 1 as its distance from 1, which rounding would swallow; the others through their largest cell
+    below_one = powers.expm1().mean(dim=2)
+    far = powers.logsumexp(dim=2) - log_cells
+    near = below_one.clamp(min=-0.9).log1p()  # finite where it is not taken too: no NaN enters the gradient
+    log_p = torch.where(below_one > math.expm1(-1), near, far) / power
+    # a probability of 1 has no logit
+    log_p = log_p.clamp(max=-1e-30)
     return (log_p - torch.log(-torch.expm1(log_p))).to(maps.dtype)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ppl.models.checkpoint import load_model, load_weights, save_model
+from ppl.models.checkpoint import load_model, save_model
 from ppl.models.create_model import create_model
 from ppl.models.ppl_net import PPLNet
 
-__all__ = ["PPLNet", "create_model", "load_model", "load_weights", "save_model"]
+__all__ = ["PPLNet", "create_model", "load_model", "save_model"]

@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import nn
 
 from ppl.backbones.state import forget_biases
 from ppl.errors import PPLTypeError, PPLValueError
@@ -16,7 +16,7 @@ from ppl.models.create_model import make_backbone
 from ppl.models.ppl_net import PPLNet
 from ppl.models.weights import check_state, read_safetensors
 
-__all__ = ["load_model", "load_weights", "save_model"]
+__all__ = ["header_text", "load_model", "save_model"]
 
 _HEADER = "ppl"
 
@@ -44,15 +44,7 @@ def save_model(model: PPLNet, path: str | os.PathLike[str]) -> None:
     """
     if not isinstance(model, PPLNet):
         raise PPLTypeError(f"model must be a PPLNet, got {type(model).__name__}: unwrap it first (`.module`)")
-    header = {
-        "config": model.config,
-        "stage": model.stage,
-        "classes": None if model.classes is None else list(model.classes),
-    }
-    try:
-        text = json.dumps(header)
-    except (TypeError, ValueError) as error:
-        raise PPLTypeError(f"the model was created with an argument that JSON cannot hold: {error}") from error
+    text = header_text(model)
     # Clones, since safetensors refuses tensors that share memory.
     state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
     with atomic_write(path) as handle:
@@ -87,34 +79,35 @@ def load_model(path: str | os.PathLike[str], *, backbone: nn.Module | None = Non
         backbone = make_backbone(source, pretrained=False)
     model = PPLNet(backbone, **config)
     model.source = source
-    _fill(model, state, path)
+    check_state(state, model.state_dict(), os.fspath(path))
+    model.load_state_dict(state)
+    forget_biases(model.modules())
     model.set_stage(header["stage"])
     model.classes = None if header["classes"] is None else tuple(header["classes"])
     return model
 
 
-def load_weights(model: PPLNet, path: str | os.PathLike[str]) -> None:
-    """Put the weights and the stage of a file that :func:`save_model` wrote into a model that is there already.
+def header_text(model: PPLNet) -> str:
+    """The header of a model's file: all but its weights, as JSON.
 
     Args:
-        model: the model to fill.
-        path: the file.
+        model: the model.
 
     Raises:
-        PPLFileNotFoundError: if there is no such file.
-        PPLValueError: if it is no such file, or of another model; the message names the first keys or shapes that
-            differ.
+        PPLTypeError: if the model was created with arguments that JSON cannot hold.
     """
-    state, metadata = read_safetensors(path)
-    header = _read_header(metadata, path)
-    _fill(model, state, path)
-    model.set_stage(header["stage"])
-
-
-def _fill(model: PPLNet, state: dict[str, Tensor], path: str | os.PathLike[str]) -> None:
-    check_state(state, model.state_dict(), os.fspath(path))
-    model.load_state_dict(state)
-    forget_biases(model.modules())
+    header = {
+        "config": model.config,
+        "stage": model.stage,
+        "classes": None if model.classes is None else list(model.classes),
+    }
+    try:
+        return json.dumps(header)
+    except (TypeError, ValueError) as error:
+        raise PPLTypeError(
+            f"the model was created with an argument that JSON cannot hold ({error}), so it could not be saved: "
+            "give numbers and names, such as act_layer='gelu'"
+        ) from error
 
 
 def _read_header(metadata: dict[str, str], path: str | os.PathLike[str]) -> dict[str, Any]:

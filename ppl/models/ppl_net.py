@@ -163,9 +163,15 @@ class PPLNet(nn.Module):
         """Compute patch branches a second time in the backward pass instead of keeping them in memory.
 
         Whatever the number of branches, training then holds the activations of the un-patched branch and of one
-        patched branch at a time. The numbers stay the same.
+        patched branch at a time. The numbers stay the same, but for dropout where no BatchNorm statistics move: a batch
+        goes through in halves then, each of which draws for itself.
         """
         self._recompute = enable
+
+    @property
+    def grad_checkpointing(self) -> bool:
+        """Whether patch branches are computed a second time in the backward pass."""
+        return self._recompute
 
     @property
     def data_config(self) -> dict[str, Any]:

@@ -37,18 +37,19 @@ def checkpointed(cutter: CutBackbone) -> Callable[..., Tensor]:
         >>> torch.equal(checkpointed(cutter)(*arguments), cutter.patched(*arguments))
         True
     """
+    return partial(_recomputed, cutter)
 
+
+# the compiler cannot trace a checkpoint with contexts: what it compiles ends here and goes on behind
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _recomputed(cutter: CutBackbone, cut_index: int, features: Any, grid: Grid, size: tuple[int, int]) -> Tensor:
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         return nullcontext(), _still_statistics(cutter.model)
 
     run = partial(checkpoint, cutter.patched, use_reentrant=False, context_fn=contexts)
-
-    def patched(cut_index: int, features: Any, grid: Grid, size: tuple[int, int]) -> Tensor:
-        live = any(norm.training for norm in _norms(cutter.model))
-        halves = [features] if live else _halves(features)  # live statistics of a half would be other ones
-        return torch.cat([run(cut_index, half, grid, size) for half in halves])
-
-    return patched
+    live = any(norm.training for norm in _norms(cutter.model))
+    halves = [features] if live else _halves(features)  # live statistics of a half would be other ones
+    return torch.cat([run(cut_index, half, grid, size) for half in halves])
 
 
 def _halves(features: Any) -> list[Any]:

@@ -85,6 +85,9 @@ def load_backbone_weights(backbone: nn.Module, path: str | os.PathLike[str]) -> 
     heads = tuple(f"{name}." for name in ([names] if isinstance(names, str) else names))
     state = {name: value for name, value in read_weights(path).items() if not (heads and name.startswith(heads))}
     wanted = {name: value for name, value in backbone.state_dict().items() if not (heads and name.startswith(heads))}
+    # checkpoints of before 2018 have no such counters, and torch does without them too
+    counters = {name for name in wanted if name.endswith("num_batches_tracked") and name not in state}
+    wanted = {name: value for name, value in wanted.items() if name not in counters}
     check_state(state, wanted, os.fspath(path))
     backbone.load_state_dict(state, strict=False)
 

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 
+from ppl.parameters import check_parameters
 from ppl.refine.arrays import as_image, as_tensor, check_batch, check_finite, like
-from ppl.refine.parameters import check_parameters
 
 __all__ = ["pixel_adaptive"]
 

@@ -21,7 +21,16 @@ from rich.text import Text
 from ppl.errors import MissingExtraError, PPLValueError
 from ppl.io import BadFile, FileWriteError, atomic_write
 
-__all__ = ["BadFile", "FolderSummary", "guarded", "parallel_map", "progress_bar", "run_jobs"]
+__all__ = [
+    "BadFile",
+    "FolderSummary",
+    "guarded",
+    "has_record",
+    "keep_record",
+    "parallel_map",
+    "progress_bar",
+    "run_jobs",
+]
 
 T = TypeVar("T")
 
@@ -93,7 +102,7 @@ def run_jobs(
     if overwrite:  # whatever stops this run, nothing made in the old way stands under the new record
         for job in jobs:
             _result(out, job).unlink(missing_ok=True)
-    _keep_record(out / _RECORD, record, overwrite)
+    keep_record(out / _RECORD, record, overwrite)
     waiting = [job for job in jobs if overwrite or not _result(out, job).exists()]
     bad = []
     start = time.perf_counter()
@@ -112,15 +121,30 @@ def _result(out: Path, job: Any) -> Path:
     return out / f"{job.stem}.png"
 
 
-def _keep_record(path: Path, record: Mapping[str, Any], overwrite: bool) -> None:
-    text = json.dumps(record, indent=2)
-    if path.exists() and not overwrite and path.read_text(encoding="utf-8") != text:
+def has_record(path: Path, record: Mapping[str, Any]) -> bool:
+    """Whether the record file of a folder says just this."""
+    return path.exists() and path.read_text(encoding="utf-8") == json.dumps(record, indent=2)
+
+
+def keep_record(path: Path, record: Mapping[str, Any], overwrite: bool = False) -> None:
+    """Write how the results of a folder are made, unless they were made in another way.
+
+    Args:
+        path: the record file.
+        record: what JSON can hold.
+        overwrite: write it in any case.
+
+    Raises:
+        PPLValueError: if the folder has another record.
+        FileWriteError: if it cannot be written.
+    """
+    if path.exists() and not overwrite and not has_record(path, record):
         raise PPLValueError(
             f"{path.parent} holds results that were made in another way (see {path.name}): choose another folder, or"
             " overwrite them"
         )
     with atomic_write(path, "w") as handle:
-        handle.write(text)
+        handle.write(json.dumps(record, indent=2))
 
 
 def _check_unique(jobs: Sequence[Any]) -> None:

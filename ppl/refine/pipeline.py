@@ -12,8 +12,8 @@ import torch
 import yaml
 
 from ppl.errors import PPLTypeError, PPLValueError, nearest
+from ppl.parameters import check_parameters, known_parameters
 from ppl.refine.arrays import as_tensor, like
-from ppl.refine.parameters import check_parameters, known_parameters
 from ppl.refine.steps import REFINERS
 
 __all__ = ["Recipe", "Step", "apply_steps", "iterate_steps", "parse_steps"]

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import torch
 from pydantic import Field
 
+from ppl.parameters import check_parameters
 from ppl.refine.arrays import as_image, as_tensor, check_finite, like
-from ppl.refine.parameters import check_parameters
 
 __all__ = ["superpixel_segments", "superpixels"]
 

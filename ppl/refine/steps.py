@@ -19,12 +19,12 @@ import torch.nn.functional as F
 from pydantic import AfterValidator, Field
 
 from ppl.errors import PPLTypeError, nearest
+from ppl.parameters import check_parameters
 from ppl.refine.adaptive import pixel_adaptive
 from ppl.refine.arrays import as_image, as_tensor, like
 from ppl.refine.crf import PRESETS, crf_backend
 from ppl.refine.crf.problem import from_preset, solve
 from ppl.refine.guided import guided_filter
-from ppl.refine.parameters import check_parameters
 from ppl.refine.segments import superpixels
 from ppl.refine.walk import random_walk
 

@@ -12,8 +12,8 @@ import torch
 from pydantic import Field
 
 from ppl.errors import PPLTypeError, PPLValueError
+from ppl.parameters import check_parameters
 from ppl.refine.arrays import as_tensor, check_finite, like
-from ppl.refine.parameters import check_parameters
 from ppl.refine.stencil import edge_affinity, feature_affinity, half_plane_offsets
 
 __all__ = ["random_walk"]

@@ -12,6 +12,7 @@ from ppl.backbones import freeze_stages
 from ppl.data import TaggedImages
 from ppl.errors import PPLValueError
 from ppl.models import PPLNet
+from ppl.models.checkpoint import header_text
 from ppl.train.batch_norm import Policy, choose_batch_norm, freeze_batch_norm_affine
 from ppl.train.checkpoint import fingerprint
 from ppl.train.config import RUNTIME_KEYS, TrainConfig
@@ -76,7 +77,12 @@ class Parts:
 
 
 def assemble(
-    model: PPLNet, train: TaggedImages, val: TaggedImages | None, config: TrainConfig, device: str = "auto"
+    model: PPLNet,
+    train: TaggedImages,
+    val: TaggedImages | None,
+    config: TrainConfig,
+    device: str = "auto",
+    batch_norm: Policy | None = None,
 ) -> Parts:
     """Make the parts of a run, and check that they fit each other.
 
@@ -86,31 +92,36 @@ def assemble(
         val: validation images, or None.
         config: the settings.
         device: "auto", "cpu", "cuda", "cuda:1", ...
+        batch_norm: what BatchNorm layers do in the run that is resumed, whose statistics may have moved since it was
+            settled; None settles it now.
 
     Returns:
         The parts.
 
     Raises:
         PPLValueError: if settings, model and data do not fit each other.
+        PPLTypeError: if the model could not be saved.
     """
     _check(model, train, val, config)
     accelerator = make_accelerator(config.precision, device)
     processes = (accelerator.num_processes, accelerator.process_index)
-    _seed(config.seed + processes[1])
+    _seed((config.seed + processes[1]) % 2**32)
 
     pin = accelerator.device.type == "cuda"
     batches = TrainBatches(train, config, model.data_config, processes=processes, pin_memory=pin)
     updates = -(-len(batches) // config.accumulate)
+    name = _schedule_name(config, model)
     schedule = build_schedule(
-        _schedule_name(config, model),
+        name,
         num_stages=model.num_stages,
         epochs=config.epochs,
         epochs_per_stage=config.epochs_per_stage,
         warmup_epochs=config.warmup_epochs,
     )
+    _check_schedule(name, schedule, model.num_stages, config.epochs, updates)
 
     model.classes = train.classes
-    batch_norm = choose_batch_norm(model, config.batch_norm)
+    batch_norm = batch_norm or choose_batch_norm(model, config.batch_norm)
     if config.freeze is not None:
         freeze_stages(model.backbone, config.freeze, model.config["stages"])
     if config.freeze_bn_affine and batch_norm == "frozen":
@@ -158,9 +169,20 @@ def assemble(
 
 
 def _schedule_name(config: TrainConfig, model: PPLNet) -> str:
+    if model.mode != "progressive" and config.schedule == "progressive":
+        return "last"  # its one stage is the last, and epochs_per_stage are for another mode of the same recipe
     if config.schedule != "auto":
         return config.schedule
     return "progressive" if model.mode == "progressive" else "last"
+
+
+def _check_schedule(name: str, schedule: Schedule, num_stages: int, epochs: int, updates: int) -> None:
+    """The last stage is the one that is validated and shipped as the best."""
+    if not any(num_stages - 1 in schedule(epoch, update) for epoch in range(epochs) for update in range(updates)):
+        raise PPLValueError(
+            f"schedule {name!r} never trains the last of {num_stages} stages in {epochs} epochs of {updates} updates: "
+            'lower batch_size or accumulate, give fewer cuts, or take schedule "progressive"'
+        )
 
 
 def _seed(seed: int) -> None:
@@ -179,12 +201,24 @@ def _check(model: PPLNet, train: TaggedImages, val: TaggedImages | None, config:
         raise PPLValueError(
             f"{val.name} has the classes {val.classes}, {train.name} has {train.classes}; they must agree"
         )
+    if model.classes is not None and model.classes != train.classes and set(model.classes) == set(train.classes):
+        raise PPLValueError(
+            f"the model's classes are {model.classes}, those of {train.name} are in another order, {train.classes}; "
+            "order the data's, or set model.classes=None to learn them anew"
+        )
+    if val is None and config.patience is not None:
+        raise PPLValueError(
+            f"patience={config.patience} waits for a better validation mAP, and there are no validation images; "
+            "give some, or set patience to null (None)"
+        )
+    header_text(model)
     height, width = model.min_size
     for key, size in (("size", config.size), ("eval_size", config.eval_size or config.size)):
         if size[0] < height or size[1] < width:
             raise PPLValueError(
                 f"{key} {size[0]}x{size[1]} is too small for the model's cuts and grids; use {height}x{width} or more"
             )
+        model.check_input_size(*size)
 
 
 def _identity(

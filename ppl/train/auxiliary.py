@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
+from pydantic import Field
 from torch import Tensor
 
 from ppl.errors import PPLValueError
@@ -23,6 +24,9 @@ from ppl.layers.grid import as_grid
 from ppl.train.losses import Loss
 
 __all__ = ["AUXILIARY", "Views", "consistency", "equivariance", "patch_logits", "patch_scores", "transform_view"]
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Rows = Annotated[int, Field(ge=1)]
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,7 @@ def patch_logits(
         maps: (B, K, h, w) merged class maps.
         grid: rows and columns of patches.
         pool: "max" of the patches, or "lse": `log(mean(exp(sharpness * score))) / sharpness`.
-        sharpness: from 0 (the mean) to infinity (the maximum).
+        sharpness: above 0; towards 0 it is the mean of the patches, towards infinity their maximum.
 
     Returns:
         (B, K) logits.
@@ -179,7 +183,7 @@ def _consistency(views: Views, classify: Loss) -> Tensor:
     return torch.stack([consistency(maps, whole, views.targets) for maps in patched]).mean()
 
 
-def _patches(views: Views, classify: Loss, *, pool: Literal["max", "lse"] = "lse", sharpness: float = 4.0) -> Tensor:
+def _patches(views: Views, classify: Loss, *, pool: Literal["max", "lse"] = "lse", sharpness: Positive = 4.0) -> Tensor:
     """Every patch is scored on its own."""
     logits = [
         patch_logits(maps, grid, pool=pool, sharpness=sharpness)
@@ -188,7 +192,7 @@ def _patches(views: Views, classify: Loss, *, pool: Literal["max", "lse"] = "lse
     return torch.stack([classify(scores, views.targets) for scores in logits]).mean()
 
 
-def _every_patch(views: Views, classify: Loss, *, grid: int | tuple[int, int] = 2) -> Tensor:
+def _every_patch(views: Views, classify: Loss, *, grid: Rows | tuple[Rows, Rows] = 2) -> Tensor:
     """Every patch has to carry the image's tags: what tells the class in one part of the object is no help to the next.
 
     The tags are wrong for patches without the object, and the same for all classes alike: what such patches look like
@@ -199,7 +203,7 @@ def _every_patch(views: Views, classify: Loss, *, grid: int | tuple[int, int] = 
     return classify(scores.flatten(0, 1), views.targets.repeat_interleave(scores.shape[1], dim=0))
 
 
-def _equivariance(views: Views, classify: Loss, *, scale: float = 0.5, flip: bool = True) -> Tensor:
+def _equivariance(views: Views, classify: Loss, *, scale: Positive = 0.5, flip: bool = True) -> Tensor:
     """The maps of a smaller, mirrored image are the smaller, mirrored maps."""
     maps_of_view = views.maps_of(transform_view(views.images, scale=scale, flip=flip))
     return equivariance(views.maps, maps_of_view, views.targets, flip=flip)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -25,7 +26,7 @@ class TrainConfig(BaseModel):
         0.0001
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     # how long, on what
     epochs: int = Field(10, ge=1, description="passes over the training images, all stages together")
@@ -36,7 +37,10 @@ class TrainConfig(BaseModel):
         None, description="range of the longer side before cropping; null: 5/8 to 5/4 of the crop's longer side"
     )
     hflip: bool = Field(True, description="mirror half of the images")
-    jitter: float = Field(0.3, ge=0, description="strength of brightness, contrast and saturation changes; 0: none")
+    # a third of it turns the hues, by half a circle at the most
+    jitter: float = Field(
+        0.3, ge=0, le=1.5, description="strength of brightness, contrast and saturation changes; 0: none"
+    )
     eval_size: tuple[int, int] | None = Field(None, description="height and width for validation; null: as `size`")
     num_workers: int | None = Field(
         None,
@@ -46,6 +50,7 @@ class TrainConfig(BaseModel):
     seed: int = Field(
         0,
         ge=0,
+        lt=2**32,
         description="of order, crops and dropout; the same seed, the same curve (on a GPU but for rounding)",
     )
 
@@ -55,7 +60,7 @@ class TrainConfig(BaseModel):
         description="which stage trains when: " + ", ".join(SCHEDULES) + "; auto: progressive in that mode, else last",
     )
     epochs_per_stage: list[int] | None = Field(
-        None, description="epochs of each stage of the progressive schedule; null: equal shares"
+        None, description="epochs of each stage of the progressive schedule, no other's; null: equal shares"
     )
     warmup_epochs: int = Field(0, ge=0, description="epochs at the start as a plain classifier, without patches")
 
@@ -105,7 +110,9 @@ class TrainConfig(BaseModel):
 
     # keeping
     patience: int | None = Field(None, ge=1, description="epochs without a better validation mAP before stopping early")
-    save_every: int | None = Field(None, ge=1, description="also save the state every so many batches within an epoch")
+    save_every: int | None = Field(
+        None, ge=1, description="also save the state every so many optimiser steps (of each stage) within an epoch"
+    )
     tensorboard: bool = Field(False, description="write TensorBoard event files as well")
 
     @field_validator("precision", mode="before")
@@ -119,24 +126,37 @@ class TrainConfig(BaseModel):
             raise ValueError(f"unknown schedule {self.schedule!r}; choose auto, {', '.join(SCHEDULES)}")
         if self.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs={self.warmup_epochs} leaves none of {self.epochs} epochs for patches")
+        if self.epochs_per_stage is not None and min(self.epochs_per_stage, default=0) < 1:
+            raise ValueError(f"epochs_per_stage={self.epochs_per_stage} must give every stage an epoch or more")
+        if self.optimizer == "sgd" and self.nesterov and not self.momentum:
+            raise ValueError("nesterov needs a momentum above 0, got momentum=0; raise it or set nesterov to false")
         try:
             build_loss(self.loss, self.loss_options)
             for name, value in self.auxiliary.items():
                 if name not in AUXILIARY:
                     raise PPLValueError(f"unknown auxiliary loss {name!r}; choose of {', '.join(AUXILIARY)}")
-                bind_options(name, AUXILIARY[name], split_weight(value)[1])
+                bind_options(name, AUXILIARY[name], split_weight(name, value)[1])
         except PPLValueError as error:
             raise ValueError(str(error)) from None
         return self
 
 
-def split_weight(value: float | dict[str, Any]) -> tuple[float, dict[str, Any]]:
+def split_weight(name: str, value: float | dict[str, Any]) -> tuple[float, dict[str, Any]]:
     """Weight and options of an auxiliary loss, from its entry in `TrainConfig.auxiliary`.
 
+    Raises:
+        PPLValueError: if the weight is no finite number, or below 0.
+
     Example:
-        >>> split_weight(4.0), split_weight({"weight": 0.5, "pool": "max"})
+        >>> split_weight("patches", 4.0), split_weight("patches", {"weight": 0.5, "pool": "max"})
         ((4.0, {}), (0.5, {'pool': 'max'}))
     """
-    if not isinstance(value, dict):
-        return float(value), {}
-    return float(value.get("weight", 1.0)), {key: option for key, option in value.items() if key != "weight"}
+    options = dict(value) if isinstance(value, dict) else {"weight": value}
+    given = options.pop("weight", 1.0)
+    try:
+        weight = float(given)
+    except (TypeError, ValueError):
+        weight = math.nan
+    if not 0 <= weight < math.inf:
+        raise PPLValueError(f"the weight of auxiliary loss {name!r} must be a number, 0 or more, got {given!r}")
+    return weight, options

@@ -35,6 +35,8 @@ def make_accelerator(precision: Literal["no", "bf16", "fp16"] = "no", device: st
     AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
     if device.startswith("cuda"):
         _choose_cuda(device)
+    elif device == "mps" and not torch.backends.mps.is_available():
+        raise PPLValueError('device "mps" is not there: torch sees no Metal GPU; use "auto" or "cpu"')
     elif device not in ("auto", "cpu", "mps"):
         raise PPLValueError(f'device {device!r} is not understood; use "auto", "cpu", "cuda", "cuda:1" or "mps"')
     cpu = device == "cpu"

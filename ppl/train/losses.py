@@ -1,25 +1,30 @@
 """Classification losses: logits of an image against its tags.
 
-Each is a pure function `(logits, targets, **options) -> scalar`; another loss is another function and one line in
-`LOSSES`. Losses that look at the class maps themselves are in `ppl.train.auxiliary`.
+Each is a pure function `(logits, targets, *, options) -> scalar`; another loss is another function and one line in
+`LOSSES`. Options are checked against their type hints. Losses that look at the class maps themselves are in
+`ppl.train.auxiliary`.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
+import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
 from ppl.errors import PPLValueError
+from ppl.parameters import check_parameters, known_parameters
 
 __all__ = ["LOSSES", "Loss", "asymmetric", "bce", "build_loss", "multilabel_soft_margin"]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """`loss(logits, targets)` on (B, K) tensors, returning a scalar."""
+
+Gamma = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 def multilabel_soft_margin(logits: Tensor, targets: Tensor) -> Tensor:
@@ -40,7 +45,7 @@ def multilabel_soft_margin(logits: Tensor, targets: Tensor) -> Tensor:
     return F.multilabel_soft_margin_loss(logits, targets)
 
 
-def bce(logits: Tensor, targets: Tensor, *, label_smoothing: float = 0.1) -> Tensor:
+def bce(logits: Tensor, targets: Tensor, *, label_smoothing: Annotated[float, Field(ge=0, le=1)] = 0.1) -> Tensor:
     """Binary cross entropy against targets drawn towards one half, for tags that may be wrong or missing.
 
     Args:
@@ -60,7 +65,12 @@ def bce(logits: Tensor, targets: Tensor, *, label_smoothing: float = 0.1) -> Ten
 
 
 def asymmetric(
-    logits: Tensor, targets: Tensor, *, gamma_pos: float = 0.0, gamma_neg: float = 4.0, clip: float = 0.05
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    gamma_pos: Gamma = 0.0,
+    gamma_neg: Gamma = 4.0,
+    clip: Annotated[float, Field(ge=0, lt=1)] = 0.05,
 ) -> Tensor:
     """Asymmetric loss (Ridnik et al., ICCV 2021): easy absent classes are focused away and clipped.
 
@@ -70,9 +80,9 @@ def asymmetric(
     Args:
         logits: (B, K) scores before the sigmoid.
         targets: (B, K) of 0 and 1.
-        gamma_pos: focusing exponent of present classes.
-        gamma_neg: focusing exponent of absent classes.
-        clip: absent classes below this probability cost nothing.
+        gamma_pos: focusing exponent of present classes, 0 or more.
+        gamma_neg: focusing exponent of absent classes, 0 or more.
+        clip: absent classes below this probability cost nothing; in [0, 1).
 
     Returns:
         Scalar, at least 0.
@@ -82,10 +92,12 @@ def asymmetric(
         >>> asymmetric(torch.full((1, 4), -5.0), torch.zeros(1, 4)).abs().item()
         0.0
     """
-    probability = logits.sigmoid()
-    absent = (probability - clip).clamp(min=0)
+    # a power below 1 has an infinite slope at 0, which would turn a slope of 0 into NaN
+    tiny = torch.finfo(logits.dtype).tiny
+    missing = (-logits).sigmoid().clamp(min=tiny)
+    absent = (logits.sigmoid() - clip).clamp(min=tiny)
     # logsigmoid keeps the gradient of a present class whose probability underflows
-    positive = targets * (1 - probability) ** gamma_pos * F.logsigmoid(logits)
+    positive = targets * missing**gamma_pos * F.logsigmoid(logits)
     # 1 - absent reaches 0 only where the sigmoid saturates and nothing is clipped
     negative = (1 - targets) * absent**gamma_neg * (1 - absent).clamp(min=1e-8).log()
     return -(positive + negative).mean()
@@ -109,7 +121,7 @@ def build_loss(name: str, options: Mapping[str, Any] | None = None) -> Loss:
         A function `(logits, targets) -> scalar`.
 
     Raises:
-        PPLValueError: for an unknown name or option.
+        PPLValueError: for an unknown name or option, or an option out of range.
 
     Example:
         >>> import torch
@@ -122,11 +134,11 @@ def build_loss(name: str, options: Mapping[str, Any] | None = None) -> Loss:
 
 
 def bind_options(name: str, function: Callable[..., Tensor], options: Mapping[str, Any]) -> Callable[..., Tensor]:
-    """The function with its keyword-only options filled in, refused here rather than at the first batch if unknown."""
-    known = [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    """The function with its keyword-only options filled in, checked here rather than at the first batch."""
+    known = known_parameters(function)
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise PPLValueError(
             f"loss {name!r} has no option {', '.join(map(repr, unknown))}; it knows {', '.join(known) or 'none'}"
         )
-    return partial(function, **options)
+    return partial(function, **check_parameters(function, **options))

@@ -15,7 +15,20 @@ from ppl.train.config import split_weight
 from ppl.train.losses import Loss, bind_options
 from ppl.train.schedules import PLAIN
 
-__all__ = ["Objective"]
+__all__ = ["Objective", "unfit_auxiliary"]
+
+
+def unfit_auxiliary(mode: str) -> frozenset[str]:
+    """Names of the further losses that a model of a mode cannot have, since it has no patches to compare or to score.
+
+    Args:
+        mode: of the model.
+
+    Example:
+        >>> sorted(unfit_auxiliary("baseline")), sorted(unfit_auxiliary("explicit"))
+        (['consistency', 'patches'], [])
+    """
+    return {"baseline": frozenset({"consistency", "patches"}), "control": frozenset({"patches"})}.get(mode, frozenset())
 
 
 class Objective(nn.Module):
@@ -42,10 +55,9 @@ class Objective(nn.Module):
         for name, value in (auxiliary or {}).items():
             if name not in AUXILIARY:
                 raise PPLValueError(f"unknown auxiliary loss {name!r}; choose of {', '.join(AUXILIARY)}")
-            self.weights[name], options = split_weight(value)
+            self.weights[name], options = split_weight(name, value)
             self._auxiliary[name] = bind_options(name, AUXILIARY[name], options)
-        refused = {"baseline": {"consistency", "patches"}, "control": {"patches"}}.get(model.mode, set())
-        for name in refused & set(self.weights):
+        for name in sorted(unfit_auxiliary(model.mode) & set(self.weights)):
             raise PPLValueError(f"auxiliary loss {name!r} compares or scores patches; mode {model.mode!r} has none")
 
     @property

@@ -1,8 +1,9 @@
 """Which stage of the model trains on which batch.
 
 A schedule is a pure function `(epoch, batch, *, num_stages, epochs) -> tuple of stages`. Every stage in the tuple gets
-one forward, one backward and one optimiser step on that batch, in that order. Another schedule is another function
-and one line in `SCHEDULES`.
+one forward, one backward and one optimiser step on that batch, in that order. `epochs` are each stage's share of the
+epochs, and empty if there are fewer epochs than stages. Another schedule is another function and one line in
+`SCHEDULES`.
 """
 
 from __future__ import annotations
@@ -128,7 +129,8 @@ def build_schedule(
         name: a key of `SCHEDULES`.
         num_stages: number of stages of the model.
         epochs: epochs in all, the warm-up included.
-        epochs_per_stage: epochs of each stage, for "progressive"; None shares what the warm-up leaves equally.
+        epochs_per_stage: epochs of each stage, for "progressive"; other schedules do not look at it. None shares what
+            the warm-up leaves equally.
         warmup_epochs: epochs at the start in which the stage is `PLAIN`.
 
     Returns:
@@ -147,14 +149,17 @@ def build_schedule(
     patched = epochs - warmup_epochs
     if patched < 1:
         raise PPLValueError(f"warmup_epochs={warmup_epochs} leaves none of {epochs} epochs for patches; shorten it")
-    if epochs_per_stage is not None and (len(epochs_per_stage) != num_stages or sum(epochs_per_stage) != patched):
-        raise PPLValueError(
-            f"epochs_per_stage={list(epochs_per_stage)} must hold one number per stage ({num_stages}) "
-            f"and add up to {patched} (epochs less warm-up)"
-        )
-    share = list(epochs_per_stage or [])
-    if name == "progressive" and not share:
+    if name == "progressive" and epochs_per_stage is not None:
+        share = list(epochs_per_stage)
+        if len(share) != num_stages or sum(share) != patched or min(share) < 1:
+            raise PPLValueError(
+                f"epochs_per_stage={share} must hold one number per stage ({num_stages}), each 1 or more, "
+                f"and add up to {patched} (epochs less warm-up)"
+            )
+    elif name == "progressive" or patched >= num_stages:
         share = split_epochs(patched, num_stages)
+    else:
+        share = []
     stages_of = SCHEDULES[name]
 
     def schedule(epoch: int, batch: int) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from ppl.train.assemble import Parts
 from ppl.train.checkpoint import changed_keys, load_state, rng_state, save_state, set_rng_state
 from ppl.train.logs import write_history
 
-__all__ = ["RunState", "resume_run", "save_run"]
+__all__ = ["RunState", "check_same_run", "read_run", "resume_run", "save_run"]
 
 
 @dataclass
@@ -75,21 +75,29 @@ def save_run(out: Path, parts: Parts, done: RunState) -> None:
     accelerator.wait_for_everyone()
 
 
-def resume_run(out: Path, parts: Parts) -> RunState:
-    """Put a saved state into the parts, if the folder holds one."""
+def read_run(out: Path) -> dict[str, Any] | None:
+    """The state that a folder holds, if it holds one."""
     path = out / "state.pt"
-    if not path.is_file():
-        if parts.accelerator.is_main_process:
-            write_history(out, [])  # a folder that cannot be written to is found now, not after an epoch
-        return RunState()
-    state = load_state(path)
+    return load_state(path) if path.is_file() else None
+
+
+def check_same_run(out: Path, parts: Parts, state: dict[str, Any]) -> None:
+    """Raise PPLValueError, with the keys that differ, if a saved state is of a run with other settings."""
     changed = changed_keys(state["identity"], parts.identity)
     if changed:
         raise PPLValueError(
-            f"{out} holds a run with other settings: {', '.join(changed)}; use another folder, or delete {path.name} "
+            f"{out} holds a run with other settings: {', '.join(changed)}; use another folder, or delete state.pt "
             "to start afresh"
         )
-    parts.batch_norm = state["batch_norm"]
+
+
+def resume_run(out: Path, parts: Parts, state: dict[str, Any] | None) -> RunState:
+    """Put a saved state, from `read_run`, into the parts, if there is one."""
+    if state is None:
+        if parts.accelerator.is_main_process:
+            write_history(out, [])  # a folder that cannot be written to is found now, not after an epoch
+        return RunState()
+    check_same_run(out, parts, state)
     parts.model.load_state_dict(state["model"])
     if parts.average is not None:
         parts.average.module.load_state_dict(state["average"])

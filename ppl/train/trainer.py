@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from ppl.data import TaggedImages
 from ppl.models import PPLNet, save_model
@@ -17,7 +20,7 @@ from ppl.train.config import TrainConfig
 from ppl.train.launch import progress_bar
 from ppl.train.logs import TensorBoardLog
 from ppl.train.meter import check_weights
-from ppl.train.state import RunState, resume_run, save_run
+from ppl.train.state import RunState, read_run, resume_run, save_run
 from ppl.train.validation import validate
 
 __all__ = ["TrainSummary", "fit"]
@@ -70,7 +73,8 @@ def fit(
 
     Args:
         model: the classifier. It is trained in place and left with the weights of `last.safetensors`, in eval mode,
-            at its last stage. Its first weights are the caller's: seed torch before creating it.
+            at its last stage; what `freeze` and `grad_checkpointing` changed is put back. Its first weights are the
+            caller's: seed torch before creating it.
         train: images with tags.
         val: images for the mAP after every epoch; None leaves it out, and `best` is then `last`.
         config: the settings.
@@ -84,6 +88,7 @@ def fit(
     Raises:
         PPLValueError: if the settings do not fit model or data, or the folder holds a run with other settings; the
             message names the keys that differ.
+        PPLTypeError: if the model was created with arguments that a checkpoint cannot hold.
         NonFiniteLossError: if the loss becomes NaN or infinite; the last good checkpoint is kept.
 
     Example:
@@ -100,9 +105,36 @@ def fit(
         (2, 'last.safetensors')
         >>> folder.cleanup()
     """
-    out = Path(out)
-    parts = assemble(model, train, val, config, device)
-    done = resume_run(out, parts)
+    with _settings_put_back(model):
+        return _run(model, train, val, config, Path(out), progress, device)
+
+
+@contextmanager
+def _settings_put_back(model: PPLNet) -> Iterator[None]:
+    """What a run changes in a model beside its weights is undone: parameters out of training, checkpointing."""
+    trained = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    checkpointing = model.grad_checkpointing
+    try:
+        yield
+    finally:
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(trained[name])
+        model.set_grad_checkpointing(checkpointing)
+
+
+def _run(
+    model: PPLNet,
+    train: TaggedImages,
+    val: TaggedImages | None,
+    config: TrainConfig,
+    out: Path,
+    progress: bool,
+    device: str,
+) -> TrainSummary:
+    state = read_run(out)
+    parts = assemble(model, train, val, config, device, None if state is None else state["batch_norm"])
+    done = resume_run(out, parts, state)
+    del state  # weights and optimiser, once more
     board = TensorBoardLog(out, done.epoch) if config.tensorboard and parts.accelerator.is_main_process else None
     batches_done = done.epoch * parts.updates + done.update
     show = progress and parts.accelerator.is_main_process
@@ -111,6 +143,7 @@ def fit(
             started, updates = time.perf_counter(), parts.updates - done.update
             losses = _train_epoch(parts, done, out, advance)
             speed = updates * parts.images_per_update / (time.perf_counter() - started)
+            _share_buffers(parts)
             score = None if parts.val is None else validate(parts.shipped, parts.val, parts.accelerator, config)
             line = {**losses, "lr": parts.stepper.lr, "val_map": score, "images_per_second": round(speed, 2)}
             line["seconds"] = round(time.perf_counter() - started, 3)
@@ -119,6 +152,8 @@ def fit(
             if board is not None:
                 board.write(done.history[-1])
 
+    if not (out / "last.safetensors").is_file():  # of a finished run, deleted since
+        _save_weights(out, parts, best=done.best_epoch == done.epoch - 1)
     model.load_state_dict(parts.shipped.state_dict())
     model.set_stage(model.num_stages - 1)
     model.eval()
@@ -164,10 +199,24 @@ def _check_finite(parts: Parts, done: RunState) -> None:
 
 def _keep(out: Path, parts: Parts, done: RunState, improved: bool) -> None:
     """Weights for users first, then the state: a kill between the two only repeats the epoch."""
+    _save_weights(out, parts, best=improved)
+    save_run(out, parts, done)
+
+
+def _save_weights(out: Path, parts: Parts, *, best: bool) -> None:
     if parts.accelerator.is_main_process:
         shipped = parts.shipped
         shipped.set_stage(shipped.num_stages - 1)
-        for name, wanted in (("best", improved), ("last", True)):
-            if wanted:
-                save_model(shipped, out / f"{name}.safetensors")
-    save_run(out, parts, done)
+        for name in ("best", "last") if best else ("last",):
+            save_model(shipped, out / f"{name}.safetensors")
+
+
+@torch.no_grad()
+def _share_buffers(parts: Parts) -> None:
+    """All processes score what is saved: each has BatchNorm statistics of its own, and the first's go to the file."""
+    from accelerate.utils import broadcast
+
+    if parts.accelerator.num_processes > 1:
+        for buffer in parts.shipped.buffers():
+            if buffer.is_floating_point():
+                buffer.copy_(broadcast(buffer.contiguous()))

@@ -27,8 +27,10 @@ def test_a_cpu_with_bfloat16_takes_it(monkeypatch):
 
 
 @pytest.mark.parametrize(("supported", "expected"), [(True, torch.bfloat16), (False, torch.float16)])
-def test_a_gpu_takes_what_it_has(supported, expected, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: supported)
+def test_a_gpu_takes_what_it_has_without_emulation(supported, expected, monkeypatch):
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or supported
+    )
     assert half_precision(torch.device("cuda")) == expected
 
 

@@ -19,7 +19,7 @@ def conv_tail(stride=1):
 
 @pytest.mark.parametrize("grid", [1, 2, (4, 2), (3, 5)])
 @pytest.mark.parametrize("size", [(8, 8), (15, 23)])
-@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("stride", [1, 2, 3, 5, 7])
 def test_pointwise_tail_is_unaffected_by_patching(grid, size, stride):
     """Identity 2: with 1x1 operations only, merged == un-patched, whatever stride is left in the tail."""
     tail = nn.Sequential(nn.Conv2d(4, 6, 1, stride=stride), nn.ReLU(), nn.Conv2d(6, 5, 1))
@@ -116,6 +116,12 @@ def test_tail_that_needs_numbers_is_measured_on_zeros():
     assert tail.training
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, before[name]) for name, value in tail.state_dict().items())
+
+
+@pytest.mark.parametrize("stride", [5, 6, 7, 10, 11, 13, 14, 32])
+def test_strides_are_read_off_right_at_any_size(stride):
+    learner = PatchLearner(nn.Conv2d(1, 1, stride, stride=stride), 2)
+    assert {learner._plan(1, size, size)[1] for size in range(2 * stride, 4 * stride)} == {(stride, stride)}
 
 
 def test_mode_is_restored_when_the_tail_raises():

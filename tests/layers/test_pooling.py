@@ -29,6 +29,33 @@ def test_generalised_mean_is_that_of_the_probabilities(maps):
         torch.testing.assert_close(generalised_mean(maps, power), torch.logit(mean))
 
 
+@pytest.mark.parametrize("value", [-3.0, 0.0, 3.0, 15.0, 20.0, 60.0])
+@pytest.mark.parametrize("power", [1.0, 3.0, 20.0])
+def test_generalised_mean_keeps_value_and_gradient_up_to_probabilities_near_1(value, power):
+    wide = value + torch.linspace(-2, 2, 20, dtype=torch.float64).view(1, 1, 4, 5)
+    wide.requires_grad_()
+    mean = torch.sigmoid(wide).pow(power).mean().pow(1 / power)
+    maps = wide.detach().float().requires_grad_()
+    pooled = generalised_mean(maps, power)
+    pooled.sum().backward()
+    assert maps.grad is not None
+    if value < 30:  # float64's own sigmoid rounds to 1 beyond
+        torch.logit(mean).backward()
+        torch.testing.assert_close(pooled.item(), torch.logit(mean).item(), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(maps.grad.double(), wide.grad, rtol=1e-4, atol=1e-6)
+    # near 1 the odds against are averaged: a gradient for every cell, all of them together one
+    elif power == 1:
+        torch.testing.assert_close(pooled.item(), -(-wide).exp().mean().log().item(), rtol=1e-5, atol=0.0)
+        torch.testing.assert_close(maps.grad.sum().item(), 1.0, rtol=1e-4, atol=0.0)
+
+
+@pytest.mark.parametrize("value", [-3.0, 0.5, 2.0, 8.0])
+@pytest.mark.parametrize("power", [1.0, 3.0])
+def test_gradients_of_the_generalised_mean_are_those_of_finite_differences(value, power, maps):
+    near = (maps[:1] / 3 + value).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: generalised_mean(x, power), (near,))
+
+
 def test_ngwp_is_its_equation_cell_by_cell(maps):
     pooled = ngwp(maps, 2.0)
     for image, own in zip(maps, pooled, strict=True):

@@ -11,7 +11,7 @@ from torch import nn
 
 from ppl.errors import PPLFileNotFoundError, PPLTypeError, PPLValueError
 from ppl.io.files import FileWriteError
-from ppl.models import PPLNet, create_model, load_model, load_weights, save_model
+from ppl.models import PPLNet, create_model, load_model, save_model
 
 
 def make(**kwargs):
@@ -55,25 +55,17 @@ def test_module_of_ones_own_is_handed_over(tmp_path):
     assert torch.equal(loaded(x), model(x))
 
 
-def test_weights_go_into_a_model_that_is_there(tmp_path):
-    model, other = make(), make()
-    model.set_stage(0)
-    save_model(model, tmp_path / "m.safetensors")
-    load_weights(other, tmp_path / "m.safetensors")
-    assert other.stage == 0
-    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), other.state_dict().values(), strict=True))
-
-
 def test_checkpoint_of_another_model_names_the_first_differences(tmp_path):
-    save_model(make(mode="explicit"), tmp_path / "m.safetensors")
-    with pytest.raises(PPLValueError, match=r"of another model: it has unknown fusion\.classifiers\.2\.weight"):
-        load_weights(make(), tmp_path / "m.safetensors")
     path = tmp_path / "m.safetensors"
-    more_classes = create_model("test_resnet", 7, pretrained=False, mode="explicit", cuts=[1, 2])
-    with pytest.raises(PPLValueError, match=r"differs in fusion\.classifiers\.0\.weight has shape \(4, .*not \(7, "):
-        load_weights(more_classes, path)
-    with pytest.raises(PPLValueError, match=r"another model: it lacks backbone\.conv_stem\.weight"):
-        load_weights(create_model("test_efficientnet", 4, pretrained=False), path)
+    save_model(PPLNet(custom(), 3, mode="explicit", cuts=["0"], stages=["0", "1", "2"]), path)
+    with pytest.raises(
+        PPLValueError, match=r"of another model: it lacks backbone\.1\.0\.weight, .* unknown backbone\.1\.bias"
+    ):
+        load_model(path, backbone=nn.Sequential(custom()[0], nn.Sequential(custom()[1]), custom()[2]))
+    with pytest.raises(
+        PPLValueError, match=r"differs in backbone\.1\.weight has shape \(8, 8, 3, 3\), not \(8, 8, 1, 1\)"
+    ):
+        load_model(path, backbone=nn.Sequential(custom()[0], nn.Conv2d(8, 8, 1, 2), custom()[2]))
 
 
 def test_files_of_other_kinds_are_named(tmp_path):

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+
+import numpy as np
 import pytest
 import timm
 import torch
@@ -53,6 +56,18 @@ def test_checkpoint_of_another_model_names_the_first_differences(tmp_path):
         PPLValueError, match=r"lacks bn1\.bias; it differs in conv1\.0\.weight has shape \(1, 2, 3, 4\)"
     ):
         make(checkpoint_path=tmp_path / "b.safetensors")
+
+
+def test_checkpoint_without_counts_of_batches_is_taken_as_torch_takes_it(tmp_path):
+    donor = timm.create_model("test_resnet").state_dict()
+    save_file({name: value for name, value in donor.items() if "num_batches" not in name}, tmp_path / "a.safetensors")
+    state = make(checkpoint_path=tmp_path / "a.safetensors").backbone.state_dict()
+    assert all(torch.equal(value, donor[name]) for name, value in state.items())
+
+
+def test_number_of_classes_may_be_one_of_numpys(tmp_path):
+    model = make(num_classes=np.int64(4))
+    assert json.loads(json.dumps(model.config))["num_classes"] == 4
 
 
 def test_checkpoint_is_never_unpickled(tmp_path):

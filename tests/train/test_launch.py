@@ -37,6 +37,12 @@ def test_cuda_without_a_gpu_is_refused():
         make_accelerator("no", "cuda")
 
 
+def test_mps_without_it_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(PPLValueError, match='"mps" is not there'):
+        make_accelerator("no", "mps")
+
+
 @pytest.mark.parametrize(
     ("terminal", "show", "drawn"), [(True, True, True), (False, True, False), (True, False, False)]
 )

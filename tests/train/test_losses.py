@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 
@@ -65,6 +67,24 @@ def test_extreme_logits_keep_loss_and_gradient_finite(name, scale):
     assert loss > 0
     assert logits.grad is not None
     assert logits.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("option", ["gamma_pos", "gamma_neg"])
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0])
+def test_focusing_by_any_power_keeps_gradients_finite_where_a_probability_is_0_or_1(option, gamma):
+    logits = torch.tensor([[-200.0, -20.0, 0.0, 20.0, 200.0]] * 2, requires_grad=True)
+    build_loss("asymmetric", {option: gamma})(logits, torch.tensor([[0.0] * 5, [1.0] * 5])).backward()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+
+
+def test_losses_of_ones_own_need_no_hints(monkeypatch):
+    def bare(logits, targets, *, factor=1.0):
+        return factor * (logits - targets).mean()
+
+    monkeypatch.setattr("ppl.train.losses.LOSSES", {"bare": bare, "ready": functools.partial(bare, factor=2.0)})
+    assert build_loss("bare", {"factor": 3})(torch.ones(1, 2), torch.zeros(1, 2)).item() == 3.0
+    assert build_loss("ready", {"factor": 4})(torch.ones(1, 2), torch.zeros(1, 2)).item() == 4.0
 
 
 def test_unknown_names_and_options_are_refused_with_those_that_exist():

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from ppl.errors import PPLValueError
+from ppl.train.auxiliary import AUXILIARY
 from ppl.train.losses import multilabel_soft_margin
-from ppl.train.objective import Objective
+from ppl.train.objective import Objective, unfit_auxiliary
 from ppl.train.schedules import PLAIN
 
 
@@ -66,6 +69,14 @@ def test_losses_are_float32_under_autocast(make_model, batch):
         )
     assert losses.dtype == torch.float32
     losses[0].backward()
+
+
+@pytest.mark.parametrize("mode", ["baseline", "control", "progressive", "explicit"])
+@pytest.mark.parametrize("name", AUXILIARY)
+def test_the_losses_that_a_mode_cannot_have_are_those_it_is_told_not_to(mode, name, make_model):
+    refused = pytest.raises(PPLValueError, match=f"mode '{mode}' has none")
+    with refused if name in unfit_auxiliary(mode) else contextlib.nullcontext():
+        Objective(make_model(mode), multilabel_soft_margin, {name: 1.0})
 
 
 def test_losses_about_patches_are_refused_where_there_are_none(make_model):

@@ -11,6 +11,9 @@ import torch
 
 from ppl.models import load_model
 from ppl.train import fit
+from ppl.train.launch import make_accelerator
+from ppl.train.loaders import val_batches
+from ppl.train.validation import validate
 
 SHARE = """
 import os, sys
@@ -58,3 +61,12 @@ def test_two_processes_train_as_one_with_twice_the_batch(
     weights = [load_model(tmp_path / name / "last.safetensors").state_dict() for name in ("two", "one")]
     for key, tensor in weights[1].items():
         torch.testing.assert_close(weights[0][key], tensor, rtol=1e-2, atol=1e-3)
+
+
+def test_the_score_of_two_processes_is_that_of_the_weights_they_save(colours_root, colours_val, make_config, tmp_path):
+    config = make_config(epochs=1, schedule="last", batch_norm="live", hflip=False, lr=3e-4)
+    train_in_two_processes(str(colours_root), str(tmp_path), config.model_dump_json())
+    told = json.loads((tmp_path / "metrics.jsonl").read_text())["val_map"]
+    model = load_model(tmp_path / "last.safetensors")
+    batches = val_batches(colours_val, config, model.data_config)
+    assert validate(model, batches, make_accelerator(device="cpu"), config) == pytest.approx(told, abs=1e-6)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import csv
 import functools
 import json
@@ -14,8 +15,8 @@ import pytest
 import torch
 
 from ppl.backbones import half
-from ppl.errors import PPLError, PPLValueError
-from ppl.models import load_model
+from ppl.errors import PPLError, PPLTypeError, PPLValueError
+from ppl.models import create_model, load_model
 from ppl.train import NonFiniteLossError, fit
 from ppl.train.loaders import val_batches
 from ppl.train.steps import Stepper
@@ -150,6 +151,37 @@ def test_a_finished_run_is_not_trained_again(colours, make_model, make_config, t
     assert again.history == first.history
 
 
+def test_a_finished_run_writes_its_weights_again_if_they_were_deleted(colours, make_model, make_config, tmp_path):
+    summary = fit(make_model(), colours, None, make_config(), tmp_path)
+    expected = load_model(summary.last_path).state_dict()
+    summary.last_path.unlink()
+    summary.best_path.unlink()
+    fit(make_model(seed=3), colours, None, make_config(), tmp_path)
+    for path in (summary.last_path, summary.best_path):
+        assert all(torch.equal(value, expected[name]) for name, value in load_model(path).state_dict().items())
+
+
+def test_the_same_model_goes_on_though_its_statistics_have_moved(colours, make_model, make_config, tmp_path):
+    model = make_model()
+    first = fit(model, colours, None, make_config(freeze_bn_affine=True), tmp_path)
+    assert fit(model, colours, None, make_config(freeze_bn_affine=True), tmp_path).history == first.history
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_was_frozen_and_recomputed_for_a_run_is_put_back(
+    fails, colours, make_model, make_config, tmp_path, monkeypatch
+):
+    model = make_model()
+    own = model.backbone.layer4[0].conv1.weight.requires_grad_(False)
+    config = make_config(freeze="layer2", freeze_bn_affine=True, batch_norm="frozen", grad_checkpointing=True)
+    if fails:
+        monkeypatch.setattr(Stepper, "__call__", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError) if fails else contextlib.nullcontext():
+        fit(model, colours, None, config, tmp_path)
+    assert [parameter for parameter in model.parameters() if not parameter.requires_grad] == [own]
+    assert not model.grad_checkpointing
+
+
 def test_resuming_with_other_settings_names_those_that_changed(colours, make_model, make_config, tmp_path):
     fit(make_model(), colours, None, make_config(), tmp_path)
     with pytest.raises(PPLValueError, match=r"other settings: epochs \(2 -> 3\), lr \(0.003 -> 0.001\);"):
@@ -277,7 +309,38 @@ def test_what_does_not_fit_is_refused_before_any_work(colours, colours_val, make
         fit(make_model(), colours, replace(colours_val, classes=("a", "b", "c")), make_config(), tmp_path)
     with pytest.raises(PPLValueError, match="too small for the model's cuts"):
         fit(make_model(), colours, None, make_config(size=(16, 16)), tmp_path)
+    with pytest.raises(PPLValueError, match="built for images of 160x160 and does not take 192x192"):
+        fit(
+            create_model("test_vit_relpos", 3, mode="baseline", pretrained=False),
+            colours,
+            None,
+            make_config(size=(192, 192)),
+            tmp_path,
+        )
+    with pytest.raises(PPLValueError, match="patience=2 waits for a better validation mAP"):
+        fit(make_model(), colours, None, make_config(patience=2), tmp_path)
+    with pytest.raises(PPLValueError, match="'alternate' never trains the last of 2 stages in 2 epochs of 1 updates"):
+        fit(make_model(), colours, None, make_config(schedule="alternate", batch_size=24), tmp_path)
+    model = make_model(norm_layer=torch.nn.BatchNorm2d)
+    with pytest.raises(PPLTypeError, match="JSON cannot hold"):
+        fit(model, colours, None, make_config(), tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_model_whose_classes_are_in_another_order_is_refused(colours, make_model, make_config, tmp_path):
+    model = make_model("baseline")
+    model.classes = ("green", "red", "blue")
+    with pytest.raises(PPLValueError, match="in another order"):
+        fit(model, colours, None, make_config(), tmp_path)
+    model.classes = None
+    fit(model, colours, None, make_config(epochs=1), tmp_path)
+    assert model.classes == colours.classes
+
+
+def test_epochs_per_stage_do_not_stop_the_other_modes_of_a_recipe(colours, make_model, make_config, tmp_path):
+    for schedule in ("auto", "progressive"):
+        config = make_config(schedule=schedule, epochs_per_stage=[1, 1])
+        assert fit(make_model("baseline"), colours, None, config, tmp_path / schedule).epochs == 2
 
 
 def test_a_folder_that_cannot_be_written_to_is_found_before_any_step(
@@ -311,11 +374,18 @@ def test_what_saves_time_or_memory_leaves_the_curve_alone(options, colours, make
     assert losses[1] == pytest.approx(losses[0], rel=1e-2)
 
 
-def test_a_compiled_step_gives_the_same_curve(colours, make_model, make_config, tmp_path, monkeypatch):
+@pytest.mark.parametrize("recompute", [False, True])
+def test_a_compiled_step_gives_the_same_curve(recompute, colours, make_model, make_config, tmp_path, monkeypatch):
     # the default compiler takes a minute; this backend traces as it does and generates no code
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
     for name, compiled in (("eager", False), ("compiled", True)):
-        fit(make_model(), colours[:8], None, make_config(compile=compiled), tmp_path / name)
+        fit(
+            make_model(),
+            colours[:8],
+            None,
+            make_config(compile=compiled, grad_checkpointing=recompute),
+            tmp_path / name,
+        )
     losses = [[line["loss"] for line in curve(tmp_path / name)] for name in ("eager", "compiled")]
     assert losses[1] == pytest.approx(losses[0], rel=1e-2)
 

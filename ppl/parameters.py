@@ -1,4 +1,4 @@
-"""One check of parameters for callers and recipes: the type hints of a refiner, with their ranges, are the rule."""
+"""One check of parameters for callers and recipes: the type hints of a function, with their ranges, are the rule."""
 
 from __future__ import annotations
 
@@ -16,18 +16,21 @@ __all__ = ["check_parameters", "known_parameters"]
 
 @lru_cache(maxsize=64)
 def _adapters(function: Callable[..., Any]) -> dict[str, TypeAdapter[Any]]:
-    hints = get_type_hints(function, include_extras=True)
+    try:
+        hints = get_type_hints(function, include_extras=True)
+    except (NameError, TypeError):  # hints for a type checker alone, or an object that can be called and has none
+        hints = {}
     keywords = [
         name for name, p in inspect.signature(function).parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY
     ]
-    return {name: TypeAdapter(hints[name], config={"arbitrary_types_allowed": True}) for name in keywords}
+    return {name: TypeAdapter(hints.get(name, Any), config={"arbitrary_types_allowed": True}) for name in keywords}
 
 
 def known_parameters(function: Callable[..., Any]) -> Mapping[str, Any]:
-    """The keyword-only parameters of a refiner and their defaults.
+    """The keyword-only parameters of a function and their defaults.
 
     Args:
-        function: the refiner.
+        function: the function.
 
     Returns:
         Name to default, in the order of the signature.
@@ -48,7 +51,7 @@ def check_parameters(function: Callable[..., Any], **given: Any) -> dict[str, An
     """Check values against the type hints of a function's keyword-only parameters.
 
     Args:
-        function: the refiner.
+        function: the function; what it gives no hint for may be anything.
         **given: values by parameter name.
 
     Returns:
@@ -70,10 +73,15 @@ def check_parameters(function: Callable[..., Any], **given: Any) -> dict[str, An
     checked = {}
     for name, value in given.items():
         if name not in adapters:
-            raise PPLTypeError(f"{function.__name__} has no parameter {name!r}{nearest(name, adapters)}")
+            raise PPLTypeError(f"{_name(function)} has no parameter {name!r}{nearest(name, adapters)}")
         try:
             checked[name] = adapters[name].validate_python(value)
         except ValidationError as error:
             problem = error.errors()[0]["msg"]
-            raise PPLValueError(f"{function.__name__}: {name}={value!r} does not work: {problem}") from None
+            raise PPLValueError(f"{_name(function)}: {name}={value!r} does not work: {problem}") from None
     return checked
+
+
+def _name(function: Callable[..., Any]) -> str:
+    """As a recipe calls it: functions of a registry may be private, and a partial has no name."""
+    return str(getattr(function, "__name__", type(function).__name__)).lstrip("_")
