@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ppl.data.dataset import Sample, TaggedImages, warn_absent_classes
+from ppl.data.dataset import NoSplitError, Sample, TaggedImages, warn_absent_classes
 from ppl.errors import PPLFileNotFoundError, PPLValueError
 
 __all__ = ["InstanceMask", "read_coco"]
@@ -65,10 +65,11 @@ def read_coco(
 
     Returns:
         The data set: classes by rising category id, tags from the instances, images without an instance included
-        (`labels` is empty), masks drawn on demand (`InstanceMask`).
+        (`labels` is empty), masks drawn on demand (`InstanceMask`). An image has no mask if one of its instances has
+        no outline, and none has one if the whole file holds boxes alone.
 
     Raises:
-        PPLFileNotFoundError: if the layout, the split or an image is missing.
+        PPLFileNotFoundError: if the layout or an image is missing; `NoSplitError` if the split is.
         PPLValueError: if the file is not COCO instances JSON, or there are several splits and none is named.
     """
     root = Path(root)
@@ -80,15 +81,16 @@ def read_coco(
             raise PPLValueError(f"{root} has the splits {', '.join(found)}; name one of them")
         split = next(iter(found))
     if split not in found:
-        raise PPLFileNotFoundError(f"{root} has no split {split!r}; there are: {', '.join(found)}")
+        raise NoSplitError(f"{root} has no split {split!r}; there are: {', '.join(found)}")
     try:
         content = json.loads(found[split].read_bytes())
         categories = sorted(content["categories"], key=lambda category: category["id"])
         index = {category["id"]: i for i, category in enumerate(categories)}
         instances = defaultdict(list)
         for note in content["annotations"]:
-            entry = (index[note["category_id"]], float(note.get("area", 0.0)), note["segmentation"])
+            entry = (index[note["category_id"]], float(note.get("area", 0.0)), _outline(note))
             instances[note["image_id"]].append(entry)
+        outlined = any(outline is not None for own in instances.values() for _, _, outline in own)
         samples = []
         folder = _image_folder(root, split)
         for image in content["images"]:
@@ -96,12 +98,13 @@ def read_coco(
             path = folder / image["file_name"]
             if missing == "error" and not path.is_file():
                 raise PPLFileNotFoundError(f"{path} is missing but listed in {found[split].name}; download it again")
+            whole = outlined and all(outline is not None for _, _, outline in own)
             samples.append(
                 Sample(
                     stem=Path(image["file_name"]).with_suffix("").as_posix(),
                     image=path,
                     labels=tuple(sorted({label for label, _, _ in own})),
-                    mask=InstanceMask((image["height"], image["width"]), own),
+                    mask=InstanceMask((image["height"], image["width"]), own) if whole else None,
                 )
             )
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
@@ -111,6 +114,12 @@ def read_coco(
         raise PPLValueError(f"{found[split]} lists no images; choose another split")
     classes = tuple(category["name"] for category in categories)
     return warn_absent_classes(TaggedImages(classes, tuple(samples), f"{root.name}/{split}"))
+
+
+def _outline(note: dict[str, Any]) -> Any:
+    """An instance's polygons or run-length code; None where a box is all that is known, as in files for detection."""
+    outline = note.get("segmentation")
+    return outline if isinstance(outline, dict) or any(outline or ()) else None
 
 
 def _image_folder(root: Path, split: str) -> Path:

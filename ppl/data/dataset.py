@@ -14,10 +14,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ppl.errors import PPLValueError, nearest
+from ppl.errors import PPLFileNotFoundError, PPLValueError, nearest
 from ppl.io import read_image, read_mask
 
-__all__ = ["MaskSource", "Sample", "TaggedImages", "warn_absent_classes"]
+__all__ = ["MaskSource", "NoSplitError", "Sample", "TaggedImages", "warn_absent_classes"]
+
+
+class NoSplitError(PPLFileNotFoundError):
+    """A data set has no split of this name; whatever else is missing of it is another error."""
 
 
 @runtime_checkable

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from ppl.data.dataset import Sample, TaggedImages, warn_absent_classes
+from ppl.data.dataset import NoSplitError, Sample, TaggedImages, warn_absent_classes
 from ppl.errors import PPLFileNotFoundError, PPLValueError, nearest
 from ppl.io import IMAGE_SUFFIXES, list_images
 
@@ -41,7 +41,7 @@ def read_folder(
         The data set, named "<folder>/<split>".
 
     Raises:
-        PPLFileNotFoundError: if the folder, one of its files, the split or an image is missing.
+        PPLFileNotFoundError: if the folder, one of its files or an image is missing; `NoSplitError` if the split is.
         PPLValueError: if a tag is not in classes.txt, a row or name comes twice, the CSV is empty or a listed image is
             not in it. The message names file and line.
 
@@ -112,7 +112,7 @@ def read_list(path: Path) -> dict[str, int]:
 
 def read_labels(path: Path, classes: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
     """The class indices of every image of a labels.csv, by name without extension; see `read_folder`."""
-    return {stem: row.labels for stem, row in _read_labels(path, classes).items()}
+    return {stem: row.labels for stem, row in _read_labels(path, classes, "among the classes").items()}
 
 
 def _classes(root: Path) -> tuple[str, ...]:
@@ -130,13 +130,16 @@ def _classes(root: Path) -> tuple[str, ...]:
     return tuple(found)
 
 
+_OPEN_QUOTE = 'a quote (") opens a cell and is not closed on this line; close it, or write it twice if it is meant'
+
+
 class _Row(NamedTuple):
     line: int
     labels: tuple[int, ...]
 
 
-def _read_labels(path: Path, classes: tuple[str, ...]) -> dict[str, _Row]:
-    """The rows of a labels.csv by image name without extension."""
+def _read_labels(path: Path, classes: tuple[str, ...], known: str = "in classes.txt") -> dict[str, _Row]:
+    """The rows of a labels.csv by image name without extension; `known` is where a tag has to be."""
     indices = {name: index for index, name in enumerate(classes)}
     rows: dict[str, _Row] = {}
     for line, name, tags in _cells(path):
@@ -148,7 +151,7 @@ def _read_labels(path: Path, classes: tuple[str, ...]) -> dict[str, _Row]:
         unknown = next((tag for tag in tags if tag not in indices), None)
         if unknown is not None:
             close = nearest(unknown, classes)
-            raise PPLValueError(f"{path} line {line}: tag {unknown!r} of image {name!r} is not in classes.txt{close}")
+            raise PPLValueError(f"{path} line {line}: tag {unknown!r} of image {name!r} is not {known}{close}")
         rows[stem] = _Row(line, tuple(sorted({indices[tag] for tag in tags})))
     if not rows:
         raise PPLValueError(f"{path} holds a header and no rows; write one row per image")
@@ -157,24 +160,44 @@ def _read_labels(path: Path, classes: tuple[str, ...]) -> dict[str, _Row]:
 
 def _cells(path: Path) -> Iterator[tuple[int, str, list[str]]]:
     """Line number, image name and tags of every row."""
-    rows = csv.reader(_text(path, "a CSV with a header image,labels and one row per image").splitlines())
-    header = [cell.strip().lower() for cell in next(rows, [])]
+    rows = _rows(path)
+    _, first = next(rows)
+    header = [cell.strip().lower() for cell in first]
     if not header:
         raise PPLValueError(f"{path} is empty; write a header image,labels and one row per image")
     if "image" not in header or "labels" not in header:
         raise PPLValueError(f"{path} line 1: the header is {','.join(header)!r}; it must hold image,labels")
-    for cells in rows:
-        line = rows.line_num
+    for line, cells in rows:
         if not any(cell.strip() for cell in cells):
             continue
         if len(cells) != len(header):
             fix = 'put ";" between tags, not ","'
             raise PPLValueError(f"{path} line {line}: {len(cells)} cells instead of {len(header)}; {fix}")
-        name = cells[header.index("image")].strip()
+        name, listed = (cells[header.index(column)].strip() for column in ("image", "labels"))
+        if len(name.splitlines()) > 1 or len(listed.splitlines()) > 1:  # it was closed by a quote of a later row
+            raise PPLValueError(f"{path} line {line}: {_OPEN_QUOTE}")
         if not name:
             raise PPLValueError(f"{path} line {line}: the image has no name; fill it in or remove the row")
-        tags = (tag.strip() for tag in cells[header.index("labels")].split(";"))
+        tags = (tag.strip() for tag in listed.split(";"))
         yield line, name, [tag for tag in tags if tag]
+
+
+def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The line that a row begins on, and its cells; the last one is an empty row."""
+    lines = _text(path, "a CSV with a header image,labels and one row per image").splitlines(keepends=True)
+    lines.append("")  # a row of its own, unless a quote is open
+    rows = csv.reader(lines)
+    line = 1
+    while line <= len(lines):
+        try:
+            cells = next(rows)
+            whole = rows.line_num < len(lines) or line == len(lines)
+        except csv.Error:  # all that follows the quote is more than a cell can hold
+            whole = False
+        if not whole:
+            raise PPLValueError(f"{path} line {line}: {_OPEN_QUOTE}")
+        yield line, cells
+        line = rows.line_num + 1
 
 
 def _read_split(root: Path, split: str, rows: dict[str, _Row]) -> dict[str, int]:
@@ -182,7 +205,7 @@ def _read_split(root: Path, split: str, rows: dict[str, _Row]) -> dict[str, int]
     if not path.is_file():
         others = sorted(file.stem for file in root.glob("*.txt") if file.name != "classes.txt")
         there = f"there are: {', '.join(others)}" if others else "there are no lists at all: leave the split out"
-        raise PPLFileNotFoundError(f"{path} is missing, so there is no split {split!r}; {there}")
+        raise NoSplitError(f"{path} is missing, so there is no split {split!r}; {there}")
     stems = read_list(path)
     for stem, line in stems.items():
         if stem not in rows:

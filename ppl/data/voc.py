@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 from xml.etree import ElementTree
 
-from ppl.data.dataset import Sample, TaggedImages, warn_absent_classes
+from ppl.data.dataset import NoSplitError, Sample, TaggedImages, warn_absent_classes
 from ppl.data.folder import read_classes, read_list
 from ppl.errors import PPLFileNotFoundError, PPLValueError, nearest
 from ppl.io import list_images
@@ -56,7 +56,7 @@ def read_voc(
         The data set. Its classes are VOC's 20, or the lines of a `classes.txt` beside `JPEGImages`.
 
     Raises:
-        PPLFileNotFoundError: if the layout, the split, an image or an annotation is missing.
+        PPLFileNotFoundError: if the layout, an image or an annotation is missing; `NoSplitError` if the split is.
         PPLValueError: if an object's name is not among the classes; the message names file and object.
     """
     base = find_voc(Path(root))
@@ -111,7 +111,7 @@ def _read_split(base: Path, split: str) -> list[str]:
             return list(read_list(path))
     there = [path.relative_to(lists).with_suffix("").as_posix() for path in sorted(lists.glob("*/*.txt"))]
     there = [name for name in there if "_" not in name]  # Main's one list per class would drown the rest
-    raise PPLFileNotFoundError(f"{lists} has no split {split!r}; there are: {', '.join(there) or 'none'}")
+    raise NoSplitError(f"{lists} has no split {split!r}; there are: {', '.join(there) or 'none'}")
 
 
 def _read_annotation(path: Path, classes: tuple[str, ...]) -> tuple[int, ...]:

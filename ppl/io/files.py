@@ -116,7 +116,8 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex[:8]}.tmp")
+    start = os.fsencode(path.name)[:100].decode(errors="ignore")  # a name's limit counts bytes, not characters
+    return path.with_name(f".{start}.{uuid.uuid4().hex[:8]}.tmp")
 
 
 @contextmanager

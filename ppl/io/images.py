@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ppl.errors import PPLFileNotFoundError, PPLValueError
 
@@ -80,7 +80,7 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         >>> folder.cleanup()
     """
     with _open(path) as image:
-        width, height = image.size
+        width, height = _stored_size(image)
         return (width, height) if _orientation(image) in _TURNED else (height, width)
 
 
@@ -108,8 +108,21 @@ def _open(path: str | os.PathLike[str]) -> Image.Image:
         return Image.open(path)
     except FileNotFoundError as error:
         raise PPLFileNotFoundError(f"{path} does not exist; check the name and its extension") from error
+    except UnidentifiedImageError as error:
+        raise BadImageError(f"{path} is not an image of a known kind; replace it or take it out") from error
+    except Image.DecompressionBombError as error:  # a sound file may be that large
+        raise BadImageError(
+            f"{path}: {str(error).rstrip('.')}; shrink it, or raise PIL.Image.MAX_IMAGE_PIXELS"
+        ) from error
     except Exception as error:
-        raise BadImageError(f"{path} is not an image that can be read; replace it or take it out") from error
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise BadImageError(f"{path} cannot be opened as an image: {reason}; mend it or take it out") from error
+
+
+def _stored_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height before any rotation; of a TIFF's, some versions of Pillow have applied it already."""
+    tags = getattr(image, "tag_v2", {})
+    return tags.get(ExifTags.Base.ImageWidth, image.width), tags.get(ExifTags.Base.ImageLength, image.height)
 
 
 def _draft_size(image: Image.Image, at_least: int | tuple[int, int]) -> tuple[int, int]:

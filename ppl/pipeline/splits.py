@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ppl.data import BadFile, TaggedImages, open_dataset, screen
-from ppl.errors import PPLFileNotFoundError
+from ppl.data.dataset import NoSplitError
+from ppl.errors import PPLValueError
 from ppl.pipeline.recipe import DataRecipe
 
 __all__ = ["Splits", "open_splits"]
@@ -20,19 +21,21 @@ class Splits:
         val: images scored after each epoch, None where there are none.
         masked: images that CAMs and masks are made of, by split.
         bad: images that were left out, with the reason.
+        notes: lines that say what is done for want of a split.
     """
 
     train: TaggedImages
     val: TaggedImages | None
     masked: dict[str, TaggedImages]
     bad: tuple[BadFile, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def open_splits(recipe: DataRecipe, *, training: bool = True, progress: bool = True) -> Splits:
     """Open every split that a recipe names, and leave out images that cannot be read.
 
-    A split that the recipe does not name itself may be missing: then training uses every image, and there is no
-    validation.
+    A split that the recipe does not name itself may be missing: then training uses every image outside the validation
+    split, or there is no validation. The notes say so.
 
     Args:
         recipe: the recipe's `data` section.
@@ -40,16 +43,20 @@ def open_splits(recipe: DataRecipe, *, training: bool = True, progress: bool = T
         progress: show a bar while the images are looked at.
 
     Raises:
-        PPLFileNotFoundError: if the folder or a split that was asked for is missing.
-        PPLValueError: if the tags are faulty; see `ppl.data.read_folder`.
+        PPLFileNotFoundError: if the folder, a file in it or a split that was asked for is missing.
+        PPLValueError: if the tags are faulty, see `ppl.data.read_folder`, or nothing is left to train on.
     """
-    train = _open(recipe, "train", recipe.train)
-    val = _open(recipe, "val", recipe.val) if recipe.val is not None else None
+    notes: list[str] = []
+    train, val = _open(recipe, "train"), _open(recipe, "val")
+    opened = {recipe.train: train, recipe.val: val}
     train_name = recipe.train if recipe.train is not None and train is not None else "all"
-    if train is None:  # no list: every image
-        train = open_dataset(recipe.root, None, recipe.layout, missing="keep")
+    if train is None:
+        train = opened["all"] = open_dataset(recipe.root, None, recipe.layout, missing="keep")
+        if recipe.train is not None:
+            train = _outside(train, val, recipe, notes)
+    if val is None and recipe.val is not None:
+        notes.append(f"{recipe.root.resolve().name} has no split {recipe.val!r}: no epoch is validated")
     names = recipe.splits or [recipe.val if val is not None and recipe.val else train_name]
-    opened = {recipe.val: val, train_name: train}
     masked = {
         name: opened.get(name) or open_dataset(recipe.root, name, recipe.layout, missing="keep") for name in names
     }
@@ -67,18 +74,33 @@ def open_splits(recipe: DataRecipe, *, training: bool = True, progress: bool = T
         val=screened(val) if val is not None and (training or recipe.val in masked) else val,
         masked={name: screened(dataset) for name, dataset in masked.items()},
         bad=tuple(bad.values()),
+        notes=tuple(notes),
     )
 
 
-def _open(recipe: DataRecipe, key: str, split: str | None) -> TaggedImages | None:
-    """A split; None if it is missing and the recipe did not ask for it by name."""
+def _open(recipe: DataRecipe, key: str) -> TaggedImages | None:
+    """The split of a key; None if there is to be none, or none is there and the recipe did not ask for it by name."""
+    split: str | None = getattr(recipe, key)
     if split is None:
         return None
     try:
         return open_dataset(recipe.root, split, recipe.layout, missing="keep")
-    except PPLFileNotFoundError:
-        if key in recipe.model_fields_set or not recipe.root.is_dir():
+    except NoSplitError:
+        if key in recipe.model_fields_set:
             raise
-        if recipe.layout in ("auto", "folder") and not (recipe.root / f"{split}.txt").exists():
-            return None
-        raise
+        return None
+
+
+def _outside(images: TaggedImages, val: TaggedImages | None, recipe: DataRecipe, notes: list[str]) -> TaggedImages:
+    """What is trained on where no list says it: all images but those that the scores are of."""
+    where = "" if val is None else f" outside {recipe.val!r}"
+    notes.append(f"{recipe.root.resolve().name} has no split {recipe.train!r}: trained on every image{where}")
+    if val is None:
+        return images
+    rest = images.without(val.stems)
+    if not rest:
+        raise PPLValueError(
+            f"{recipe.root} has no split {recipe.train!r}, and every image is in {recipe.val!r}: none is left to train "
+            "on; write the list, or set data.train to null to train on all"
+        )
+    return rest

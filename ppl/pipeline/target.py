@@ -18,7 +18,7 @@ def resolve(target: Path, overrides: list[str] | None = None) -> tuple[Recipe, P
     """The recipe that a target stands for.
 
     Args:
-        target: a YAML recipe, the folder of a data set, or a run folder.
+        target: a YAML recipe or a folder that holds `recipe.yaml`, the folder of a data set, or a run folder.
         overrides: `KEY=VALUE` with dotted keys; they win.
 
     Returns:
@@ -31,7 +31,7 @@ def resolve(target: Path, overrides: list[str] | None = None) -> tuple[Recipe, P
     run_folder: Path | None = None
     content: dict[str, Any]
     if target.is_dir() and (target / "recipe.yaml").is_file():
-        run_folder, content = target, read_recipe(target / "recipe.yaml")
+        run_folder, content = target if _is_run(target) else None, read_recipe(target / "recipe.yaml")
     elif target.is_dir():
         content = {"data": {"root": str(target)}}
     elif target.exists():
@@ -41,15 +41,25 @@ def resolve(target: Path, overrides: list[str] | None = None) -> tuple[Recipe, P
     return check_recipe(with_overrides(content, overrides or []), source=str(target)), run_folder
 
 
+def _is_run(folder: Path) -> bool:
+    """Whether a run began here, or the folder only happens to hold a recipe, as a data set's may."""
+    return any((folder / name).exists() for name in ("manifest.json", "metrics.jsonl"))
+
+
 def default_out(recipe: Recipe) -> Path:
     """Where a run goes if nobody says: `runs/<data set>-<mode>`."""
     return Path("runs") / f"{recipe.data.root.resolve().name}-{recipe.model.mode}"
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """The recipe as YAML, with every key, so that a run folder says all there is to say."""
+    """The recipe as YAML, with every key, so that a run folder says all there is to say.
+
+    Only the splits that nobody asked for stay out: written down, they would be asked for and could not be missing.
+    """
     content = recipe.model_dump(mode="json")
-    content["data"]["root"] = str(recipe.data.root.expanduser().resolve())
+    for key in {"train", "val"} - recipe.data.model_fields_set:
+        del content["data"][key]
+    content["data"]["root"] = str(recipe.data.root.resolve())
     if recipe.model.checkpoint_path is not None:
-        content["model"]["checkpoint_path"] = str(recipe.model.checkpoint_path.expanduser().resolve())
+        content["model"]["checkpoint_path"] = str(recipe.model.checkpoint_path.resolve())
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)

@@ -7,7 +7,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -152,7 +152,7 @@ def write_report(report: Report, path: str | os.PathLike[str]) -> Path:
     return Path(path)
 
 
-def read_run(run: str | os.PathLike[str]) -> Report:
+def read_run(run: str | os.PathLike[str], models: Collection[str] | None = None) -> Report:
     """Make a report of what lies in a run folder; add to it, then `write_report`.
 
     It takes what is there of: `manifest.json` with the sections `scores` (split -> name -> share), `per_class`
@@ -161,6 +161,7 @@ def read_run(run: str | os.PathLike[str]) -> Report:
 
     Args:
         run: the folder.
+        models: which of those in `compare/` to set beside the run's own, by name; None: all that are there.
 
     Returns:
         The report.
@@ -174,7 +175,8 @@ def read_run(run: str | os.PathLike[str]) -> Report:
         raise PPLFileNotFoundError(f"{run} is not a folder; give a run folder")
     own = _manifest(run)
     name = str(own.get("mode", run.name))
-    arms = {path.name: path for path in sorted(run.glob("compare/*")) if path.is_dir()} | {name: run}
+    arms = {path.name: path for path in sorted(run.glob("compare/*")) if path.is_dir()}
+    arms = {arm: path for arm, path in arms.items() if models is None or arm in models} | {name: run}
     manifests = {arm: _manifest(path) for arm, path in arms.items()}
     histories = {arm: path / "metrics.jsonl" for arm, path in arms.items()}
     report = Report(title=run.name, manifest=own, notes=[str(note) for note in own.get("notes", [])])

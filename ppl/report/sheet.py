@@ -17,6 +17,15 @@ from ppl.report.overlay import as_rgb, class_colours
 
 __all__ = ["Row", "sheet"]
 
+_FORMATS = {
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".webp": "WEBP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".pdf": "PDF",
+}
 _GAP, _MARGIN = 8, 20
 _PAPER, _INK, _FAINT = (255, 255, 255), (30, 30, 34), (236, 236, 240)
 
@@ -48,7 +57,8 @@ def sheet(
     Args:
         rows: the images.
         columns: a heading per column.
-        path: where to write it, whole or not at all; the suffix names the format. None only returns it.
+        path: where to write it, whole or not at all; the suffix names the format: PNG, JPEG, WebP, TIFF or PDF. None
+            only returns it.
         classes: names for the legend, in the colours of `class_colours`.
         title: printed on top.
         cell: greatest (height, width) of a picture; smaller ones are enlarged to it.
@@ -57,7 +67,8 @@ def sheet(
         The sheet, RGB.
 
     Raises:
-        PPLValueError: if there is no row, or a row has more or fewer cells than there are columns.
+        PPLValueError: if there is no row, a row has more or fewer cells than there are columns, or the suffix is none
+            of those.
         FileWriteError: if the file cannot be written.
 
     Example:
@@ -70,6 +81,9 @@ def sheet(
         raise PPLValueError(
             f"a sheet of {len(rows)} rows and {len(columns)} columns is empty; give one of each at least"
         )
+    suffix = ".png" if path is None else Path(path).suffix.lower()
+    if suffix not in _FORMATS:
+        raise PPLValueError(f"a sheet cannot be written to {path}; its name must end in {', '.join(_FORMATS)}")
     for row in rows:
         if len(row.cells) != len(columns):
             raise PPLValueError(
@@ -111,9 +125,7 @@ def sheet(
         top += 28
     if path is not None:
         with atomic_write(path) as handle:
-            page.save(
-                handle, format={"jpg": "JPEG", "jpeg": "JPEG"}.get(Path(path).suffix[1:].lower(), "PNG"), quality=92
-            )
+            page.save(handle, format=_FORMATS[suffix], quality=92)  # which formats without loss pass over
     return page
 
 

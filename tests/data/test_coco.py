@@ -122,3 +122,30 @@ def test_broken_pieces_are_named(coco):
         read_coco(coco)
     with pytest.raises(ValueError, match="KeyError"):
         read_coco(coco, "b")
+
+
+@pytest.mark.parametrize("outline", ["absent", None, [], [[]]])
+def test_an_instance_without_an_outline_leaves_its_image_without_a_mask(coco, outline):
+    path = coco / "annotations" / "instances_val2017.json"
+    content = json.loads(path.read_text())
+    content["annotations"][0]["segmentation"] = outline
+    if outline == "absent":
+        del content["annotations"][0]["segmentation"]
+    path.write_text(json.dumps(content))
+    dataset = read_coco(coco)
+    assert [sample.labels for sample in dataset] == [(0, 1), ()]
+    assert dataset[0].mask is None
+    assert not dataset[1].read_mask().any()
+
+
+def test_a_file_of_boxes_alone_gives_tags_and_no_masks(coco):
+    path = coco / "annotations" / "instances_val2017.json"
+    content = json.loads(path.read_text())
+    for note in content["annotations"]:
+        note["segmentation"], note["bbox"] = [], [0, 0, 8, 5]
+    for image in content["images"]:
+        del image["height"], image["width"]
+    path.write_text(json.dumps(content))
+    dataset = read_coco(coco)
+    assert [sample.labels for sample in dataset] == [(0, 1), ()]
+    assert [sample.mask for sample in dataset] == [None, None]

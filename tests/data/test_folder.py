@@ -5,7 +5,7 @@ import warnings
 import pytest
 from PIL import Image
 
-from ppl.data import open_dataset, read_folder
+from ppl.data import open_dataset, read_folder, read_images
 from ppl.errors import PPLError, PPLFileNotFoundError, PPLValueError
 
 
@@ -56,6 +56,23 @@ BROKEN = {
     "header only": ("labels.csv", "image,labels\n\n", "holds a header and no rows"),
     "no header": ("labels.csv", "a,dog\n", r"line 1: the header is 'a,dog'; it must hold image,labels"),
     "commas": ("labels.csv", "image,labels\na,dog,cat\n", r"line 2: 3 cells instead of 2; put \";\""),
+    "open quote": ("labels.csv", 'image,labels\na,"dog\nb.c,cat\n', r'labels\.csv line 2: a quote \("\) opens a cell'),
+    "open quote, closed by another": (
+        "labels.csv",
+        'image,labels\na,"dog\nb.c,"cat;dog"\nsub/d,\n',
+        r'labels\.csv line 2: a quote \("\) opens a cell',
+    ),
+    "open quote before many rows": (
+        "labels.csv",
+        'image,labels\na,dog\nb.c,"cat\n' + "".join(f"image {i:06},dog\n" for i in range(10_000)),
+        r'labels\.csv line 3: a quote \("\) opens a cell',
+    ),
+    "open quote in the last row": ("labels.csv", 'image,labels\na,dog\nb.c,"cat', "line 3: a quote"),
+    "open quote in a column of notes": (
+        "labels.csv",
+        'image,labels,notes\na,dog,"12 inch\nb.c,cat,\n',
+        "line 2: a quote",
+    ),
     "nameless": ("labels.csv", "image,labels\n,dog\n", "line 2: the image has no name"),
     "missing image": (
         "labels.csv",
@@ -78,6 +95,14 @@ def test_broken_files_are_one_clear_line(root, name):
     with pytest.raises(PPLError, match=words) as caught:
         read_folder(root, "train" if file == "train.txt" else None)
     assert "\n" not in str(caught.value)
+
+
+def test_a_column_of_notes_may_go_over_several_lines(root):
+    (root / "labels.csv").write_text('image,labels,notes\na,dog,"two\nlines"\nb.c,"cat;dog" ,a 12" one\nsub/d,,')
+    assert [sample.labels for sample in read_folder(root)] == [(1,), (0, 1), ()]
+    (root / "labels.csv").write_text('image,labels,notes\na,dog,"two\nlines"\nb.c,cta,\n')
+    with pytest.raises(PPLValueError, match="line 4: tag 'cta'"):
+        read_folder(root)
 
 
 def test_missing_pieces(root):
@@ -124,3 +149,9 @@ def test_without_a_list_of_classes_the_tags_are_the_classes(root):
     assert without.classes == tuple(sorted(with_list.classes))
     for one, other in zip(with_list, without, strict=True):
         assert {with_list.classes[i] for i in one.labels} == {without.classes[i] for i in other.labels}
+
+
+def test_an_unknown_tag_beside_a_folder_of_pictures_names_no_file_that_is_not_there(root):
+    (root / "labels.csv").write_text("image,labels\na,dgo\n")
+    with pytest.raises(PPLValueError, match="tag 'dgo' of image 'a' is not among the classes; did you mean 'dog'"):
+        read_images(root / "images", ("cat", "dog"), root / "labels.csv")

@@ -113,3 +113,10 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     (tmp_path / "empty").mkdir()
     with atomic_folder(tmp_path / "empty"):
         pass
+
+
+@pytest.mark.parametrize("name", ["図" * 80 + ".png", "a" * 250, "é" * 120])
+def test_a_long_name_that_the_disk_takes_can_be_written(tmp_path, name):
+    with atomic_write(tmp_path / name, "w") as handle:
+        handle.write("x")
+    assert os.listdir(tmp_path) == [name]

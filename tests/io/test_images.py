@@ -8,7 +8,7 @@ from PIL import Image
 from skimage import data
 
 from ppl.errors import PPLFileNotFoundError
-from ppl.io import BadImageError, image_size, read_image
+from ppl.io import BadImageError, image_size, read_image, upright_rgb
 
 
 @pytest.fixture
@@ -27,11 +27,13 @@ def test_rgb_is_untouched(tmp_path, photo):
     assert np.array_equal(pixels(tmp_path / "a.png"), np.asarray(photo))
 
 
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_rotation_is_applied(tmp_path, photo, orientation):
+def test_exif_rotation_is_applied(tmp_path, photo, suffix, orientation):
+    path = tmp_path / f"a.{suffix}"
     exif = Image.Exif()
     exif[0x0112] = orientation
-    photo.save(tmp_path / "a.jpg", exif=exif, quality=95, subsampling=0)
+    photo.save(path, exif=exif, **{"jpg": {"quality": 95, "subsampling": 0}, "webp": {"quality": 95}}.get(suffix, {}))
     upright = {  # EXIF 2.3: where row 0 and column 0 of the file lie in the upright picture
         1: lambda a: a,
         2: lambda a: a[:, ::-1],
@@ -42,10 +44,12 @@ def test_exif_rotation_is_applied(tmp_path, photo, orientation):
         7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
         8: lambda a: np.rot90(a, 1),
     }[orientation](np.asarray(photo).astype(int))
-    got = pixels(tmp_path / "a.jpg")
+    got = pixels(path)
     assert got.shape == upright.shape
     assert np.abs(got - upright).mean() < 4
-    assert image_size(tmp_path / "a.jpg") == got.shape[:2]
+    assert image_size(path) == got.shape[:2]
+    with Image.open(path) as unread:
+        assert np.array_equal(np.asarray(upright_rgb(unread)), got)
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
@@ -118,6 +122,27 @@ def test_not_a_picture_and_not_there(tmp_path):
     for read in (read_image, image_size):
         with pytest.raises(PPLFileNotFoundError, match=r"b\.jpg does not exist"):
             read(tmp_path / "b.jpg")
+
+
+def test_why_a_sound_file_cannot_be_opened_is_told(tmp_path, photo, monkeypatch):
+    path = tmp_path / "a.png"
+    photo.save(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+        for read in (read_image, image_size):
+            with pytest.raises(BadImageError, match=r"a\.png: .*10800 pixels.* exceeds limit.*raise PIL"):
+                read(path)
+    with pytest.raises(BadImageError, match=r"photos\.png cannot be opened as an image: Is a directory"):
+        (tmp_path / "photos.png").mkdir()
+        read_image(tmp_path / "photos.png")
+
+    def denied(*_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Image, "open", denied)
+    with pytest.raises(BadImageError, match=r"a\.png cannot be opened as an image: Permission denied; ") as caught:
+        read_image(path)
+    assert str(caught.value).count("a.png") == 1
 
 
 def test_draft_decoding_keeps_the_size_asked_for(tmp_path):

@@ -33,10 +33,27 @@ def test_long_names_and_many_classes_stay_on_the_sheet():
     assert (edge == 255).all()
 
 
-def test_jpeg_by_suffix(tmp_path):
-    sheet([Row("a", [picture(9)])], ["image"], tmp_path / "sheet.jpg")
-    with Image.open(tmp_path / "sheet.jpg") as saved:
-        assert saved.format == "JPEG"
+@pytest.mark.parametrize(
+    ("name", "start"),
+    [
+        ("sheet.png", b"\x89PNG"),
+        ("sheet.jpg", b"\xff\xd8\xff"),
+        ("sheet.JPEG", b"\xff\xd8\xff"),
+        ("sheet.webp", b"RIFF"),
+        ("sheet.tif", b"II*\x00"),
+        ("sheet.pdf", b"%PDF"),
+    ],
+)
+def test_the_suffix_names_the_format(tmp_path, name, start):
+    sheet([Row("a", [picture(9)])], ["image"], tmp_path / name)
+    assert (tmp_path / name).read_bytes().startswith(start)
+
+
+@pytest.mark.parametrize("name", ["sheet.svg", "sheet"])
+def test_a_format_that_cannot_be_written_is_refused(tmp_path, name):
+    with pytest.raises(ValueError, match=rf"{name}; its name must end in \.png, \.jpg, .*\.pdf"):
+        sheet([Row("a", [picture(9)])], ["image"], tmp_path / name)
+    assert not list(tmp_path.iterdir())
 
 
 def test_bad_input():
