@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from ppl.cli.options import refuse_for_runs
 from ppl.cli.show import percent, say, show_scores
 
 __all__ = ["evaluate"]
@@ -26,6 +27,7 @@ def evaluate(
     from ppl.pipeline import resolve, run_recipe, score_masks
 
     if data is None:
+        refuse_for_runs({"--split": split})
         recipe, folder = resolve(target)
         if folder is None:
             raise PPLValueError(f"{target} is not a run folder; to score a folder of PNGs add --data DATASET")
@@ -34,7 +36,8 @@ def evaluate(
     from ppl.data import open_dataset
 
     images = open_dataset(data, split)
-    scores = score_masks(target, images)
+    notes: list[str] = []
+    scores = score_masks(target, images, notes)
     table = Table(header_style="bold")
     for column in ("class", "IoU", "recall", "precision"):
         table.add_column(column, justify="left" if column == "class" else "right")
@@ -48,4 +51,6 @@ def evaluate(
     for name, *values in columns:
         table.add_row(name, *map(percent, values))
     Console(highlight=False).print(table)
+    for note in notes:
+        say(note)
     say(f"mIoU {percent(scores['miou'])} over {sum(sample.mask is not None for sample in images)} images")

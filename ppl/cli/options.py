@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-__all__ = ["Backbone", "Compare", "Epochs", "Mode", "Out", "Quiet", "Set", "Target", "Weights"]
+__all__ = ["Backbone", "Compare", "Epochs", "Mode", "Out", "Quiet", "Set", "Target", "Weights", "refuse_for_runs"]
 
 Target = Annotated[
     Path,
@@ -42,3 +42,14 @@ Set = Annotated[
     typer.Option("--set", "-s", help="Any key of the recipe, as train.lr=0.001. May be repeated.", show_default=False),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+
+
+def refuse_for_runs(options: dict[str, Any]) -> None:
+    """Raise PPLValueError for an option that a command takes without a run folder alone."""
+    from ppl.errors import PPLValueError
+
+    for option, value in options.items():
+        if value:
+            raise PPLValueError(
+                f"{option} has no effect on a run folder, which keeps all in its own places; leave it out"
+            )

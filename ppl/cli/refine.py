@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ppl.cli.options import Quiet, Set
+from ppl.cli.options import Quiet, Set, refuse_for_runs
 from ppl.cli.show import say
 
 __all__ = ["refine"]
@@ -25,7 +25,7 @@ def refine(
     background: Annotated[
         str | None, typer.Option(help='Score of the background: a number, "auto" or "power:ALPHA". Default: auto.')
     ] = None,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", help="Workers; -1: one a core.")] = -1,
+    jobs: Annotated[int | None, typer.Option("--jobs", "-j", help="Workers; -1, the default: one a core.")] = None,
     overwrite: Annotated[bool, typer.Option(help="For a folder of CAM files: make all masks again.")] = False,
     set_: Set = None,
     quiet: Quiet = False,
@@ -33,9 +33,12 @@ def refine(
     """Refine class maps into masks, over all cores. What is finished is not done again; bad files are listed."""
     from ppl.errors import PPLValueError
     from ppl.pipeline import refine_cams, resolve, run_recipe
+    from ppl.pipeline.checking import check_reach
 
     if images is None:
-        changes = [f"jobs={jobs}"]
+        refuse_for_runs({"--out": out, "--overwrite": overwrite})
+        check_reach(set_ or [], ("refine", "affinity", "cam.background", "data", "device", "jobs"), "refine")
+        changes = [f"jobs={jobs}"] if jobs is not None else []
         changes += [f"refine=[{steps}]"] if steps else []
         changes += [f"cam.background={background}"] if background else []
         recipe, folder = resolve(target, changes + (set_ or []))
@@ -47,8 +50,11 @@ def refine(
         return
     if out is None:
         raise PPLValueError("say where the masks go: add --out FOLDER")
+    if set_:
+        raise PPLValueError(f"--set {set_[0]} has no effect on a folder of CAM files; use --steps and --background")
+    workers = -1 if jobs is None else jobs
     summary = refine_cams(
-        target, images, out, steps, background or "auto", jobs, overwrite=overwrite, progress=not quiet
+        target, images, out, steps, background or "auto", workers, overwrite=overwrite, progress=not quiet
     )
     for bad in summary.bad:
         say(f"left out {bad.stem}: {bad.reason}")

@@ -59,10 +59,13 @@ def report(
     folder: Annotated[Path, typer.Argument(help="A run folder.", show_default=False)],
 ) -> None:
     """Write report.html and the picture sheet of a run again."""
+    from ppl.errors import PPLValueError
     from ppl.pipeline import resolve, run_recipe
 
     recipe, found = resolve(folder)
-    result = run_recipe(recipe, found or folder, ("report",), progress=False, say=say)
+    if found is None:
+        raise PPLValueError(f"{folder} is not a run folder; give the folder that `ppl run` wrote")
+    result = run_recipe(recipe, found, ("report",), progress=False, say=say)
     typer.echo(result.report)
 
 

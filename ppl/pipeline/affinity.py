@@ -38,16 +38,15 @@ def learn_affinities(
     """
     split = recipe.data.train or "all"
     make_cams(recipe, folder, split, train, progress=progress)
-    out = folder.path / "affinity"
+    path = folder.affinity
     inputs = {"cams": folder.stamp(f"cams/{split}"), "affinity": settings.model_dump(mode="json")}
-    folder.begin("affinity", inputs, out)
-    path = out / "affinity.safetensors"
+    folder.begin("affinity", inputs, path.parent)
     if not path.exists():
         with folder.finishing("affinity"):
             jobs = [RefineJob(sample.stem, sample.image, folder.cams(split) / f"{sample.stem}.npz") for sample in train]
             summary = learn_affinity(
                 jobs,
-                out,
+                path.parent,
                 _network(recipe, settings, folder),
                 settings.train,
                 foreground=settings.foreground,

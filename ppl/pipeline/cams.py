@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from ppl.cam import CamResult, iter_generate
 from ppl.cam.background import Background
-from ppl.data import BadFile, Sample, TaggedImages, read_images, screen
+from ppl.data import Sample, TaggedImages, read_images, screen
 from ppl.errors import PPLValueError
 from ppl.io import write_mask
 from ppl.models import PPLNet, load_model
@@ -19,13 +23,13 @@ from ppl.pipeline.folder import RunFolder, sha256
 from ppl.pipeline.progress import tracked
 from ppl.pipeline.recipe import CamRecipe, Recipe
 from ppl.pipeline.writing import written_behind
-from ppl.refine.parallel import parallel_map
+from ppl.refine.parallel import FolderSummary, has_record, keep_record, parallel_map
 
-__all__ = ["cam_folder", "make_cams", "make_masks"]
+__all__ = ["cam_folder", "is_older", "make_cams", "make_masks", "mask_inputs"]
 
 
 def make_cams(recipe: Recipe, folder: RunFolder, split: str, images: TaggedImages, *, progress: bool = True) -> int:
-    """Write `cams/<split>/<stem>.npz` for every image that has none yet.
+    """Write `cams/<split>/<stem>.npz` for every image that has none yet, or one of another picture or other tags.
 
     Args:
         recipe: scales, flips, which checkpoint.
@@ -36,13 +40,18 @@ def make_cams(recipe: Recipe, folder: RunFolder, split: str, images: TaggedImage
 
     Returns:
         How many were made in this call.
+
+    Raises:
+        PPLValueError: if the images' classes are not those that the model was trained on.
     """
     settings = recipe.cam
     weights = folder.weights(settings.checkpoint)
+    _check_classes(folder.read_manifest().get("classes"), images)
     digest = sha256(weights)
     step, out = f"cams/{split}", folder.cams(split)
-    folder.begin(step, {"weights": digest, "cam": settings.model_dump(exclude={"background", "batch_size"})}, out)
-    todo = [sample for sample in images if not (out / f"{sample.stem}.npz").exists()]
+    inputs = {"weights": digest, "cam": _of_maps(settings), "images": str(recipe.data.root.resolve())}
+    folder.begin(step, inputs, out)
+    todo = [sample for sample in images if not _is_of(out / f"{sample.stem}.npz", sample, settings)]
     with folder.finishing(step, images=len(images)):
         if todo:
             model = load_model(weights).to(torch_device(recipe.device))
@@ -54,51 +63,112 @@ def make_cams(recipe: Recipe, folder: RunFolder, split: str, images: TaggedImage
 def make_masks(recipe: Recipe, folder: RunFolder, split: str, images: TaggedImages, *, progress: bool = True) -> None:
     """Write `masks/<split>/<stem>.png`: the best class of every pixel, or background by the recipe's rule."""
     step, out = f"masks/{split}", folder.masks(split)
-    folder.begin(step, {"cams": folder.stamp(f"cams/{split}"), "background": recipe.cam.background}, out)
+    folder.begin(step, mask_inputs(recipe, folder, split), out)
     with folder.finishing(step):
         _write_masks(images, folder.cams(split), out, recipe.cam, recipe.jobs, progress)
 
 
+def mask_inputs(recipe: Recipe, folder: RunFolder, split: str) -> dict[str, Any]:
+    """All that the masks of a split depend on.
+
+    Raises:
+        PPLValueError: if its maps have not been made.
+    """
+    return {"cams": folder.stamp(f"cams/{split}"), "background": recipe.cam.background}
+
+
 def cam_folder(
-    checkpoint: Path,
-    images: Path,
-    out: Path,
-    labels: Path | None = None,
+    checkpoint: str | Path,
+    images: str | Path,
+    out: str | Path,
+    labels: str | Path | None = None,
     settings: CamRecipe | None = None,
     *,
     device: str = "auto",
     jobs: int = -1,
+    overwrite: bool = False,
     progress: bool = True,
-) -> tuple[int, list[BadFile]]:
+) -> FolderSummary:
     """Maps and masks of any folder of pictures, by a trained model: `out/cams/*.npz` and `out/masks/*.png`.
 
     Args:
         checkpoint: weights that `ppl.save_model` wrote.
         images: folder of pictures.
-        out: where the results go; those that are there are kept.
+        out: where the results go, and `cams/cams.json`, which says how the maps were made. Maps that are there are
+            kept, but for those of another picture or other tags.
         labels: CSV of tags (`image,labels`); without it the classes that the model predicts.
         settings: scales, flips, background.
         device: as a recipe's `device`.
         jobs: threads that write; -1 for one a core.
+        overwrite: make all maps again.
         progress: show a bar.
 
     Returns:
-        How many images have maps now, and the pictures that were left out.
+        How many maps were made and how many were there, and the pictures that were left out.
 
     Raises:
-        PPLValueError: if the checkpoint names no classes but tags are given.
+        PPLValueError: if the checkpoint names no classes but tags are given, `out` lies in `images`, or it holds maps
+            that were made in another way.
     """
+    checkpoint, images, out = Path(checkpoint), Path(images), Path(out)
+    if out.resolve().is_relative_to(images.resolve()):
+        raise PPLValueError(f"{out} lies in {images}, so its masks would be taken for pictures; choose another --out")
+    start = time.perf_counter()
     model = load_model(checkpoint).to(torch_device(device))
     settings = settings or CamRecipe(labels="tags" if labels is not None else "predicted")
     if model.classes is None and labels is not None:
         raise PPLValueError(f"{checkpoint} does not name its classes, so tags mean nothing to it; leave the labels out")
     classes = model.classes or tuple(f"class {index}" for index in range(model.num_classes))
     dataset, bad = screen(read_images(images, classes, labels), progress=progress)
-    todo = [sample for sample in dataset if not (out / "cams" / f"{sample.stem}.npz").exists()]
+    cams, masks = out / "cams", out / "masks"
+    if overwrite:
+        _remove(cams, dataset, ".npz")
+    keep_record(cams / "cams.json", {"weights": sha256(checkpoint), "cam": _of_maps(settings)}, overwrite)
+    record = {"background": settings.background}
+    if not has_record(masks / "masks.json", record):
+        _remove(masks, dataset, ".png")
+    keep_record(masks / "masks.json", record, overwrite=True)
+    todo = [sample for sample in dataset if not _is_of(cams / f"{sample.stem}.npz", sample, settings)]
     if todo:
-        _warn_of_empty_maps(_write_cams(model, todo, out / "cams", settings, jobs, progress), images.name)
-    _write_masks(dataset, out / "cams", out / "masks", settings, jobs, progress)
-    return len(dataset), bad
+        _warn_of_empty_maps(_write_cams(model, todo, cams, settings, jobs, progress), images.name)
+    _write_masks(dataset, cams, masks, settings, jobs, progress)
+    return FolderSummary(len(todo), len(dataset) - len(todo), tuple(bad), time.perf_counter() - start)
+
+
+def _check_classes(trained: list[str] | None, images: TaggedImages) -> None:
+    if trained is not None and trained != list(images.classes):
+        raise PPLValueError(
+            f"{images.name} has the classes {', '.join(images.classes)}, but the model was trained on "
+            f"{', '.join(trained)}: give it a classes.txt with those, in that order"
+        )
+
+
+def _of_maps(settings: CamRecipe) -> dict[str, Any]:
+    """The settings that maps depend on."""
+    return settings.model_dump(exclude={"background", "batch_size"})
+
+
+def _is_of(path: Path, sample: Sample, settings: CamRecipe) -> bool:
+    """Whether a file of maps is there and of this very picture and these tags."""
+    if not path.exists() or is_older(path, sample.image):
+        return False
+    if settings.labels != "tags":
+        return True
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return bool(file["classes"].tolist() == sorted(set(sample.labels)))
+    except Exception:  # a broken file, which numpy and zip call by many names
+        return False
+
+
+def is_older(made: Path, source: Path) -> bool:
+    """Whether a file was made before its source was changed."""
+    return made.stat().st_mtime_ns < source.stat().st_mtime_ns
+
+
+def _remove(folder: Path, samples: Sequence[Sample], suffix: str) -> None:
+    for sample in samples:
+        (folder / f"{sample.stem}{suffix}").unlink(missing_ok=True)
 
 
 def _write_cams(
@@ -138,7 +208,8 @@ def _write_masks(
     samples: Sequence[Sample], cams: Path, out: Path, settings: CamRecipe, jobs: int, progress: bool
 ) -> None:
     background = parse_background(settings.background)
-    todo = [sample.stem for sample in samples if not (out / f"{sample.stem}.png").exists()]
+    pairs = {sample.stem: (out / f"{sample.stem}.png", cams / f"{sample.stem}.npz") for sample in samples}
+    todo = [stem for stem, (mask, maps) in pairs.items() if not mask.exists() or is_older(mask, maps)]
     work = partial(_write_mask, cams, out, background)
     for _ in tracked(parallel_map(work, todo, jobs), "masks", len(todo), progress):
         pass

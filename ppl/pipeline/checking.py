@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from ppl.errors import PPLFileNotFoundError, PPLValueError, nearest
 from ppl.pipeline.recipe import Recipe
 
-__all__ = ["check_recipe", "check_section", "load_recipe", "read_recipe", "with_overrides"]
+__all__ = ["check_reach", "check_recipe", "check_section", "load_recipe", "read_recipe", "with_overrides"]
 
 Section = TypeVar("Section", bound=BaseModel)
 
@@ -36,6 +37,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
         raise PPLValueError(f"{path} is not a YAML recipe: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise PPLValueError(f"{path} holds no keys; a recipe needs at least data: {{root: FOLDER}}")
+    content = {key: value for key, value in content.items() if value is not None}  # a section left empty
     for section, key in (("data", "root"), ("model", "checkpoint_path")):
         values = content.get(section)
         if isinstance(values, dict) and isinstance(values.get(key), str):
@@ -57,7 +59,9 @@ def with_overrides(content: dict[str, Any], overrides: list[str]) -> dict[str, A
         *parents, leaf = key.strip().split(".")
         node = content
         for parent in parents:
-            child = node.setdefault(parent, {})
+            child = node.get(parent)
+            if child is None:  # missing, or left empty
+                child = node[parent] = {}
             if not isinstance(child, dict):
                 raise PPLValueError(f"--set {override!r}: {parent} is a value, not a section")
             node = child
@@ -100,6 +104,29 @@ def check_section(section: type[Section], name: str, content: dict[str, Any], ov
         return section.model_validate(content[name])
     except ValidationError as error:
         raise PPLValueError("; ".join(_fault(fault, (name,)) for fault in error.errors())) from None
+
+
+def check_reach(overrides: list[str], keys: Sequence[str], command: str) -> None:
+    """Refuse overrides that a command on a run would write into the run's recipe without looking at them.
+
+    Args:
+        overrides: `KEY=VALUE` with dotted keys.
+        keys: the keys and sections that the command looks at.
+        command: its name.
+
+    Raises:
+        PPLValueError: for the first override of another key.
+
+    Example:
+        >>> check_reach(["cam.scales=[1]"], ["cam", "device"], "cam")
+        >>> check_reach(["train.lr=1"], ["cam", "device"], "cam")
+        Traceback (most recent call last):
+        ppl.errors.PPLValueError: --set train.lr=1 has no effect in `ppl cam`, which looks at: cam, device
+    """
+    for override in overrides:
+        key = override.partition("=")[0].strip()
+        if not any(key == known or key.startswith(f"{known}.") for known in keys):
+            raise PPLValueError(f"--set {override} has no effect in `ppl {command}`, which looks at: {', '.join(keys)}")
 
 
 def _fault(fault: Any, within: tuple[str, ...] = ()) -> str:

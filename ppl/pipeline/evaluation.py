@@ -12,10 +12,13 @@ from torch import Tensor
 
 from ppl.cam import CamResult
 from ppl.data import TaggedImages
+from ppl.errors import PPLFileNotFoundError, PPLValueError
 from ppl.io import atomic_write, read_mask
 from ppl.metrics import ConfusionMatrix, PartCoverage, Scores, ThresholdSweep
+from ppl.pipeline.cams import mask_inputs
 from ppl.pipeline.folder import RunFolder
 from ppl.pipeline.recipe import Recipe
+from ppl.pipeline.refinement import has_refined
 
 __all__ = ["score_masks", "score_split"]
 
@@ -33,20 +36,35 @@ def score_split(
         folder: of the run.
         split: its name.
         images: its images; those without a mask are passed over.
-        notes: takes the line that says where the best threshold was chosen.
+        notes: takes the lines that a reader of the scores should know: where the best threshold was chosen, what is not
+            scored.
 
     Returns:
         Shares in [0, 1] by name: `CAM mIoU` at the recipe's background rule with `recall` and `precision` of all
         classes but the background together, `CAM best` at the best constant threshold, `refined mIoU`, and `head` and
-        `body`, the share of the parts that the CAM's mask covers, for the built-in set.
+        `body`, the share of the parts that the CAM's mask covers, for the built-in set. Empty where no mask has a pixel
+        that counts.
+
+    Raises:
+        PPLValueError: if the masks were not cut from the maps at hand by the recipe's background rule.
     """
+    if not folder.is_current(f"masks/{split}", mask_inputs(recipe, folder, split)):
+        raise PPLValueError(
+            f"the masks of {split} in {folder.path} were not cut by {recipe.cam.background!r} from the maps that are "
+            f"there; run `ppl cam {folder.path}` first"
+        )
     scored = images.subset(sample.stem for sample in images if sample.mask is not None)
     sweep = ThresholdSweep(len(images.classes) + 1)
     cam, refined = (ConfusionMatrix(len(images.classes) + 1) for _ in range(2))
     parts = PartCoverage(PARTS)
-    per_image: dict[str, float] = {}
+    per_image: dict[str, float | None] = {}
     parts_folder = recipe.data.root / "masks_parts"
-    has_refined = bool(recipe.refine) and folder.refined(split).is_dir()
+    with_refined = has_refined(recipe, folder, split)
+    if not with_refined and recipe.refine and folder.refined(split).is_dir():
+        notes.append(
+            f"{recipe.model.mode}, {split}: refined masks are not scored, since they were made from other maps, by "
+            f"another background rule or by other steps; run `ppl refine {folder.path}`"
+        )
     for sample in scored:
         target = sample.read_mask()
         result = CamResult.load(folder.cams(split) / f"{sample.stem}.npz")
@@ -54,12 +72,15 @@ def score_split(
         sweep.update(target, result.maps, result.classes)
         cam.update(target, mask)
         path = folder.refined(split) / f"{sample.stem}.png"
-        final = read_mask(path) if has_refined and path.exists() else mask
-        if has_refined:
+        final = read_mask(path) if with_refined and path.exists() else mask
+        if with_refined:
             refined.update(target, final)
         per_image[sample.stem] = _iou(len(images.classes) + 1, target, final)
         if parts_folder.is_dir():
             parts.update(target, mask, read_mask(parts_folder / f"{sample.stem}.png"))
+    if not int(cam.counts.sum()):
+        notes.append(f"{recipe.model.mode}, {split}: no pixel of its masks counts (all are 255), so nothing is scored")
+        return {}
     best = sweep.best()
     notes.append(
         f"{recipe.model.mode}, {split}: CAM best is at threshold {best:g}, chosen on {split} itself: an upper bound"
@@ -70,7 +91,7 @@ def score_split(
         "recall": recall,
         "precision": precision,
         "CAM best": sweep.scores(best)["miou"],
-        "refined mIoU": refined.compute()["miou"] if has_refined else None,
+        "refined mIoU": refined.compute()["miou"] if with_refined else None,
     }
     if parts_folder.is_dir():
         scores |= parts.compute()
@@ -86,7 +107,7 @@ def score_split(
         per_class={
             split: {
                 "CAM": _per_class(names, cam.compute()),
-                **({"refined": _per_class(names, refined.compute())} if has_refined else {}),
+                **({"refined": _per_class(names, refined.compute())} if with_refined else {}),
             }
         },
         thresholds={
@@ -101,30 +122,51 @@ def score_split(
     return scores
 
 
-def score_masks(predictions: Path, images: TaggedImages) -> Scores:
+def score_masks(predictions: str | Path, images: TaggedImages, notes: list[str] | None = None) -> Scores:
     """Score a folder of palette PNGs against the masks of a data set.
 
     Args:
         predictions: folder with `<stem>.png`; a missing one counts as all background.
         images: the data set; images without a mask are passed over.
+        notes: takes the line that says how many images had no file.
 
     Returns:
         Dataset-level scores; see `ppl.metrics.ConfusionMatrix`.
+
+    Raises:
+        PPLFileNotFoundError: if there is no such folder, or none of the images has a file in it.
+        PPLValueError: if no image has a mask to score against, or a file is no mask of its image.
     """
+    scored = [sample for sample in images if sample.mask is not None]
+    if not scored:
+        raise PPLValueError(f"{images.name} has no masks to score against; give a data set or a split that has some")
+    paths = {sample.stem: Path(predictions) / f"{sample.stem}.png" for sample in scored}
+    missing = [stem for stem, path in paths.items() if not path.exists()]
+    if len(missing) == len(scored):
+        raise PPLFileNotFoundError(
+            f"{predictions} holds no {missing[0]}.png nor any other of the {len(scored)} images that have a mask; give "
+            "the folder that the PNGs are in"
+        )
+    if missing and notes is not None:
+        notes.append(
+            f"{len(missing)} of {len(scored)} images have no file and count as background, as {missing[0]}.png"
+        )
     confusion = ConfusionMatrix(len(images.classes) + 1)
-    for sample in images:
-        if sample.mask is None:
-            continue
-        target, path = sample.read_mask(), predictions / f"{sample.stem}.png"
-        confusion.update(target, read_mask(path) if path.exists() else np.zeros_like(target))
+    for sample in scored:
+        target, path = sample.read_mask(), paths[sample.stem]
+        try:
+            confusion.update(target, read_mask(path) if path.exists() else np.zeros_like(target))
+        except PPLValueError as error:
+            raise PPLValueError(f"{path}: {error}") from None
     return confusion.compute()
 
 
-def _iou(num_classes: int, target: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8]) -> float:
-    """Mean IoU of one image, over the classes that are in it or were drawn."""
+def _iou(num_classes: int, target: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8]) -> float | None:
+    """Mean IoU of one image, over the classes that are in it or were drawn; None where no pixel counts."""
     confusion = ConfusionMatrix(num_classes)
     confusion.update(target, mask)
-    return round(confusion.compute()["miou"], 5)
+    iou = confusion.compute()["miou"]
+    return None if math.isnan(iou) else round(iou, 5)
 
 
 def _foreground(counts: Tensor) -> tuple[float, float]:

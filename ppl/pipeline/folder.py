@@ -6,7 +6,7 @@ import hashlib
 import json
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -15,10 +15,12 @@ from time import monotonic
 from typing import Any
 
 from ppl.errors import PPLValueError
-from ppl.io import atomic_write
+from ppl.io import FileWriteError, atomic_write
 
 __all__ = ["RunFolder", "fingerprint", "sha256"]
 
+_OF_SPLITS = ("scores", "per_image", "per_class", "thresholds", "not_refined", "refinement_scores")
+"""Sections of the manifest that have an entry for each split."""
 _PACKAGES = ("ppl-wsss", "torch", "timm", "numpy", "scikit-image", "llvmlite", "pydensecrf2")
 
 
@@ -74,6 +76,11 @@ class RunFolder:
         """Palette PNGs after refinement."""
         return self.path / "refined" / split
 
+    @property
+    def affinity(self) -> Path:
+        """The affinity network that random walks go on, where one is learned."""
+        return self.path / "affinity" / "affinity.safetensors"
+
     def comparison(self, mode: str) -> RunFolder:
         """The run of another mode that this one is compared with: a run folder of its own."""
         return RunFolder(self.path / "compare" / mode)
@@ -87,10 +94,10 @@ class RunFolder:
         if not self.manifest.exists():
             return {}
         try:
-            content = json.loads(self.manifest.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise PPLValueError(f"{self.manifest} is not JSON ({error}); delete it to begin this run anew") from None
-        return dict(content)
+            content: dict[str, Any] = dict(json.loads(self.manifest.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise PPLValueError(f"{self.manifest} is no manifest ({error}); delete it to begin this run anew") from None
+        return content
 
     def record(self, **sections: Any) -> None:
         """Merge sections into the manifest (one level deep) and write it whole."""
@@ -98,10 +105,24 @@ class RunFolder:
         for name, value in sections.items():
             known = manifest.get(name)
             manifest[name] = {**known, **value} if isinstance(known, dict) and isinstance(value, dict) else value
-        self.path.mkdir(parents=True, exist_ok=True)
+        self._write(manifest)
+
+    def _write(self, manifest: dict[str, Any]) -> None:
+        self.make()
         with atomic_write(self.manifest, "w") as file:
             json.dump(manifest, file, indent=2, default=str)
             file.write("\n")
+
+    def make(self) -> None:
+        """Make the folder itself, if it is missing.
+
+        Raises:
+            FileWriteError: if there can be no folder at that place.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FileWriteError(f"no run folder can be made at {self.path}: {error}; choose another --out") from None
 
     def begin(self, step: str, inputs: Any, outputs: Path) -> bool:
         """Prepare to do, or to continue, a step.
@@ -117,13 +138,26 @@ class RunFolder:
             Whether outputs of other inputs were removed.
         """
         stamp = fingerprint(inputs)
-        known = self.read_manifest().get("steps", {}).get(step, {}).get("fingerprint")
-        stale = outputs.exists() and known != stamp
+        known = self.read_manifest().get("steps", {}).get(step, {})
+        same = known.get("fingerprint") == stamp
+        stale = outputs.exists() and not same
         if stale:
             shutil.rmtree(outputs)
         outputs.mkdir(parents=True, exist_ok=True)
-        self.record(steps={step: {"fingerprint": stamp, "finished": False}})
+        self.record(steps={step: {**(known if same else {}), "fingerprint": stamp, "finished": False}})
         return stale
+
+    def is_current(self, step: str, inputs: Any) -> bool:
+        """Whether a step was finished, and from these very inputs."""
+        known = self.read_manifest().get("steps", {}).get(step, {})
+        return bool(known.get("finished")) and known.get("fingerprint") == fingerprint(inputs)
+
+    def keep_splits(self, splits: Iterable[str]) -> None:
+        """Forget the scores of splits that the run no longer makes masks of: its settings may have changed since."""
+        manifest = self.read_manifest()
+        for section in _OF_SPLITS:
+            manifest[section] = {name: value for name, value in manifest.get(section, {}).items() if name in splits}
+        self._write(manifest)
 
     def stamp(self, step: str) -> str:
         """The fingerprint of what a step was made from.

@@ -37,6 +37,11 @@ class DataRecipe(_Section):
         description="splits for which CAMs and masks are made; null: the val split, or train where there is no val",
     )
 
+    @field_validator("root")
+    @classmethod
+    def _home(cls, value: Path) -> Path:
+        return value.expanduser()
+
 
 class ModelRecipe(_Section):
     """The classifier that the CAMs are read from (`ppl.create_model`)."""
@@ -60,6 +65,11 @@ class ModelRecipe(_Section):
     checkpoint_path: Path | None = Field(None, description="start from a file of timm-keyed weights instead")
     output_stride: Literal[8, 16, 32] | None = Field(None, description="stride of the last map, where timm allows it")
     timm: dict[str, Any] = Field({}, description="anything else that timm.create_model takes, as drop_path_rate: 0.1")
+
+    @field_validator("checkpoint_path")
+    @classmethod
+    def _home(cls, value: Path | None) -> Path | None:
+        return None if value is None else value.expanduser()
 
     @field_validator("pooling")
     @classmethod

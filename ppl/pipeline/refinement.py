@@ -11,45 +11,40 @@ from ppl.cam.background import otsu_background
 from ppl.data import TaggedImages
 from ppl.pipeline.affinity import walking_on
 from ppl.pipeline.background import parse_background
+from ppl.pipeline.cams import is_older, mask_inputs
 from ppl.pipeline.folder import RunFolder, sha256
 from ppl.pipeline.recipe import DEFAULT_REFINE, Recipe
 from ppl.refine import FolderSummary, RefineJob, Step, jobs_from_folders, parse_steps, refine_folder, score_steps
 
-__all__ = ["refine_cams", "refine_masks"]
+__all__ = ["has_refined", "refine_cams", "refine_masks"]
 
 
 def refine_masks(
-    recipe: Recipe,
-    folder: RunFolder,
-    split: str,
-    images: TaggedImages,
-    *,
-    affinity: Path | None = None,
-    progress: bool = True,
-) -> int:
-    """Write `refined/<split>/<stem>.png` for every image that has none yet.
+    recipe: Recipe, folder: RunFolder, split: str, images: TaggedImages, *, progress: bool = True
+) -> FolderSummary:
+    """Write `refined/<split>/<stem>.png` for every image that has none yet, or one of older maps.
 
     Args:
         recipe: its `refine` list, and the background rule.
-        folder: a run whose CAMs are made.
+        folder: a run whose CAMs are made, and whose affinities are learned, if the recipe wants them.
         split: name of the split.
         images: its images.
-        affinity: learned affinities, for random walks that name none.
         progress: show a bar with images per second and the time left.
 
     Returns:
-        How many were made in this call. Images that could not be refined are listed in the manifest.
+        What was done in this call. Images that could not be refined are listed in the manifest, too.
     """
     steps = parse_steps(recipe.refine)
-    if affinity is not None:
-        steps = walking_on(affinity, steps)
-    record = [step.record() for step in steps]
+    if recipe.affinity is not None:
+        steps = walking_on(folder.affinity, steps)
     step, out = f"refined/{split}", folder.refined(split)
-    inputs = {"cams": folder.stamp(f"cams/{split}"), "background": recipe.cam.background, "steps": record}
-    if affinity is not None:
-        inputs["affinity"] = sha256(affinity)
-    folder.begin(step, inputs, out)
+    folder.begin(step, _inputs(recipe, folder, split), out)
+    (out / "refine.json").unlink(missing_ok=True)  # the run has its own record, which holds no paths
     jobs = [RefineJob(sample.stem, sample.image, folder.cams(split) / f"{sample.stem}.npz") for sample in images]
+    for job in jobs:
+        mask = out / f"{job.stem}.png"
+        if mask.exists() and is_older(mask, folder.cams(split) / f"{job.stem}.npz"):
+            mask.unlink()
     with folder.finishing(step, images=len(jobs)):
         summary = refine_folder(
             jobs,
@@ -59,10 +54,26 @@ def refine_masks(
             n_jobs=recipe.jobs,
             progress=progress,
         )
-    folder.record(refinement=record, not_refined={bad.stem: bad.reason for bad in summary.bad})
-    if len(steps) > 1 and summary.done:
+    record = [step.record() for step in steps]
+    folder.record(refinement=record, not_refined={split: {bad.stem: bad.reason for bad in summary.bad}})
+    if len(steps) == 1:
+        folder.record(refinement_scores={split: []})
+    elif summary.done:
         _score_chain(recipe, folder, split, images, jobs, steps)
-    return summary.done
+    return summary
+
+
+def has_refined(recipe: Recipe, folder: RunFolder, split: str) -> bool:
+    """Whether the refined masks of a split are there, made from its maps by this recipe's background rule and steps."""
+    if not recipe.refine or (recipe.affinity is not None and not folder.affinity.is_file()):
+        return False
+    return folder.refined(split).is_dir() and folder.is_current(f"refined/{split}", _inputs(recipe, folder, split))
+
+
+def _inputs(recipe: Recipe, folder: RunFolder, split: str) -> dict[str, Any]:
+    """All that refined masks depend on; no path of the run folder, which may be moved."""
+    inputs = mask_inputs(recipe, folder, split) | {"steps": [step.record() for step in parse_steps(recipe.refine)]}
+    return inputs if recipe.affinity is None else inputs | {"affinity": sha256(folder.affinity)}
 
 
 def _score_chain(

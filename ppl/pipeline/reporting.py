@@ -13,6 +13,7 @@ from ppl.data import Sample, TaggedImages
 from ppl.io import read_mask
 from ppl.pipeline.folder import RunFolder
 from ppl.pipeline.recipe import Recipe
+from ppl.pipeline.refinement import has_refined
 from ppl.pipeline.splits import Splits
 from ppl.report import Row, overlay, overlay_mask, read_run, sheet, write_report
 
@@ -21,9 +22,7 @@ __all__ = ["make_report"]
 _ROWS = 12
 
 
-def make_report(
-    recipe: Recipe, folder: RunFolder, splits: Splits, modes: Sequence[str], notes: list[str]
-) -> tuple[Path, Path]:
+def make_report(recipe: Recipe, folder: RunFolder, splits: Splits, modes: Sequence[str]) -> tuple[Path, Path]:
     """Write `sheet.png` and `report.html` of a finished run.
 
     The sheet shows images spread evenly over the first split, tagged ones only, in the order of the split: none of
@@ -34,7 +33,6 @@ def make_report(
         folder: of the run.
         splits: the images.
         modes: the models, the recipe's own one last.
-        notes: lines that a reader of the scores should know.
 
     Returns:
         The two files.
@@ -43,12 +41,12 @@ def make_report(
     split, images = next(iter(splits.masked.items()))
     shown = _spread(images, _ROWS)
     has_truth = any(sample.mask is not None for sample in shown)
-    has_refined = bool(recipe.refine) and folder.refined(split).is_dir()
+    with_refined = has_refined(recipe, folder, split)
     columns = [
         "image",
         *(["ground truth"] if has_truth else []),
         *(f"CAM, {mode}" for mode in modes),
-        *(["refined mask"] if has_refined else []),
+        *(["refined mask"] if with_refined else []),
     ]
     rows = []
     for sample in shown:
@@ -57,15 +55,13 @@ def make_report(
         if has_truth:
             cells.append(None if sample.mask is None else overlay_mask(image, sample.read_mask()))
         cells += [_cam(image, folders[mode].cams(split) / f"{sample.stem}.npz") for mode in modes]
-        if has_refined:
+        if with_refined:
             path = folder.refined(split) / f"{sample.stem}.png"
             cells.append(overlay_mask(image, read_mask(path)) if path.exists() else None)
         tags = ", ".join(images.classes[label] for label in sample.labels)
         rows.append(Row(f"{sample.stem}: {tags}", cells))
     sheet(rows, columns, folder.sheet, classes=images.classes, title=f"{recipe.data.root.resolve().name}, {split}")
-    if notes:
-        folder.record(notes=notes)
-    return folder.sheet, write_report(read_run(folder.path), folder.report)
+    return folder.sheet, write_report(read_run(folder.path, modes), folder.report)
 
 
 def _spread(images: TaggedImages, count: int) -> list[Sample]:

@@ -47,7 +47,7 @@ class RunResult:
 
 def run_recipe(
     recipe: Recipe,
-    out: Path,
+    out: str | Path,
     steps: Sequence[str] = STEPS,
     *,
     progress: bool = True,
@@ -72,22 +72,30 @@ def run_recipe(
         if step not in STEPS:
             raise PPLValueError(f"no step {step!r}; there are: {', '.join(STEPS)}")
     torch_device(recipe.device)
-    folder = RunFolder(out)
+    folder = RunFolder(Path(out))
     splits = open_splits(recipe.data, training=_needs_training_images(recipe, steps), progress=progress)
-    folder.path.mkdir(parents=True, exist_ok=True)
+    result = RunResult(splits=tuple(splits.masked), notes=list(splits.notes) if "train" in steps else [])
+    own = recipe.model.mode
+    modes: list[str] = [*dict.fromkeys(mode for mode in recipe.compare if mode != own), own]
+    arms = {mode: folder if mode == own else folder.comparison(mode) for mode in modes}
+    folder.make()
+    if "train" in steps:
+        check_models(recipe, arms, splits)
     if not folder.recipe.exists():
         _write_recipe(folder, recipe)
     _record_data(folder, recipe, splits, steps)
-    result = RunResult(splits=tuple(splits.masked))
-    modes = [*(mode for mode in recipe.compare if mode != recipe.model.mode), recipe.model.mode]
-    if "train" in steps:
-        check_models(recipe, modes, splits)
-    for mode in modes:
-        arm = folder if mode == recipe.model.mode else folder.comparison(mode)
-        result.scores[mode] = _run_model(with_mode(recipe, mode), arm, splits, steps, progress, say, result.notes)
-    _write_recipe(folder, recipe)  # only now: settings that a step refused must not stay in the folder
+    for mode, arm in arms.items():
+        alone = with_mode(recipe, mode)
+        dropped = sorted(set(recipe.train.auxiliary) - set(alone.train.auxiliary))
+        if dropped:
+            result.notes.append(f"{mode}: trained without {', '.join(dropped)}, for which it has no patches")
+        result.scores[mode] = _run_model(alone, arm, splits, steps, progress, say, result.notes)
+        _write_recipe(arm, recipe if mode == own else alone)  # now: what a step refused must not stay there
+        arm.keep_splits(splits.masked)
+    if "evaluate" in steps:
+        folder.record(notes=result.notes)
     if "report" in steps:
-        result.sheet, result.report = make_report(recipe, folder, splits, modes, result.notes)
+        result.sheet, result.report = make_report(recipe, folder, splits, modes)
     return result
 
 
@@ -108,19 +116,23 @@ def _run_model(
         say(f"{mode}: trained {summary.epochs} epochs in {summary.seconds:.0f} s{score}")
     elif not folder.weights(recipe.cam.checkpoint).exists():
         raise PPLValueError(f"{folder.path} holds no trained model yet; run `ppl train` or `ppl run` first")
-    affinity = None
     if "refine" in steps and recipe.affinity is not None:
-        affinity = learn_affinities(recipe, recipe.affinity, folder, splits.train, progress=progress)
+        learn_affinities(recipe, recipe.affinity, folder, splits.train, progress=progress)
         say(f"{mode}: affinities learned from {len(splits.train)} training images")
     scores: dict[str, dict[str, float | None]] = {}
     for split, images in splits.masked.items():
         if "cam" in steps:
             made = make_cams(recipe, folder, split, images, progress=progress)
-            make_masks(recipe, folder, split, images, progress=progress)
             say(f"{mode}: maps of {len(images)} images of {split} ({made} new)")
+        if "cam" in steps or "refine" in steps:  # both may have changed the background rule
+            make_masks(recipe, folder, split, images, progress=progress)
         if "refine" in steps and recipe.refine:
-            made = refine_masks(recipe, folder, split, images, affinity=affinity, progress=progress)
-            say(f"{mode}: refined {len(images)} masks of {split} ({made} new)")
+            refined = refine_masks(recipe, folder, split, images, progress=progress)
+            say(f"{mode}: refined {refined.done + refined.skipped} masks of {split} ({refined.done} new)")
+            for bad in refined.bad:
+                say(f"{mode}: not refined: {bad.stem}: {bad.reason}")
+        elif "refine" in steps:
+            folder.record(refinement=[])
         if "evaluate" in steps and any(sample.mask is not None for sample in images):
             scores[split] = score_split(recipe, folder, split, images, notes)
     return scores
@@ -140,7 +152,7 @@ def _record_data(folder: RunFolder, recipe: Recipe, splits: Splits, steps: Seque
     known = {} if _needs_training_images(recipe, steps) else folder.read_manifest().get("data", {}).get("left_out", {})
     folder.record(
         data={
-            "root": str(recipe.data.root.expanduser().resolve()),
+            "root": str(recipe.data.root.resolve()),
             "images": {"train": len(splits.train)} | {name: len(images) for name, images in splits.masked.items()},
             "left_out": known | {bad.stem: bad.reason for bad in splits.bad},
         }

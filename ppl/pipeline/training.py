@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from ppl.data import TaggedImages
+from ppl.errors import PPLValueError
 from ppl.models import PPLNet, create_model
-from ppl.pipeline.folder import RunFolder
+from ppl.pipeline.folder import RunFolder, sha256
 from ppl.pipeline.recipe import Recipe
 from ppl.pipeline.splits import Splits
 from ppl.train import TrainSummary, fit
 from ppl.train.assemble import assemble
+from ppl.train.objective import unfit_auxiliary
+from ppl.train.state import check_same_run, read_run
 
 __all__ = ["build_model", "check_models", "train_classifier", "with_mode"]
 
@@ -27,16 +30,27 @@ def build_model(recipe: Recipe, classes: tuple[str, ...], **changes: Any) -> PPL
     return model
 
 
-def check_models(recipe: Recipe, modes: Iterable[str], splits: Splits) -> None:
+def check_models(recipe: Recipe, arms: Mapping[str, RunFolder], splits: Splits) -> None:
     """Build every model of a run once and show it an empty image: a fault in the last is told before the first trains.
+
+    Args:
+        recipe: of the run.
+        arms: by mode, where each model is trained.
+        splits: the images.
 
     Raises:
         PPLValueError: unknown backbone or cut, a grid too fine for the map, an output stride that cannot be, a
-            schedule that does not fit the epochs.
+            schedule that does not fit the epochs, or a folder that holds a run with other settings.
     """
-    for mode in modes:
-        model = build_model(with_mode(recipe, mode), splits.train.classes, pretrained=False)
-        assemble(model, splits.train, splits.val, recipe.train, recipe.device)
+    for mode, folder in arms.items():
+        own = with_mode(recipe, mode)
+        model = build_model(own, splits.train.classes, pretrained=False)
+        _check_start(own, folder)
+        state = read_run(folder.path)
+        known = None if state is None else state["batch_norm"]
+        parts = assemble(model, splits.train, splits.val, own.train, recipe.device, known)
+        if state is not None:
+            check_same_run(folder.path, parts, state)
         model.eval()
         with torch.inference_mode():
             for stage in range(model.num_stages):
@@ -45,15 +59,21 @@ def check_models(recipe: Recipe, modes: Iterable[str], splits: Splits) -> None:
 
 
 def with_mode(recipe: Recipe, mode: str) -> Recipe:
-    """The same recipe for another mode, alone."""
+    """The same recipe for another mode, alone, without the auxiliary losses that the other mode cannot have."""
+    if mode == recipe.model.mode:
+        return recipe.model_copy(update={"compare": []})
     model = recipe.model.model_copy(update={"mode": mode})
-    return recipe.model_copy(update={"model": model, "compare": []})
+    kept = {name: value for name, value in recipe.train.auxiliary.items() if name not in unfit_auxiliary(mode)}
+    train = recipe.train.model_copy(update={"auxiliary": kept})
+    return recipe.model_copy(update={"model": model, "train": train, "compare": []})
 
 
 def train_classifier(
     recipe: Recipe, folder: RunFolder, train: TaggedImages, val: TaggedImages | None, *, progress: bool = True
 ) -> TrainSummary:
     """Train, or go on with a training that was interrupted, or find that there is nothing left to do."""
+    _check_start(recipe, folder)
+    folder.record(start=_start(recipe))
     with folder.finishing("train"):
         model = build_model(recipe, train.classes)
         summary = fit(model, train, val, recipe.train, folder.path, progress=progress, device=recipe.device)
@@ -63,3 +83,23 @@ def train_classifier(
         training={"epochs": summary.epochs, "best_map": summary.best_map, "seconds": round(summary.seconds, 1)},
     )
     return summary
+
+
+def _start(recipe: Recipe) -> dict[str, Any]:
+    """The weights that training starts from."""
+    path = recipe.model.checkpoint_path
+    own = None if path is None else sha256(path)
+    return {"pretrained": recipe.model.pretrained, "checkpoint_path": own}
+
+
+def _check_start(recipe: Recipe, folder: RunFolder) -> None:
+    """A run goes on with the weights that it has, so others to start from would be ignored."""
+    known = folder.read_manifest().get("start")
+    if known is None or not (folder.path / "state.pt").is_file():
+        return
+    changed = [f"model.{key}" for key, value in _start(recipe).items() if known[key] != value]
+    if changed:
+        raise PPLValueError(
+            f"{folder.path} holds a run that started from other weights ({', '.join(changed)}); use another folder, or "
+            "delete state.pt to start afresh"
+        )

@@ -184,3 +184,75 @@ def test_a_full_disk_is_told_in_one_line(
 
     monkeypatch.setattr(os, "fsync", full)
     assert "free some space" in refused(capsys, "run", creatures, "--out", tmp_path / "run", *TINY)
+
+
+def test_maps_of_a_folder_are_not_mixed_with_others(
+    run_folder: Path, creatures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights, out = run_folder / "last.safetensors", tmp_path / "out"
+    pictures = tmp_path / "pictures"
+    shutil.copytree(creatures / "images", pictures)
+    words = ("cam", weights, "--images", pictures, "--out", out, "--quiet", "--set", "cam.scales=[1.0]")
+    assert call(*words) == 0
+    count = len(list(pictures.iterdir()))
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.npz")}
+    assert call(*words, "--set", "cam.background=0.9") == 0
+    assert f"maps of {count} images in {out / 'cams'} (0 new)" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert not any(np.asarray(Image.open(path)).mean() > 1 for path in (out / "masks").glob("*.png"))
+    assert "made in another way" in refused(capsys, *words, "--set", "cam.scales=[0.5]")
+    assert call(*words, "--set", "cam.scales=[0.5]", "--overwrite") == 0
+    assert "lies in" in refused(capsys, "cam", weights, "--images", pictures, "--out", pictures / "masks")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("cam", "RUN", "--labels", "tags.csv"), "--labels has no effect on a run folder"),
+        (("cam", "RUN", "--out", "elsewhere"), "--out has no effect on a run folder"),
+        (("cam", "RUN", "--set", "train.epochs=99"), "--set train.epochs=99 has no effect in `ppl cam`"),
+        (("cam", "RUN/last.safetensors", "--images", "RUN", "--out", "o", "--set", "cam.labels=tags"), "add --labels"),
+        (
+            ("cam", "RUN/last.safetensors", "--images", "RUN", "--out", "o", "--set", "cam.checkpoint=best"),
+            "checkpoint",
+        ),
+        (("refine", "RUN", "--overwrite"), "--overwrite has no effect on a run folder"),
+        (("refine", "RUN", "--set", "cam.scales=[0.5]"), "has no effect in `ppl refine`"),
+        (("refine", "RUN", "--images", "RUN", "--out", "o", "--set", "refine=[]"), "use --steps"),
+        (("evaluate", "RUN", "--split", "train"), "--split has no effect on a run folder"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(
+    run_folder: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], message: str
+) -> None:
+    before = (run_folder / "recipe.yaml").read_text()
+    assert message in refused(capsys, *(word.replace("RUN", str(run_folder)) for word in words))
+    assert (run_folder / "recipe.yaml").read_text() == before
+
+
+def test_evaluate_says_which_masks_are_missing_or_wrong(
+    run_folder: Path, creatures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "masks"
+    assert "holds no" in refused(capsys, "evaluate", folder, "--data", creatures, "--split", "val")
+    shutil.copytree(run_folder / "masks" / "val", folder)
+    first, second = sorted(folder.iterdir())[:2]
+    first.unlink()
+    assert call("evaluate", folder, "--data", creatures, "--split", "val") == 0
+    assert f"1 of 4 images have no file and count as background, as {first.name}" in capsys.readouterr().out
+    Image.new("P", (3, 3)).save(second)
+    assert second.name in refused(capsys, "evaluate", folder, "--data", creatures, "--split", "val")
+
+
+def test_a_place_that_cannot_be_made_is_told_in_one_line(
+    creatures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert "no run folder can be made" in refused(capsys, "run", creatures, "--out", tmp_path / "file", *TINY)
+
+
+def test_a_new_folder_keeps_nothing_of_a_faulty_recipe(
+    creatures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refused(capsys, "run", creatures, "--out", tmp_path / "run", *TINY, "--set", "model.backbone=nosuch")
+    assert not (tmp_path / "run" / "recipe.yaml").exists()

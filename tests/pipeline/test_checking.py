@@ -6,6 +6,7 @@ import pytest
 
 from ppl.errors import PPLError, PPLFileNotFoundError, PPLValueError
 from ppl.pipeline import CamRecipe, check_recipe, check_section, load_recipe, resolve
+from ppl.pipeline.checking import read_recipe, with_overrides
 
 DATA = {"data": {"root": "here"}}
 
@@ -77,3 +78,15 @@ def test_background_rules_that_are_understood(background: object) -> None:
 def test_background_rules_that_are_not(background: object) -> None:
     with pytest.raises(PPLValueError, match=r"cam\.background"):
         check_recipe(DATA | {"cam": {"background": background}})
+
+
+def test_an_empty_section_is_a_section(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("data: {root: photos}\ncam:\ntrain:\n")
+    content = with_overrides(read_recipe(tmp_path / "r.yaml"), ["train.epochs=3"])
+    assert check_recipe(content).train.epochs == 3
+
+
+def test_a_home_is_found_wherever_the_path_is_given() -> None:
+    recipe = check_recipe(with_overrides({}, ["data.root=~/photos", "model.checkpoint_path=~/w.safetensors"]))
+    assert recipe.data.root == Path.home() / "photos"
+    assert recipe.model.checkpoint_path == Path.home() / "w.safetensors"

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +15,8 @@ import ppl
 from ppl.cam import CamResult
 from ppl.data import open_dataset
 from ppl.errors import PPLValueError
-from ppl.io import read_mask
-from ppl.pipeline import Recipe, RunResult, run_recipe
+from ppl.io import read_mask, write_mask
+from ppl.pipeline import Recipe, RunFolder, RunResult, resolve, run_recipe
 
 MakeRecipe = Callable[..., Recipe]
 
@@ -225,3 +227,208 @@ def test_a_chain_of_refiners_records_what_each_step_gains(
     assert cam["miou"] == pytest.approx(scores["CAM mIoU"], abs=1e-5)  # those are rounded
     assert last["miou"] == pytest.approx(scores["refined mIoU"], abs=1e-5)  # those are rounded
     assert last["gain"] == pytest.approx(last["miou"] - first["miou"])
+
+
+def _with_tags(root: Path, stem: str, tags: str) -> None:
+    lines = (root / "labels.csv").read_text().splitlines()
+    changed = [f"{line.split(',')[0]},{tags}" if line.startswith(f"{stem}.") else line for line in lines]
+    assert changed != lines
+    (root / "labels.csv").write_text("\n".join(changed) + "\n")
+
+
+def test_a_corrected_tag_renews_the_image_and_it_alone(
+    tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path
+) -> None:
+    data, out = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(creatures, data)
+    run_recipe(tiny_recipe(data), out, progress=False)
+    sample = open_dataset(data, "val")[0]
+    other = next(index for index in range(4) if index not in sample.labels)
+    _with_tags(data, sample.stem, open_dataset(data, "val").classes[other])
+    before = files(out)
+    run_recipe(tiny_recipe(data), out, ("cam", "refine"), progress=False)
+    renewed = {name for name, time in files(out).items() if before[name] != time and name.endswith((".npz", ".png"))}
+    kinds = {"cams": "npz", "masks": "png", "refined": "png"}
+    assert renewed == {f"{kind}/val/{sample.stem}.{suffix}" for kind, suffix in kinds.items()}
+    assert CamResult.load(out / "cams" / "val" / f"{sample.stem}.npz").classes.tolist() == [other]
+    assert set(np.unique(read_mask(out / "refined" / "val" / f"{sample.stem}.png"))) <= {0, other + 1}
+
+
+def test_a_replaced_picture_gets_a_new_map(tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path) -> None:
+    data, out = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(creatures, data)
+    run_recipe(tiny_recipe(data), out, ("train", "cam"), progress=False)
+    sample = open_dataset(data, "val")[0]
+    path = out / "cams" / "val" / f"{sample.stem}.npz"
+    before = CamResult.load(path).maps
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(sample.image)
+    run_recipe(tiny_recipe(data), out, ("cam",), progress=False)
+    assert not torch.equal(CamResult.load(path).maps, before)
+
+
+def test_maps_of_another_data_set_are_not_taken_for_this_ones(
+    tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    run_recipe(tiny_recipe(creatures), out, ("train", "cam"), progress=False)
+    before = CamResult.load(next((out / "cams" / "val").glob("*.npz"))).maps
+    other = ppl.data.make_creatures(tmp_path / "other", train=8, val=4, size=64, seed=1)
+    run_recipe(tiny_recipe(other), out, ("cam",), progress=False)
+    assert not torch.equal(CamResult.load(next((out / "cams" / "val").glob("*.npz"))).maps, before)
+
+
+def test_classes_in_another_order_are_refused(tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path) -> None:
+    data, out = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(creatures, data)
+    run_recipe(tiny_recipe(data), out, ("train", "cam"), progress=False)
+    classes = (data / "classes.txt").read_text().split()
+    (data / "classes.txt").write_text("\n".join(classes[::-1]))
+    before = files(out)
+    with pytest.raises(PPLValueError, match=f"the model was trained on {', '.join(classes)}"):
+        run_recipe(tiny_recipe(data), out, ("cam",), progress=False)
+    assert {name: time for name, time in files(out).items() if name.startswith("cams")} == {
+        name: time for name, time in before.items() if name.startswith("cams")
+    }
+
+
+def test_refined_masks_of_another_background_rule_are_not_scored_or_shown(
+    tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path
+) -> None:
+    run_recipe(tiny_recipe(creatures), tmp_path, progress=False)
+    changed = tiny_recipe(creatures, cam={"scales": [1.0], "batch_size": 2, "background": 0.05})
+    run_recipe(changed, tmp_path, ("cam",), progress=False)
+    result = run_recipe(changed, tmp_path, ("evaluate", "report"), progress=False)
+    assert result.scores["progressive"]["val"]["refined mIoU"] is None
+    assert any("run `ppl refine" in note for note in result.notes)
+    result = run_recipe(changed, tmp_path, ("refine", "evaluate"), progress=False)
+    assert result.scores["progressive"]["val"]["refined mIoU"] is not None
+
+
+def test_refine_with_another_background_cuts_the_masks_by_it_too(
+    tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path
+) -> None:
+    run_recipe(tiny_recipe(creatures), tmp_path, progress=False)
+    changed = tiny_recipe(creatures, cam={"scales": [1.0], "batch_size": 2, "background": 1.0})
+    scores = run_recipe(changed, tmp_path, ("refine", "evaluate"), progress=False).scores["progressive"]["val"]
+    assert scores["recall"] == 0
+
+
+def test_masks_that_the_recipe_would_cut_otherwise_are_not_scored(
+    tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path
+) -> None:
+    run_recipe(tiny_recipe(creatures), tmp_path, ("train",), progress=False)
+    with pytest.raises(PPLValueError, match="run `ppl cam`"):
+        run_recipe(tiny_recipe(creatures), tmp_path, ("evaluate",), progress=False)
+    run_recipe(tiny_recipe(creatures), tmp_path, ("cam",), progress=False)
+    changed = tiny_recipe(creatures, cam={"scales": [1.0], "batch_size": 2, "background": 0.05})
+    with pytest.raises(PPLValueError, match=r"were not cut by 0\.05"):
+        run_recipe(changed, tmp_path, ("evaluate",), progress=False)
+
+
+def test_other_settings_are_told_before_an_arm_is_trained(
+    tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path
+) -> None:
+    run_recipe(tiny_recipe(creatures), tmp_path, ("train",), progress=False)
+    train = {"epochs": 2, "batch_size": 4, "size": [64, 64], "num_workers": 0}
+    with pytest.raises(PPLValueError, match=r"epochs \(1 -> 2\)"):
+        run_recipe(tiny_recipe(creatures, train=train, compare=["baseline"]), tmp_path, ("train",), progress=False)
+    assert not (tmp_path / "compare").exists()
+
+
+def test_other_first_weights_are_refused(tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path) -> None:
+    out, file = tmp_path / "run", tmp_path / "weights.pth"
+    run_recipe(tiny_recipe(creatures), out, ("train",), progress=False)
+    torch.save(ppl.load_model(out / "last.safetensors").backbone.state_dict(), file)
+    model = {"backbone": "test_resnet", "mode": "progressive", "cuts": ["layer2"], "checkpoint_path": str(file)}
+    with pytest.raises(PPLValueError, match=r"other weights \(model\.pretrained, model\.checkpoint_path\)"):
+        run_recipe(tiny_recipe(creatures, model=model), out, ("train",), progress=False)
+
+
+def test_a_compared_mode_goes_without_the_losses_that_it_cannot_have(
+    tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path
+) -> None:
+    train = {"epochs": 2, "batch_size": 4, "size": [64, 64], "num_workers": 0, "epochs_per_stage": [1, 1]}
+    model = {"backbone": "test_resnet", "mode": "progressive", "cuts": ["layer1", "layer2"], "pretrained": False}
+    recipe = tiny_recipe(
+        creatures, train=train | {"auxiliary": {"patches": 1.0}}, model=model, compare=["baseline", "baseline"]
+    )
+    result = run_recipe(recipe, tmp_path, ("train",), progress=False)
+    assert result.notes == ["baseline: trained without patches, for which it has no patches"]
+    assert (tmp_path / "compare" / "baseline" / "last.safetensors").exists()
+
+
+def test_a_compared_model_has_a_run_folder_of_its_own(finished: tuple[Path, RunResult]) -> None:
+    out, result = finished
+    recipe, folder = resolve(out / "compare" / "baseline")
+    assert recipe.model.mode == "baseline" and folder is not None
+    again = run_recipe(recipe, folder, ("evaluate",), progress=False)
+    assert again.scores["baseline"] == result.scores["baseline"]
+
+
+def test_a_broken_file_of_maps_is_made_again(tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path) -> None:
+    run_recipe(tiny_recipe(creatures), tmp_path, ("train", "cam"), progress=False)
+    path = next((tmp_path / "cams" / "val").glob("*.npz"))
+    before = CamResult.load(path).maps
+    path.write_bytes(path.read_bytes()[:50])
+    run_recipe(tiny_recipe(creatures), tmp_path, ("cam",), progress=False)
+    assert torch.allclose(CamResult.load(path).maps, before, atol=1e-5)
+
+
+def test_what_could_not_be_refined_is_told_and_forgotten_when_it_could(
+    tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, folder, said = tiny_recipe(creatures), RunFolder(tmp_path), []
+    run_recipe(recipe, tmp_path, ("train", "cam"), progress=False)
+    stem = open_dataset(creatures, "val").stems[1]
+
+    def faulty(path: Path, values: Any) -> None:
+        if path.stem == stem:
+            raise ValueError("no such mask")
+        write_mask(path, values)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("ppl.refine.folder.write_mask", faulty)
+        run_recipe(recipe, tmp_path, ("refine",), progress=False, say=said.append)
+    assert said == [
+        "progressive: refined 3 masks of val (3 new)",
+        f"progressive: not refined: {stem}: no such mask",
+    ]
+    assert folder.read_manifest()["not_refined"] == {"val": {stem: "no such mask"}}
+    folder.record(refinement_scores={"gone": [1]})
+    run_recipe(recipe, tmp_path, ("refine",), progress=False)
+    manifest = folder.read_manifest()
+    assert manifest["not_refined"] == {"val": {}} and "gone" not in manifest["refinement_scores"]
+
+
+def test_seconds_of_a_step_add_up_over_calls(tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path) -> None:
+    run_recipe(tiny_recipe(creatures), tmp_path, ("train", "cam"), progress=False)
+    first = RunFolder(tmp_path).read_manifest()["steps"]["cams/val"]["seconds"]
+    run_recipe(tiny_recipe(creatures), tmp_path, ("cam",), progress=False)
+    assert RunFolder(tmp_path).read_manifest()["steps"]["cams/val"]["seconds"] >= first > 0
+
+
+@pytest.mark.parametrize("content", ["[1]", "{"])
+def test_a_manifest_that_is_none_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "manifest.json").write_text(content)
+    with pytest.raises(PPLValueError, match=r"manifest\.json is no manifest"):
+        RunFolder(tmp_path).read_manifest()
+
+
+def test_the_report_shows_the_compared_models_of_the_recipe_alone(
+    tiny_recipe: MakeRecipe, creatures: Path, finished: tuple[Path, RunResult], tmp_path: Path
+) -> None:
+    shutil.copytree(finished[0], tmp_path / "run")
+    page = tmp_path / "run" / "report.html"
+    assert "baseline" in page.read_text()
+    run_recipe(tiny_recipe(creatures), tmp_path / "run", ("evaluate", "report"), progress=False)
+    assert "baseline" not in page.read_text()
+
+
+def test_a_report_alone_keeps_what_the_scores_notes_say(
+    tiny_recipe: MakeRecipe, creatures: Path, finished: tuple[Path, RunResult], tmp_path: Path
+) -> None:
+    shutil.copytree(finished[0], tmp_path / "run")
+    notes = RunFolder(tmp_path / "run").read_manifest()["notes"]
+    assert any("chosen on val itself" in note for note in notes)
+    run_recipe(tiny_recipe(creatures, compare=["baseline"]), tmp_path / "run", ("report",), progress=False)
+    assert RunFolder(tmp_path / "run").read_manifest()["notes"] == notes
