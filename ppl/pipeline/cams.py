@@ -25,7 +25,7 @@ from ppl.pipeline.recipe import CamRecipe, Recipe
 from ppl.pipeline.writing import written_behind
 from ppl.refine.parallel import FolderSummary, has_record, keep_record, parallel_map
 
-__all__ = ["cam_folder", "is_older", "make_cams", "make_masks", "mask_inputs"]
+__all__ = ["cam_folder", "make_cams", "make_masks", "mask_inputs"]
 
 
 def make_cams(recipe: Recipe, folder: RunFolder, split: str, images: TaggedImages, *, progress: bool = True) -> int:
@@ -52,6 +52,8 @@ def make_cams(recipe: Recipe, folder: RunFolder, split: str, images: TaggedImage
     inputs = {"weights": digest, "cam": _of_maps(settings), "images": str(recipe.data.root.resolve())}
     folder.begin(step, inputs, out)
     todo = [sample for sample in images if not _is_of(out / f"{sample.stem}.npz", sample, settings)]
+    for made_of_them in (folder.masks(split), folder.refined(split)):
+        _remove(made_of_them, todo, ".png")
     with folder.finishing(step, images=len(images)):
         if todo:
             model = load_model(weights).to(torch_device(recipe.device))
@@ -129,6 +131,7 @@ def cam_folder(
         _remove(masks, dataset, ".png")
     keep_record(masks / "masks.json", record, overwrite=True)
     todo = [sample for sample in dataset if not _is_of(cams / f"{sample.stem}.npz", sample, settings)]
+    _remove(masks, todo, ".png")
     if todo:
         _warn_of_empty_maps(_write_cams(model, todo, cams, settings, jobs, progress), images.name)
     _write_masks(dataset, cams, masks, settings, jobs, progress)
@@ -150,7 +153,7 @@ def _of_maps(settings: CamRecipe) -> dict[str, Any]:
 
 def _is_of(path: Path, sample: Sample, settings: CamRecipe) -> bool:
     """Whether a file of maps is there and of this very picture and these tags."""
-    if not path.exists() or is_older(path, sample.image):
+    if not path.exists() or path.stat().st_mtime_ns < sample.image.stat().st_mtime_ns:
         return False
     if settings.labels != "tags":
         return True
@@ -159,11 +162,6 @@ def _is_of(path: Path, sample: Sample, settings: CamRecipe) -> bool:
             return bool(file["classes"].tolist() == sorted(set(sample.labels)))
     except Exception:  # a broken file, which numpy and zip call by many names
         return False
-
-
-def is_older(made: Path, source: Path) -> bool:
-    """Whether a file was made before its source was changed."""
-    return made.stat().st_mtime_ns < source.stat().st_mtime_ns
 
 
 def _remove(folder: Path, samples: Sequence[Sample], suffix: str) -> None:
@@ -208,8 +206,7 @@ def _write_masks(
     samples: Sequence[Sample], cams: Path, out: Path, settings: CamRecipe, jobs: int, progress: bool
 ) -> None:
     background = parse_background(settings.background)
-    pairs = {sample.stem: (out / f"{sample.stem}.png", cams / f"{sample.stem}.npz") for sample in samples}
-    todo = [stem for stem, (mask, maps) in pairs.items() if not mask.exists() or is_older(mask, maps)]
+    todo = [sample.stem for sample in samples if not (out / f"{sample.stem}.png").exists()]
     work = partial(_write_mask, cams, out, background)
     for _ in tracked(parallel_map(work, todo, jobs), "masks", len(todo), progress):
         pass

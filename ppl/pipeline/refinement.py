@@ -11,7 +11,7 @@ from ppl.cam.background import otsu_background
 from ppl.data import TaggedImages
 from ppl.pipeline.affinity import walking_on
 from ppl.pipeline.background import parse_background
-from ppl.pipeline.cams import is_older, mask_inputs
+from ppl.pipeline.cams import mask_inputs
 from ppl.pipeline.folder import RunFolder, sha256
 from ppl.pipeline.recipe import DEFAULT_REFINE, Recipe
 from ppl.refine import FolderSummary, RefineJob, Step, jobs_from_folders, parse_steps, refine_folder, score_steps
@@ -22,7 +22,7 @@ __all__ = ["has_refined", "refine_cams", "refine_masks"]
 def refine_masks(
     recipe: Recipe, folder: RunFolder, split: str, images: TaggedImages, *, progress: bool = True
 ) -> FolderSummary:
-    """Write `refined/<split>/<stem>.png` for every image that has none yet, or one of older maps.
+    """Write `refined/<split>/<stem>.png` for every image that has none yet.
 
     Args:
         recipe: its `refine` list, and the background rule.
@@ -41,10 +41,6 @@ def refine_masks(
     folder.begin(step, _inputs(recipe, folder, split), out)
     (out / "refine.json").unlink(missing_ok=True)  # the run has its own record, which holds no paths
     jobs = [RefineJob(sample.stem, sample.image, folder.cams(split) / f"{sample.stem}.npz") for sample in images]
-    for job in jobs:
-        mask = out / f"{job.stem}.png"
-        if mask.exists() and is_older(mask, folder.cams(split) / f"{job.stem}.npz"):
-            mask.unlink()
     with folder.finishing(step, images=len(jobs)):
         summary = refine_folder(
             jobs,
