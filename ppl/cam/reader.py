@@ -126,7 +126,6 @@ class _TimmReader:
         self.num_classes = layer.weight.shape[0]
         self.data_config = data_config(model)
         self._checked = False
-        self._sizes: set[tuple[int, int]] = set()
 
     @cached_property
     def min_size(self) -> tuple[int, int]:
@@ -134,7 +133,7 @@ class _TimmReader:
         info = getattr(self.model, "feature_info", None)
         stride = info[-1]["reduction"] if info else 32
         for side in (stride, *_SIDES):
-            if side >= stride and self._runs_on(side, side) is None:
+            if side >= stride and self._runs_on(side):
                 return side, side
         return stride, stride
 
@@ -146,29 +145,32 @@ class _TimmReader:
                 f"{self.name!r} was built for images of {native} and does not take {height}x{width}: "
                 f"create it with strict_img_size=False, or resize to {native} and use the scale 1.0 alone"
             )
-        fixed = (getattr(self.model, "pretrained_cfg", None) or {}).get("fixed_input_size")
-        if not fixed or (height, width) in self._sizes:
-            return
-        error = self._runs_on(height, width)
-        if error is not None:
-            native = "x".join(str(side) for side in self.data_config["input_size"][1:])
-            raise PPLValueError(
-                f"{self.name!r} was built for images of {native} and does not take {height}x{width}: "
-                f"resize to {native} and use the scale 1.0 alone"
-            ) from error
-        self._sizes.add((height, width))
 
-    def _runs_on(self, height: int, width: int) -> Exception | None:
-        """What the model says to a black image of that size."""
+    def _runs_on(self, side: int) -> bool:
+        """Whether the model takes a black image of that size."""
         try:
             with untouched(self.model):
-                self.model.forward_features(make_dummy(self.model, (height, width)))
-        except Exception as error:  # any: models say "not this size" in many ways
-            return error
-        return None
+                self.model.forward_features(make_dummy(self.model, (side, side)))
+        except Exception:  # any: models say "not this size" in many ways
+            return False
+        return True
+
+    def _features(self, x: Tensor) -> Any:
+        try:
+            return self.model.forward_features(x)
+        except (AssertionError, RuntimeError, ValueError) as error:
+            native, given = tuple(self.data_config["input_size"][1:]), tuple(x.shape[2:])
+            fixed = (getattr(self.model, "pretrained_cfg", None) or {}).get("fixed_input_size")
+            if not fixed or given == native:
+                raise
+            size = "x".join(map(str, native))
+            raise PPLValueError(
+                f"{self.name!r} was built for images of {size} and does not take {'x'.join(map(str, given))}: "
+                f"resize to {size} and use the scale 1.0 alone"
+            ) from error
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        raw = self.model.forward_features(x)
+        raw = self._features(x)
         features = self._as_map(raw)
         weight, bias = self.layer.weight.flatten(1), self.layer.bias
         if not self._checked:

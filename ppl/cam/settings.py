@@ -90,6 +90,7 @@ def make_settings(
         PPLTypeError: if one of them is of another type.
         PPLValueError: if one of them is unknown or out of range.
     """
+    scales = scales if isinstance(scales, (Real, str)) else tuple(scales)
     if isinstance(scales, (Real, str)) or not all(isinstance(scale, Real) for scale in scales):
         raise PPLTypeError(f"scales must be a sequence of numbers, got {scales!r}: write scales=(1.0,) for one scale")
     if isinstance(size, (tuple, list)):

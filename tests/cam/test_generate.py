@@ -553,3 +553,16 @@ def test_a_batch_size_is_kept_for_large_images(monkeypatch):
     stem.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
     generate(model, torch.randn(6, 3, 64, 64), [[0]] * 6, scales=[1.0], flip=False, batch_size=6)
     assert sizes == [6]
+
+
+def test_size_that_a_timm_model_without_a_check_of_its_own_does_not_take_is_refused_by_name():
+    model = timm.create_model("visformer_tiny", num_classes=2)
+    with pytest.raises(PPLValueError, match=r"'visformer_tiny' was built for images of 224x224.*112x112"):
+        generate(model, torch.randn(1, 3, 224, 224), [[0]], scales=[0.5], flip=False)
+
+
+def test_scales_may_be_any_iterable_of_numbers():
+    model, image = make_model("baseline"), torch.randn(1, 3, 64, 64)
+    expected = generate(model, image, [[0]], scales=[1.0, 0.5])[0].maps
+    for scales in (iter([1.0, 0.5]), np.array([1, 0.5], np.float32)):
+        assert torch.equal(generate(model, image, [[0]], scales=scales)[0].maps, expected)
