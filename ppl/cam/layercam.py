@@ -23,7 +23,7 @@ Evidence: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 _EPS = 1e-5
 
 
-def layer_cam(class_maps: Tensor, features: Tensor, images: Tensor, classes: Tensor) -> Tensor:
+def layer_cam(class_maps: Tensor, features: Tensor, images: Tensor, classes: Tensor, *, channels: int = 1) -> Tensor:
     """What the features of a layer, cell by cell, add to the evidence for a class.
 
     The gradient of the sum of the class's map, where it is positive, times the features.
@@ -33,9 +33,10 @@ def layer_cam(class_maps: Tensor, features: Tensor, images: Tensor, classes: Ten
         features: the layer's output, of any layout; the first dimension is the batch.
         images: (n,) index 0..B-1 of each wanted pair of image and class.
         classes: (n,) its class 0..K-1.
+        channels: the axis of the features' channels.
 
     Returns:
-        (n, *features.shape[1:]), float32, of both signs; LayerCAM's map is the ReLU of their sum over channels.
+        (n, *features.shape[1:]) with one channel, float32, of both signs: LayerCAM's map before its ReLU.
 
     Source:
         LayerCAM (Jiang et al., IEEE TIP 2021), equations 6 to 8.
@@ -47,11 +48,13 @@ def layer_cam(class_maps: Tensor, features: Tensor, images: Tensor, classes: Ten
         [1.0, 2.0, 0.0, 0.0]
     """
     sums = class_maps.float().sum(dim=(2, 3))
-    found = features.new_zeros((len(images), *features.shape[1:]), dtype=torch.float32)
+    one = features[:1].detach().sum(dim=channels, keepdim=True)
+    found = one.new_zeros((len(images), *one.shape[1:]), dtype=torch.float32)
     for chosen in _turns(images):
         own = images[chosen]
         (gradient,) = torch.autograd.grad(sums[own, classes[chosen]].sum(), features, retain_graph=True)
-        found[chosen] = gradient[own].float().relu() * features.detach()[own].float()
+        products = gradient[own].float().relu() * features.detach()[own].float()
+        found[chosen] = products.sum(dim=channels, keepdim=True)  # here: all channels of all pairs take gigabytes
     return found
 
 
@@ -147,9 +150,10 @@ class LayerTap:
 
         def evidence(images: Tensor, classes: Tensor) -> Tensor:
             with torch.inference_mode(False):
-                cells = layer_cam(class_maps, kept[0], images, classes)
+                axis = 1 if self.stage.layout == "NCHW" else -1
+                cells = layer_cam(class_maps, kept[0], images, classes, channels=axis)
             size = (class_maps.shape[2], class_maps.shape[3])
             size = map_size(kept[0], self.stage, size, max(1, self._final_reduction // self.stage.reduction))
-            return to_map(cells, self.stage, size).sum(dim=1).relu()
+            return to_map(cells, self.stage, size)[:, 0].relu()
 
         return class_maps, logits, evidence

@@ -12,8 +12,8 @@ from ppl.errors import PPLTypeError, PPLValueError
 __all__ = ["class_indices", "same_shape"]
 
 
-def class_indices(values: Any, what: str, num_classes: int, ignore_index: int) -> Tensor:
-    """Values as an int64 tensor of class indices, each checked to be one, or `ignore_index`.
+def class_indices(values: Any, what: str, num_classes: int, ignore_index: int | None) -> Tensor:
+    """Values as an int64 tensor of class indices, each checked to be one, or `ignore_index` if there is such.
 
     Raises:
         PPLTypeError: if they are not integers.
@@ -23,10 +23,12 @@ def class_indices(values: Any, what: str, num_classes: int, ignore_index: int) -
     if tensor.is_floating_point() or tensor.is_complex():
         raise PPLTypeError(f"{what} holds {tensor.dtype}; class indices are integers: take the argmax or a threshold")
     tensor = tensor.to(torch.int64)
-    wrong = (tensor != ignore_index) & ((tensor < 0) | (tensor >= num_classes))
+    wrong = (tensor < 0) | (tensor >= num_classes)
+    if ignore_index is not None:
+        wrong &= tensor != ignore_index
     if bool(wrong.any()):
-        value = int(tensor[wrong][0])
-        raise PPLValueError(f"{what} holds {value}; indices are 0..{num_classes - 1}, or {ignore_index} for ignore")
+        known = f"0..{num_classes - 1}" + ("" if ignore_index is None else f", or {ignore_index} for ignore")
+        raise PPLValueError(f"{what} holds {int(tensor[wrong][0])}; indices are {known}")
     return tensor
 
 

@@ -65,7 +65,9 @@ class ThresholdSweep:
         """
         truth = class_indices(target, "target", self.num_classes, self.ignore_index)
         values = torch.as_tensor(maps, device=truth.device).float()
-        names = class_indices(classes, "classes", self.num_classes - 1, -1).to(truth.device).reshape(-1)
+        given = torch.as_tensor(classes)
+        given = given if given.numel() else given.long()  # an empty list is of floats
+        names = class_indices(given, "classes", self.num_classes - 1, None).to(truth.device).reshape(-1)
         if values.shape != (len(names), *truth.shape):
             shapes = f"maps {tuple(values.shape)}, classes {tuple(names.shape)}, target {tuple(truth.shape)}"
             raise PPLValueError(f"{shapes} do not fit; expected (k, H, W), (k,) and (H, W)")

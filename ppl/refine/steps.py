@@ -133,8 +133,10 @@ def random_walk_step(
         radius: cells nearer than this are neighbours.
         beta: power on the affinities; by default 10 with a network, as in IRN, and 60 on colours (ours).
         steps: length of the walk; by default 256 with a network, as in IRN, and 32 on colours (ours).
-        background: IRN's way: only the foreground walks, is divided by its maximum over all labels, and competes with
-            this constant (IRN takes 0.25). By default the background walks like any other label, as in PSA.
+        background: IRN's way: the CAMs walk, are divided by their maximum over all labels, and compete with this
+            constant (IRN takes 0.25). The CAMs are what the foreground is relative to the background, so this belongs
+            first in a list, behind a constant background score or Otsu's. By default the background walks like any
+            other label, as in PSA.
 
     Returns:
         `(L, H, W)`.
@@ -162,8 +164,9 @@ def random_walk_step(
         cells = learned.size
         guides = {"edges": learned.edges, "features": learned.features}
     guides = {name: guide.to(values) for name, guide in guides.items() if guide is not None}
-    start = F.interpolate(values[None], cells, mode="area")[0]
-    start = start[1:] if background is not None else start
+    # in IRN's way the CAMs again, but for a factor that the division by the maximum removes
+    source = values if background is None else values[1:] / values[:1].clamp(min=1e-6)
+    start = F.interpolate(source[None], cells, mode="area")[0]
     walked = random_walk(start, **guides, radius=radius, beta=given["beta"], steps=given["steps"])
     result = F.interpolate(walked[None], size, mode="bilinear", align_corners=False)[0]
     if background is not None:

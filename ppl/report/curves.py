@@ -30,7 +30,7 @@ def read_history(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
         PPLValueError: if another line is broken; the message holds its number.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
     except FileNotFoundError as error:
         raise PPLFileNotFoundError(f"{path} is missing; train first") from error
     history = [_parse(line, f"{path} line {n}", last=n == len(lines)) for n, line in enumerate(lines, start=1)]
@@ -73,6 +73,7 @@ def curves(
         '<svg'
     """
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
     from matplotlib.ticker import MaxNLocator
 
     panels = [key for key in keys if any(_points(history, key)[0] for history in runs.values())]
@@ -81,9 +82,9 @@ def curves(
     figure = Figure(figsize=(4.3 * len(panels), 2.9), layout="constrained")  # no pyplot: nothing global is touched
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axis, key in zip(axes, panels, strict=True):
-        for number, (name, history) in enumerate(runs.items()):
+        for number, history in enumerate(runs.values()):
             x, y = _points(history, key)
-            axis.plot(x, y, marker="o" if len(x) < 25 else None, markersize=3, label=name, color=f"C{number}")
+            axis.plot(x, y, marker="o" if len(x) < 25 else None, markersize=3, color=f"C{number}")
             for start in _stage_starts(history):
                 axis.axvline(start, color=f"C{number}", linestyle=":", linewidth=0.9, alpha=0.7)
         axis.set_title(_TITLES.get(key, key), fontsize=10, loc="left")
@@ -93,7 +94,10 @@ def curves(
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
     if len(runs) > 1:
-        axes[0].legend(fontsize=8, frameon=False)
+        # handed over one by one, and "$" escaped: names may begin with "_" and are no formulas
+        names = [name.replace("$", r"\$") for name in runs]
+        handles = [Line2D([], [], color=f"C{number}") for number in range(len(names))]
+        axes[0].legend(handles, names, fontsize=8, frameon=False)
     if path is not None:
         with atomic_write(path) as handle:
             figure.savefig(handle, format=Path(path).suffix[1:] or "svg", dpi=150)

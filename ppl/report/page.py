@@ -38,6 +38,8 @@ class Table:
             as it is.
         note: a line below, e.g. on which split a threshold was chosen.
         compare: where the largest float is set in bold: in each "column", in each "row", or nowhere (None).
+
+    Numbers of numpy and torch count as Python's.
     """
 
     title: str
@@ -45,6 +47,9 @@ class Table:
     rows: Sequence[Sequence[Any]]
     note: str = ""
     compare: Literal["column", "row"] | None = "column"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rows", [[_plain(value) for value in row] for row in self.rows])
 
     def cells(self) -> list[list[_Cell]]:
         """What is printed, row by row."""
@@ -193,7 +198,7 @@ def _manifest(run: Path) -> dict[str, Any]:
         return {}
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise PPLValueError(f"{path} is not JSON ({error}); run the step that writes it again") from error
 
 
@@ -233,6 +238,11 @@ def _image_tables(manifest: Mapping[str, Any], count: int = 5) -> list[Table]:
         columns = ["best", "IoU", "worst", "IoU"]
         tables.append(Table(f"Best and worst images of {split}, IoU in %", columns, rows, compare=None))
     return tables
+
+
+def _plain(value: Any) -> Any:
+    """A number of numpy or torch as Python's own."""
+    return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
 
 
 def _is_number(value: Any) -> bool:

@@ -39,6 +39,11 @@ class TrainBatches:
         processes: tuple[int, int] = (1, 0),
         pin_memory: bool = False,
     ) -> None:
+        if processes[0] > 1 and len(dataset) < processes[0] * config.batch_size:
+            raise PPLValueError(
+                f"{len(dataset)} images do not fill a batch of {config.batch_size} for each of {processes[0]} "
+                "processes; lower batch_size or use fewer processes"
+            )
         strength = config.jitter
         transform = train_transform(
             config.size,
@@ -60,11 +65,6 @@ class TrainBatches:
         self._processes, _ = processes
         self._loader = loader if self._processes == 1 else _shard(loader, *processes)
         self._length = len(self._loader)
-        if not self._length:
-            raise PPLValueError(
-                f"{len(dataset)} images do not fill a batch of {config.batch_size} for each of {self._processes} "
-                "processes; lower batch_size"
-            )
 
     def __len__(self) -> int:
         """Batches in an epoch, for this process."""

@@ -65,7 +65,7 @@ class LossMeter:
 
     def state_dict(self) -> dict[str, Any]:
         """For a checkpoint within an epoch."""
-        return {"sums": self.sums.cpu()}
+        return {"sums": self.sums.cpu().clone()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint."""

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from ppl.errors import PPLValueError
 from ppl.metrics import ConfusionMatrix, ThresholdSweep
 
 
@@ -82,3 +83,12 @@ def test_bad_input():
         ThresholdSweep(3, [0.5, 0.2])
     with pytest.raises(ValueError, match="num_classes is 1"):
         ThresholdSweep(1)
+
+
+def test_a_class_below_zero_is_refused_and_no_class_is_background():
+    sweep = ThresholdSweep(3, [0.1, 0.5])
+    with pytest.raises(PPLValueError, match=r"classes holds -1; indices are 0\.\.1"):
+        sweep.update([[1, 2]], [[[0.9, 0.9]]], [-1])
+    sweep.update([[1, 2]], np.zeros((0, 1, 2)), [])
+    assert sweep.counts.sum() == 2
+    np.testing.assert_array_equal(sweep.scores(0.1)["iou"], [0, 0, 0])

@@ -32,3 +32,16 @@ def test_history_survives_a_kill_but_not_damage(tmp_path):
         read_history(path)
     with pytest.raises(FileNotFoundError, match="train first"):
         read_history(tmp_path / "none")
+
+
+def test_names_of_runs_are_no_formulas_and_may_begin_with_an_underscore():
+    history = [{"epoch": 0, "loss": 0.7}, {"epoch": 1, "loss": 0.4}]
+    drawing = curves({"a_$x^$": history, "_hidden": history})
+    for name in ("a_$x^$", "_hidden"):
+        assert f"<!-- {name} -->" in drawing or f"<!-- {name.replace('$', chr(92) + '$')} -->" in drawing
+
+
+def test_a_last_line_cut_inside_a_character_is_left_out(tmp_path):
+    whole = b'{"epoch": 0}\n'
+    (tmp_path / "metrics.jsonl").write_bytes(whole + '{"note": "é'.encode()[:-1])
+    assert read_history(tmp_path / "metrics.jsonl") == [{"epoch": 0}]

@@ -6,8 +6,10 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from ppl.errors import PPLValueError
 from ppl.io import FileWriteError
 from ppl.report import Picture, Report, Table, read_run, write_report
 
@@ -96,3 +98,15 @@ def test_missing_and_damaged_files(run, tmp_path):
     (tmp_path / "b.html").mkdir()
     with pytest.raises(FileWriteError):
         write_report(Report("a"), tmp_path / "b.html")
+
+
+def test_numbers_of_numpy_and_torch_are_numbers():
+    table = Table("t", ["class", "IoU"], [["a", torch.tensor(0.5)], ["b", np.float32(0.25)], ["c", np.int64(3)]])
+    assert [[cell.text for cell in row] for row in table.cells()] == [["a", "50.0"], ["b", "25.0"], ["c", "3"]]
+    assert table.is_number(1) and table.cells()[0][1].best
+
+
+def test_a_manifest_that_is_no_object_is_named(tmp_path):
+    (tmp_path / "manifest.json").write_text("[1]")
+    with pytest.raises(PPLValueError, match=r"manifest\.json"):
+        read_run(tmp_path)

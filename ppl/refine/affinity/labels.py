@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -97,13 +98,19 @@ def confident_label_folder(
         What was done, what was bad.
 
     Raises:
-        PPLValueError: for steps or scores that cannot be.
+        PPLValueError: for steps or scores that cannot be, or if `out` holds labels of other CAM files, scores or steps.
     """
     chosen = parse_steps(steps)
     _check_scores(foreground, background)
-    record = {"foreground": foreground, "background": background, "steps": [step.record() for step in chosen]}
+    jobs = list(jobs)
+    record = {
+        "foreground": foreground,
+        "background": background,
+        "steps": [step.record() for step in chosen],
+        "cams": _fingerprint(jobs),
+    }
     return run_jobs(
-        list(jobs),
+        jobs,
         partial(_label_one, foreground=foreground, background=background, steps=chosen),
         Path(out),
         record={"confident_labels": record},
@@ -112,6 +119,16 @@ def confident_label_folder(
         progress=progress,
         description="confident labels",
     )
+
+
+def _fingerprint(jobs: Sequence[RefineJob]) -> str:
+    """Of the CAM files: names, sizes and times. What functions return cannot be told before they are called."""
+    digest = hashlib.sha256()
+    for job in jobs:
+        path = job.cams if isinstance(job.cams, Path) else None
+        stat = path.stat() if path is not None and path.is_file() else None
+        digest.update(repr((job.stem, stat and (stat.st_size, stat.st_mtime_ns))).encode())
+    return digest.hexdigest()
 
 
 def _check_scores(foreground: float, background: float) -> None:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from rich.console import Console
 from rich.progress import Progress
 from torch import nn
@@ -22,13 +23,15 @@ from torch.utils.data import DataLoader, Subset
 from ppl.errors import PPLError, PPLValueError
 from ppl.io import atomic_write
 from ppl.refine.affinity.losses import affinity_loss
-from ppl.refine.affinity.views import RandomViews
+from ppl.refine.affinity.views import LabelledImages, RandomViews
 from ppl.refine.affinity_maps import save_affinity
 from ppl.refine.affinity_network import AffinityNetwork
 from ppl.refine.parallel import BadFile
 from ppl.refine.stencil import edge_affinity, feature_affinity
 
 __all__ = ["AffinityConfig", "AffinitySummary", "fit_affinity"]
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 _STATE, _RESULT = "affinity_state.safetensors", "affinity.safetensors"
 
@@ -54,12 +57,19 @@ class AffinityConfig(BaseModel):
         description="side of the square views in pixels; by default the longer side of a usual training image, rounded"
         " up to a multiple of 32 and at most 512, which is IRN's",
     )
-    scale: tuple[float, float] = Field((0.5, 1.5), description="range of the random resizing")
+    scale: tuple[Positive, Positive] = Field((0.5, 1.5), description="range of the random resizing")
     radius: int = Field(
         10, ge=2, description="pairs nearer than this are learned from, in cells; the walk itself looks at radius 5"
     )
     num_workers: int = Field(0, ge=0, description="processes that read images; 0 reads in this one")
     seed: int = Field(0, ge=0, description="of the head's weights, the order and the views")
+
+    @field_validator("scale")
+    @classmethod
+    def _rising(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if value[0] > value[1]:
+            raise ValueError(f"scale must be a range (least, most), got {value}")
+        return value
 
 
 @dataclass(frozen=True)
@@ -106,7 +116,8 @@ def fit_affinity(
         The losses and the path of the result. `network` holds the trained head.
 
     Raises:
-        PPLValueError: if there are no pairs, or `out` holds the state of another configuration.
+        PPLValueError: if there are no pairs, none of them has two confident cells near each other, or `out` holds the
+            state of another configuration, of other backbone weights or of other labels.
         PPLError: if the loss is no number any more.
 
     Example:
@@ -133,7 +144,12 @@ def fit_affinity(
         network.head.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
     )
     training = config.model_dump(mode="json", exclude={"num_workers"}) | {"crop": crop}
-    identity = {"training": training, "network": network.config}
+    identity = {
+        "training": training,
+        "network": network.config,
+        "backbone": _digest(network.backbone.state_dict()),
+        "pairs": pairs.fingerprint() if isinstance(pairs, LabelledImages) else len(pairs),
+    }
     losses = _load_state(out / _STATE, network, optimiser, identity)
     views = RandomViews(pairs, crop=crop, scale=config.scale, fill=network.mean[0].cpu(), seed=config.seed)
     console = Console(stderr=True)
@@ -148,11 +164,24 @@ def fit_affinity(
                 loss = _train_step(network, optimiser, rate, images.to(place), labels.to(place), config.radius)
                 total += loss * len(images)
                 bar.advance(task)
+            if not total:
+                raise PPLValueError(
+                    "the labels hold no two confident cells near each other, so there is nothing to learn affinities "
+                    "from: lower the foreground score, raise the background score, or make better CAMs"
+                )
             losses.append(total / len(pairs))
             _save_state(out / _STATE, network, optimiser, identity, losses)
     network.eval()
     save_affinity(network, out / _RESULT)
     return AffinitySummary(tuple(losses), out / _RESULT, time.perf_counter() - start)
+
+
+def _digest(state: dict[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, value in state.items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _usual_side(pairs: Any) -> int:

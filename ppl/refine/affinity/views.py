@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -37,6 +38,14 @@ class LabelledImages(Dataset[tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
 
     def __len__(self) -> int:
         return len(self.pairs)
+
+    def fingerprint(self) -> str:
+        """A hash of the label maps and the pictures' names: the same for the same training."""
+        digest = hashlib.sha256()
+        for image, labels in self.pairs:
+            digest.update(image.name.encode())
+            digest.update(labels.read_bytes())
+        return digest.hexdigest()
 
     def __getitem__(self, index: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
         image, labels = self.pairs[index]

@@ -191,3 +191,49 @@ def test_the_default_crop_fits_the_images():
     assert _usual_side(images(200, 210, 1000)) == 224
     assert _usual_side(images(*[900] * 60)) == 512
     assert _usual_side(images(32)) == 64  # the longer side is 40
+
+
+def labelled(folder, name, value):
+    folder.mkdir(exist_ok=True)
+    image, labels = boxes(1)[0]
+    Image.fromarray(image).save(folder / "0.png")
+    write_mask(folder / f"{name}.png", np.where(labels == 1, value, labels).astype(np.uint8))
+    return LabelledImages([(folder / "0.png", folder / f"{name}.png")])
+
+
+def test_other_labels_or_backbone_weights_are_not_taken_for_the_same_run(network, tmp_path):
+    settings = config(epochs=1)
+    first, other = (labelled(tmp_path / "data", name, value) for name, value in (("one", 1), ("two", 0)))
+    fit_affinity(network, first, settings, out=tmp_path / "out")
+    with pytest.raises(PPLValueError, match="another configuration"):
+        fit_affinity(network, other, settings, out=tmp_path / "out")
+    with torch.no_grad():
+        next(network.backbone.parameters()).add_(1)
+    with pytest.raises(PPLValueError, match="another configuration"):
+        fit_affinity(network, first, settings, out=tmp_path / "out")
+
+
+def test_labels_of_other_cams_are_not_taken_for_these(network, tmp_path):
+    image, labels = boxes(1)[0]
+    Image.fromarray(image).save(tmp_path / "a.png")
+    job = RefineJob("a", tmp_path / "a.png", tmp_path / "a.npz")
+    for size in (1, 2):
+        maps = np.stack([(labels == 1).astype(np.float32)] * size)
+        np.savez(job.cams, maps=maps, classes=np.arange(size))
+        if size == 1:
+            learn_affinity([job], tmp_path / "out", network, config(epochs=1), steps=None)
+    with pytest.raises(PPLValueError, match="another way"):
+        learn_affinity([job], tmp_path / "out", network, config(epochs=1), steps=None)
+
+
+def test_labels_without_a_confident_pair_are_no_success(network, tmp_path):
+    unsure = np.full((48, 48), 255, np.uint8)
+    with pytest.raises(PPLValueError, match="no two confident cells"):
+        fit_affinity(network, [(np.zeros((48, 48, 3), np.uint8), unsure)], config(), out=tmp_path)
+    assert not (tmp_path / "affinity.safetensors").exists()
+
+
+@pytest.mark.parametrize("scale", [(0, 0), (-1, -0.5), (2, 0.5), (1, float("inf"))])
+def test_views_have_a_size(scale):
+    with pytest.raises(ValueError, match="scale"):
+        AffinityConfig(scale=scale)
