@@ -102,7 +102,8 @@ class CutBackbone:
         self.num_features = trace.final.channels
         self.stride = trace.final.reduction
         # nearly all run on images of 32x32, and on smaller ones as long as there is a cell
-        self.min_size = trace.dummy if min(trace.dummy) > 32 else (self.stride, self.stride)
+        unpadded = trace.fixed is None and min(trace.dummy) > 32
+        self.min_size = trace.dummy if unpadded else (self.stride, self.stride)
         self.padding = check_padding(padding)
         self.halo = int(halo)
         for index in range(len(self.cuts)):

@@ -75,28 +75,28 @@ def attributes_kept(model: nn.Module) -> Iterator[None]:
 
     Some models keep what they made of an image's size: masks, positions, even the size of their windows.
     """
-    before = [
-        (module, _copy(vars(module)), dict(module._buffers), set(module._forward_pre_hooks))
-        for module in model.modules()
-    ]
+    before = [(module, dict(vars(module)), set(module._forward_pre_hooks)) for module in model.modules()]
+    # caches are filled in place, and hooks and other modules may hold the same dictionaries
+    held = [(value, dict(value)) for module, *_ in before for value in _dictionaries(module)]
     try:
         yield
     finally:
-        for module, attributes, buffers, hooks in before:
+        for module, attributes, hooks in before:
             for added in set(module._forward_pre_hooks) - hooks:
                 del module._forward_pre_hooks[added]
             vars(module).clear()
             vars(module).update(attributes)
-            module._buffers.clear()
-            module._buffers.update(buffers)
+        for value, content in held:
+            value.clear()
+            value.update(content)
 
 
-def _copy(attributes: dict[str, Any]) -> dict[str, Any]:
-    """The attributes, dictionaries that are not torch's own with what they hold now: caches are filled in place."""
-    return {
-        name: dict(value) if type(value) is dict and name not in _TORCH_OWN else value
-        for name, value in attributes.items()
-    }
+def _dictionaries(module: nn.Module) -> Iterator[dict[Any, Any]]:
+    """The buffers, and dictionaries that are none of torch's own."""
+    yield module._buffers
+    for name, value in vars(module).items():
+        if type(value) is dict and name not in _TORCH_OWN:
+            yield value
 
 
 def make_dummy(model: nn.Module, size: tuple[int, int], batch: int = 1) -> Tensor:

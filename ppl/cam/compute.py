@@ -21,9 +21,6 @@ from ppl.cam.settings import Settings
 
 __all__ = ["compute_batch"]
 
-# No model asks for more, so none of this size is asked.
-_LARGE = 128
-
 
 def compute_batch(
     model: nn.Module,
@@ -48,7 +45,7 @@ def compute_batch(
     x = torch.stack([image.to(example.device, example.dtype) for image in images])
     image_size = (x.shape[2], x.shape[3])
     for scale in settings.scales:
-        reader.check_size(*_padded(_scaled(image_size, scale), reader))
+        reader.check_size(*reader.padded(*_scaled(image_size, scale)))
     with _forward_only(model, settings.amp, x.device):
         first, *others = settings.ordered_scales
         reading = _read(reader, x, first, settings)
@@ -89,7 +86,7 @@ def _read(reader: ClassMapReader, x: Tensor, scale: float, settings: Settings) -
         x = F.interpolate(x, size, mode="bilinear", align_corners=False)
     if settings.flip:
         x = torch.cat((x, x.flip(-1)))
-    padded = _padded(size, reader)
+    padded = reader.padded(*size)
     if padded != size:
         x = F.pad(x, (0, padded[1] - size[1], 0, padded[0] - size[0]))
     reading = METHODS[settings.method](reader, x)
@@ -111,12 +108,6 @@ def _over_image(maps: Tensor, size: tuple[int, int], padded: tuple[int, int]) ->
 
 def _scaled(size: tuple[int, int], scale: float) -> tuple[int, int]:
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-
-
-def _padded(size: tuple[int, int], reader: ClassMapReader) -> tuple[int, int]:
-    if min(size) >= _LARGE:
-        return size
-    return max(size[0], reader.min_size[0]), max(size[1], reader.min_size[1])
 
 
 def _fold(

@@ -31,9 +31,8 @@ class ClassMapReader(Protocol):
     num_classes: int
     data_config: dict[str, Any]
 
-    @property
-    def min_size(self) -> tuple[int, int]:
-        """The smallest (H,W) that the model takes."""
+    def padded(self, height: int, width: int) -> tuple[int, int]:
+        """The size that images of this size are padded to: their own, or the smallest that the model takes."""
 
     def check_size(self, height: int, width: int) -> None:
         """Raise PPLValueError if the model does not take images of that size."""
@@ -83,9 +82,9 @@ class _NetReader:
         self.num_classes: int = model.num_classes
         self.data_config: dict[str, Any] = model.data_config
 
-    @property
-    def min_size(self) -> tuple[int, int]:
-        return self.model.min_size  # type: ignore[no-any-return]
+    def padded(self, height: int, width: int) -> tuple[int, int]:
+        least = self.model.min_size
+        return max(height, least[0]), max(width, least[1])
 
     def check_size(self, height: int, width: int) -> None:
         self.model.check_input_size(height, width)
@@ -127,15 +126,23 @@ class _TimmReader:
         self.data_config = data_config(model)
         self._checked = False
 
+    def padded(self, height: int, width: int) -> tuple[int, int]:
+        if min(height, width) >= _SIDES[-1]:
+            return height, width
+        return max(height, self._least), max(width, self._least)
+
     @cached_property
-    def min_size(self) -> tuple[int, int]:
+    def _least(self) -> int:
         """One cell, or more where convolutions without padding need more."""
         info = getattr(self.model, "feature_info", None)
-        stride = info[-1]["reduction"] if info else 32
-        for side in (stride, *_SIDES):
-            if side >= stride and self._runs_on(side):
-                return side, side
-        return stride, stride
+        stride = int(info[-1]["reduction"]) if info else 32
+        if self._fixed:
+            return stride
+        return next((side for side in (stride, *_SIDES) if side >= stride and self._runs_on(side)), stride)
+
+    @property
+    def _fixed(self) -> bool:
+        return bool((getattr(self.model, "pretrained_cfg", None) or {}).get("fixed_input_size"))
 
     def check_size(self, height: int, width: int) -> None:
         embed = getattr(self.model, "patch_embed", None)
@@ -158,10 +165,11 @@ class _TimmReader:
     def _features(self, x: Tensor) -> Any:
         try:
             return self.model.forward_features(x)
+        except torch.cuda.OutOfMemoryError:
+            raise
         except (AssertionError, RuntimeError, ValueError) as error:
             native, given = tuple(self.data_config["input_size"][1:]), tuple(x.shape[2:])
-            fixed = (getattr(self.model, "pretrained_cfg", None) or {}).get("fixed_input_size")
-            if not fixed or given == native:
+            if not self._fixed or given == native:
                 raise
             size = "x".join(map(str, native))
             raise PPLValueError(

@@ -33,7 +33,7 @@ def cam(
 
     if images is None:
         refuse_for_runs({"--labels": labels, "--out": out, "--overwrite": overwrite})
-        check_reach(set_ or [], ("cam", "data", "device", "jobs"), "cam")
+        check_reach(set_ or [], ("cam", "compare", "data", "device", "jobs"), "cam")
         recipe, folder = resolve(target, set_)
         if folder is None:
             raise PPLValueError(f"{target} is not a run folder; for a checkpoint add --images FOLDER --out FOLDER")

@@ -37,7 +37,7 @@ def refine(
 
     if images is None:
         refuse_for_runs({"--out": out, "--overwrite": overwrite})
-        check_reach(set_ or [], ("refine", "affinity", "cam.background", "data", "device", "jobs"), "refine")
+        check_reach(set_ or [], ("refine", "affinity", "cam.background", "compare", "data", "device", "jobs"), "refine")
         changes = [f"jobs={jobs}"] if jobs is not None else []
         changes += [f"refine=[{steps}]"] if steps else []
         changes += [f"cam.background={background}"] if background else []

@@ -4,7 +4,8 @@ It is made so that a plain class activation map fails on it in the way that patc
 has a shape, a face and a colour of its own per class; the body, several times larger, only leans towards a pattern and
 a hue, which the other classes wear too. A classifier can live off the heads, and its maps then leave the bodies out.
 Some heads are behind a bush (such bodies always wear their own pattern), so that there is something to be learnt from
-a body alone, as a patch without a head asks for.
+a body alone, as a patch without a head asks for. What comes after such a one finds no place any more: no further
+creature, and no leaf.
 Part masks say how much of either is covered. Backgrounds, stones and leaves are the same for all classes.
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import warnings
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ import numpy as np
 
 from ppl.cam import CamResult, iter_generate
 from ppl.cam.background import Background
-from ppl.data import Sample, TaggedImages, read_images, screen
+from ppl.data import BadFile, Sample, TaggedImages, read_images, screen
 from ppl.errors import PPLValueError
 from ppl.io import write_mask
 from ppl.models import PPLNet, load_model
@@ -23,7 +24,7 @@ from ppl.pipeline.folder import RunFolder, sha256
 from ppl.pipeline.progress import tracked
 from ppl.pipeline.recipe import CamRecipe, Recipe
 from ppl.pipeline.writing import written_behind
-from ppl.refine.parallel import FolderSummary, has_record, keep_record, parallel_map
+from ppl.refine.parallel import FolderSummary, guarded, has_record, keep_record, parallel_map
 
 __all__ = ["cam_folder", "make_cams", "make_masks", "mask_inputs"]
 
@@ -52,8 +53,11 @@ def make_cams(recipe: Recipe, folder: RunFolder, split: str, images: TaggedImage
     inputs = {"weights": digest, "cam": _of_maps(settings), "images": str(recipe.data.root.resolve())}
     folder.begin(step, inputs, out)
     todo = [sample for sample in images if not _is_of(out / f"{sample.stem}.npz", sample, settings)]
+    if todo:
+        folder.reopen(f"masks/{split}", f"refined/{split}")
     for made_of_them in (folder.masks(split), folder.refined(split)):
-        _remove(made_of_them, todo, ".png")
+        for sample in todo:
+            (made_of_them / f"{sample.stem}.png").unlink(missing_ok=True)
     with folder.finishing(step, images=len(images)):
         if todo:
             model = load_model(weights).to(torch_device(recipe.device))
@@ -62,12 +66,18 @@ def make_cams(recipe: Recipe, folder: RunFolder, split: str, images: TaggedImage
     return len(todo)
 
 
-def make_masks(recipe: Recipe, folder: RunFolder, split: str, images: TaggedImages, *, progress: bool = True) -> None:
-    """Write `masks/<split>/<stem>.png`: the best class of every pixel, or background by the recipe's rule."""
+def make_masks(
+    recipe: Recipe, folder: RunFolder, split: str, images: TaggedImages, *, progress: bool = True
+) -> list[BadFile]:
+    """Write `masks/<split>/<stem>.png`: the best class of every pixel, or background by the recipe's rule.
+
+    Returns:
+        Images whose maps cannot be read.
+    """
     step, out = f"masks/{split}", folder.masks(split)
     folder.begin(step, mask_inputs(recipe, folder, split), out)
     with folder.finishing(step):
-        _write_masks(images, folder.cams(split), out, recipe.cam, recipe.jobs, progress)
+        return _write_masks(images, folder.cams(split), out, recipe.cam, recipe.jobs, progress)
 
 
 def mask_inputs(recipe: Recipe, folder: RunFolder, split: str) -> dict[str, Any]:
@@ -97,12 +107,12 @@ def cam_folder(
         checkpoint: weights that `ppl.save_model` wrote.
         images: folder of pictures.
         out: where the results go, and `cams/cams.json`, which says how the maps were made. Maps that are there are
-            kept, but for those of another picture or other tags.
+            kept, but for those of another picture or other tags; masks are cut anew for another background.
         labels: CSV of tags (`image,labels`); without it the classes that the model predicts.
         settings: scales, flips, background.
         device: as a recipe's `device`.
         jobs: threads that write; -1 for one a core.
-        overwrite: make all maps again.
+        overwrite: if the maps there were made in another way, remove them; else make these images' again.
         progress: show a bar.
 
     Returns:
@@ -123,18 +133,20 @@ def cam_folder(
     classes = model.classes or tuple(f"class {index}" for index in range(model.num_classes))
     dataset, bad = screen(read_images(images, classes, labels), progress=progress)
     cams, masks = out / "cams", out / "masks"
-    if overwrite:
-        _remove(cams, dataset, ".npz")
-    keep_record(cams / "cams.json", {"weights": sha256(checkpoint), "cam": _of_maps(settings)}, overwrite)
-    record = {"background": settings.background}
-    if not has_record(masks / "masks.json", record):
-        _remove(masks, dataset, ".png")
-    keep_record(masks / "masks.json", record, overwrite=True)
-    todo = [sample for sample in dataset if not _is_of(cams / f"{sample.stem}.npz", sample, settings)]
-    _remove(masks, todo, ".png")
+    record = {"weights": sha256(checkpoint), "cam": _of_maps(settings)}
+    if not has_record(cams / "cams.json", record):
+        _make_room(cams, ".npz", overwrite)
+        _make_room(masks, ".png", overwrite)
+        keep_record(cams / "cams.json", record, overwrite=True)
+    if not has_record(masks / "masks.json", {"background": settings.background}):
+        _make_room(masks, ".png", overwrite or (masks / "masks.json").exists())
+        keep_record(masks / "masks.json", {"background": settings.background}, overwrite=True)
+    todo = [sample for sample in dataset if overwrite or not _is_of(cams / f"{sample.stem}.npz", sample, settings)]
+    for sample in todo:
+        (masks / f"{sample.stem}.png").unlink(missing_ok=True)
     if todo:
         _warn_of_empty_maps(_write_cams(model, todo, cams, settings, jobs, progress), images.name)
-    _write_masks(dataset, cams, masks, settings, jobs, progress)
+    bad += _write_masks(dataset, cams, masks, settings, jobs, progress)
     return FolderSummary(len(todo), len(dataset) - len(todo), tuple(bad), time.perf_counter() - start)
 
 
@@ -155,18 +167,24 @@ def _is_of(path: Path, sample: Sample, settings: CamRecipe) -> bool:
     """Whether a file of maps is there and of this very picture and these tags."""
     if not path.exists() or path.stat().st_mtime_ns < sample.image.stat().st_mtime_ns:
         return False
-    if settings.labels != "tags":
-        return True
     try:
         with np.load(path, allow_pickle=False) as file:
-            return bool(file["classes"].tolist() == sorted(set(sample.labels)))
+            classes = file["classes"].tolist()
+            return settings.labels != "tags" or bool(classes == sorted(set(sample.labels)))
     except Exception:  # a broken file, which numpy and zip call by many names
         return False
 
 
-def _remove(folder: Path, samples: Sequence[Sample], suffix: str) -> None:
-    for sample in samples:
-        (folder / f"{sample.stem}{suffix}").unlink(missing_ok=True)
+def _make_room(folder: Path, suffix: str, permitted: bool) -> None:
+    """Remove results that were made in another way, or nobody knows how."""
+    found = list(folder.rglob(f"*{suffix}"))
+    if found and not permitted:
+        raise PPLValueError(
+            f"{folder} holds results that were made in another way, as {found[0].name}: choose another folder, or "
+            "overwrite them"
+        )
+    for path in found:
+        path.unlink()
 
 
 def _write_cams(
@@ -187,10 +205,17 @@ def _write_cams(
     maps = empty = 0
     with written_behind(jobs) as submit:
         for sample, result in zip(samples, tracked(results, "maps", len(samples), progress), strict=True):
-            submit(result.save, out / f"{sample.stem}.npz")
+            submit(_save, result, out / f"{sample.stem}.npz", sample.image)
             maps += len(result.classes)
             empty += int((result.maps.amax(dim=(1, 2)) == 0).sum())
     return empty / max(maps, 1)
+
+
+def _save(result: CamResult, path: Path, image: Path) -> None:
+    result.save(path)
+    made, changed = path.stat().st_mtime_ns, image.stat().st_mtime_ns
+    if made < changed:  # a picture from the future would be taken for a newer one for ever
+        os.utime(path, ns=(changed, changed))
 
 
 def _warn_of_empty_maps(share: float, where: str) -> None:
@@ -204,13 +229,15 @@ def _warn_of_empty_maps(share: float, where: str) -> None:
 
 def _write_masks(
     samples: Sequence[Sample], cams: Path, out: Path, settings: CamRecipe, jobs: int, progress: bool
-) -> None:
+) -> list[BadFile]:
+    """Write the masks that are not there; returns the images whose maps cannot be read."""
     background = parse_background(settings.background)
-    todo = [sample.stem for sample in samples if not (out / f"{sample.stem}.png").exists()]
-    work = partial(_write_mask, cams, out, background)
-    for _ in tracked(parallel_map(work, todo, jobs), "masks", len(todo), progress):
-        pass
+    todo = [sample for sample in samples if not (out / f"{sample.stem}.png").exists()]
+    work = partial(guarded, partial(_write_mask, cams, out, background))
+    found = tracked(parallel_map(work, todo, jobs), "masks", len(todo), progress)
+    return [failure for failure in found if failure is not None]
 
 
-def _write_mask(cams: Path, out: Path, background: Background, stem: str) -> None:
-    write_mask(out / f"{stem}.png", CamResult.load(cams / f"{stem}.npz").to_mask(background=background).numpy())
+def _write_mask(cams: Path, out: Path, background: Background, sample: Sample) -> None:
+    maps = CamResult.load(cams / f"{sample.stem}.npz")
+    write_mask(out / f"{sample.stem}.png", maps.to_mask(background=background).numpy())

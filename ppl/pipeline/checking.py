@@ -37,7 +37,9 @@ def read_recipe(path: Path) -> dict[str, Any]:
         raise PPLValueError(f"{path} is not a YAML recipe: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise PPLValueError(f"{path} holds no keys; a recipe needs at least data: {{root: FOLDER}}")
-    content = {key: value for key, value in content.items() if value is not None}  # a section left empty
+    for section in ("model", "train", "cam"):
+        if section in content and content[section] is None:  # left empty
+            del content[section]
     for section, key in (("data", "root"), ("model", "checkpoint_path")):
         values = content.get(section)
         if isinstance(values, dict) and isinstance(values.get(key), str):

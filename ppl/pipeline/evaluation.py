@@ -80,6 +80,7 @@ def score_split(
             parts.update(target, mask, read_mask(parts_folder / f"{sample.stem}.png"))
     if not int(cam.counts.sum()):
         notes.append(f"{recipe.model.mode}, {split}: no pixel of its masks counts (all are 255), so nothing is scored")
+        folder.forget_scores(split)
         return {}
     best = sweep.best()
     notes.append(

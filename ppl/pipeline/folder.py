@@ -143,6 +143,7 @@ class RunFolder:
         stale = outputs.exists() and not same
         if stale:
             shutil.rmtree(outputs)
+            self.forget_scores(step.partition("/")[2])
         outputs.mkdir(parents=True, exist_ok=True)
         self.record(steps={step: {**(known if same else {}), "fingerprint": stamp, "finished": False}})
         return stale
@@ -151,6 +152,21 @@ class RunFolder:
         """Whether a step was finished, and from these very inputs."""
         known = self.read_manifest().get("steps", {}).get(step, {})
         return bool(known.get("finished")) and known.get("fingerprint") == fingerprint(inputs)
+
+    def reopen(self, *steps: str) -> None:
+        """Some results of finished steps are to be made again, and scores of the old ones do not hold."""
+        known = self.read_manifest().get("steps", {})
+        self.record(steps={step: known[step] | {"finished": False} for step in steps if step in known})
+        for step in steps:
+            self.forget_scores(step.partition("/")[2])
+
+    def forget_scores(self, split: str) -> None:
+        """Take the scores of a split out of the manifest."""
+        manifest = self.read_manifest()
+        if any(split in manifest.get(section, {}) for section in _OF_SPLITS):
+            for section in _OF_SPLITS:
+                manifest.get(section, {}).pop(split, None)
+            self._write(manifest)
 
     def keep_splits(self, splits: Iterable[str]) -> None:
         """Forget the scores of splits that the run no longer makes masks of: its settings may have changed since."""

@@ -74,7 +74,7 @@ def run_recipe(
     torch_device(recipe.device)
     folder = RunFolder(Path(out))
     splits = open_splits(recipe.data, training=_needs_training_images(recipe, steps), progress=progress)
-    result = RunResult(splits=tuple(splits.masked), notes=list(splits.notes) if "train" in steps else [])
+    result = RunResult(splits=tuple(splits.masked), notes=list(splits.notes))
     own = recipe.model.mode
     modes: list[str] = [*dict.fromkeys(mode for mode in recipe.compare if mode != own), own]
     arms = {mode: folder if mode == own else folder.comparison(mode) for mode in modes}
@@ -125,14 +125,15 @@ def _run_model(
             made = make_cams(recipe, folder, split, images, progress=progress)
             say(f"{mode}: maps of {len(images)} images of {split} ({made} new)")
         if "cam" in steps or "refine" in steps:  # both may have changed the background rule
-            make_masks(recipe, folder, split, images, progress=progress)
+            for bad in make_masks(recipe, folder, split, images, progress=progress):
+                say(f"{mode}: no mask: {bad.stem}: {bad.reason}")
         if "refine" in steps and recipe.refine:
             refined = refine_masks(recipe, folder, split, images, progress=progress)
             say(f"{mode}: refined {refined.done + refined.skipped} masks of {split} ({refined.done} new)")
             for bad in refined.bad:
                 say(f"{mode}: not refined: {bad.stem}: {bad.reason}")
         elif "refine" in steps:
-            folder.record(refinement=[])
+            folder.record(refinement=[], refinement_scores={split: []})
         if "evaluate" in steps and any(sample.mask is not None for sample in images):
             scores[split] = score_split(recipe, folder, split, images, notes)
     return scores

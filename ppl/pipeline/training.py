@@ -73,7 +73,8 @@ def train_classifier(
 ) -> TrainSummary:
     """Train, or go on with a training that was interrupted, or find that there is nothing left to do."""
     _check_start(recipe, folder)
-    folder.record(start=_start(recipe))
+    if not (folder.path / "state.pt").is_file():
+        folder.record(start=_start(recipe))
     with folder.finishing("train"):
         model = build_model(recipe, train.classes)
         summary = fit(model, train, val, recipe.train, folder.path, progress=progress, device=recipe.device)

@@ -201,7 +201,8 @@ def _check(model: PPLNet, train: TaggedImages, val: TaggedImages | None, config:
         raise PPLValueError(
             f"{val.name} has the classes {val.classes}, {train.name} has {train.classes}; they must agree"
         )
-    if model.classes is not None and model.classes != train.classes and set(model.classes) == set(train.classes):
+    own = None if model.classes is None else tuple(model.classes)
+    if own is not None and own != train.classes and set(own) == set(train.classes):
         raise PPLValueError(
             f"the model's classes are {model.classes}, those of {train.name} are in another order, {train.classes}; "
             "order the data's, or set model.classes=None to learn them anew"
@@ -214,11 +215,11 @@ def _check(model: PPLNet, train: TaggedImages, val: TaggedImages | None, config:
     header_text(model)
     height, width = model.min_size
     for key, size in (("size", config.size), ("eval_size", config.eval_size or config.size)):
+        model.check_input_size(*size)
         if size[0] < height or size[1] < width:
             raise PPLValueError(
                 f"{key} {size[0]}x{size[1]} is too small for the model's cuts and grids; use {height}x{width} or more"
             )
-        model.check_input_size(*size)
 
 
 def _identity(

@@ -242,3 +242,14 @@ def test_the_stand_in_passes_by_the_blocks_and_not_what_all_images_share() -> No
         patch.setattr(nn.Conv2d, "_conv_forward", counted)
         assert torch.equal(cutter.resume(0, features[0]), final)
     assert ran == [model.first, model.second]
+
+
+def test_a_dictionary_that_others_hold_stays_theirs_and_is_emptied_of_dry_runs() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 4, 3, 2, 1), nn.Conv2d(4, 4, 3, 2, 1))
+    seen: dict[str, Any] = {}
+    model.seen = seen
+    model[1].register_forward_hook(lambda module, args, output: seen.__setitem__("b", tuple(output.shape)))
+    CutBackbone(model, ["0"], stages=["0", "1", "2"])
+    assert seen == {}
+    model(torch.zeros(1, 3, 40, 48))
+    assert model.seen is seen and seen == {"b": (1, 4, 10, 12)}

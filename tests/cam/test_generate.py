@@ -566,3 +566,21 @@ def test_scales_may_be_any_iterable_of_numbers():
     expected = generate(model, image, [[0]], scales=[1.0, 0.5])[0].maps
     for scales in (iter([1.0, 0.5]), np.array([1, 0.5], np.float32)):
         assert torch.equal(generate(model, image, [[0]], scales=scales)[0].maps, expected)
+
+
+@pytest.mark.parametrize("side", [100, 160, 200])
+def test_images_too_small_for_a_fine_grid_are_padded(side):
+    model = create_model("test_resnet", 3, mode="explicit", cuts=["layer3"], grids=[16], pretrained=False)
+    (result,) = generate(model, torch.randn(1, 3, side, side), [[1]], scales=[1.0], flip=False)
+    assert result.maps.shape == (1, side, side)
+
+
+def test_lack_of_memory_is_not_told_as_a_size():
+    model = timm.create_model("visformer_tiny", num_classes=2)
+
+    def full(*_):
+        raise torch.cuda.OutOfMemoryError("out of memory")
+
+    model.stem.register_forward_pre_hook(full)
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        generate(model, torch.randn(1, 3, 160, 160), [[0]], scales=[1.0], flip=False)

@@ -256,3 +256,18 @@ def test_a_new_folder_keeps_nothing_of_a_faulty_recipe(
 ) -> None:
     refused(capsys, "run", creatures, "--out", tmp_path / "run", *TINY, "--set", "model.backbone=nosuch")
     assert not (tmp_path / "run" / "recipe.yaml").exists()
+
+
+def test_another_model_in_a_folder_of_maps_leaves_none_of_the_first(
+    run_folder: Path, creatures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    full, part, out = tmp_path / "full", tmp_path / "part", tmp_path / "out"
+    shutil.copytree(creatures / "images", full)
+    part.mkdir()
+    shutil.copy(next(iter(sorted(full.iterdir()))), part)
+    words = ("cam", run_folder / "last.safetensors", "--out", out, "--quiet", "--set", "cam.scales=[1.0]")
+    assert call(*words, "--images", full) == 0
+    assert call(*words, "--images", part, "--set", "cam.flip=false", "--overwrite") == 0
+    assert len(list((out / "cams").glob("*.npz"))) == len(list((out / "masks").glob("*.png"))) == 1
+    (out / "cams" / "cams.json").unlink()
+    assert "made in another way" in refused(capsys, *words, "--images", part)

@@ -90,3 +90,12 @@ def test_a_home_is_found_wherever_the_path_is_given() -> None:
     recipe = check_recipe(with_overrides({}, ["data.root=~/photos", "model.checkpoint_path=~/w.safetensors"]))
     assert recipe.data.root == Path.home() / "photos"
     assert recipe.model.checkpoint_path == Path.home() / "w.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"), [("refine: null", r"refine: Input should be a valid list"), ("typo:", "unknown key typo")]
+)
+def test_only_sections_may_be_empty(tmp_path: Path, line: str, message: str) -> None:
+    (tmp_path / "r.yaml").write_text(f"data: {{root: photos}}\n{line}\n")
+    with pytest.raises(PPLValueError, match=message):
+        load_recipe(tmp_path / "r.yaml")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -432,3 +433,62 @@ def test_a_report_alone_keeps_what_the_scores_notes_say(
     assert any("chosen on val itself" in note for note in notes)
     run_recipe(tiny_recipe(creatures, compare=["baseline"]), tmp_path / "run", ("report",), progress=False)
     assert RunFolder(tmp_path / "run").read_manifest()["notes"] == notes
+
+
+def test_refined_masks_of_renewed_maps_are_not_scored_before_they_are_made_again(
+    tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path
+) -> None:
+    recipe = tiny_recipe(creatures)
+    run_recipe(recipe, tmp_path, progress=False)
+    next((tmp_path / "cams" / "val").glob("*.npz")).unlink()
+    run_recipe(recipe, tmp_path, ("cam",), progress=False)
+    assert RunFolder(tmp_path).read_manifest()["scores"] == {}
+    result = run_recipe(recipe, tmp_path, ("evaluate",), progress=False)
+    assert result.scores["progressive"]["val"]["refined mIoU"] is None
+    result = run_recipe(recipe, tmp_path, ("refine", "evaluate"), progress=False)
+    assert result.scores["progressive"]["val"]["refined mIoU"] is not None
+
+
+def test_pictures_from_the_future_are_mapped_once(tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path) -> None:
+    data, said = tmp_path / "data", []
+    shutil.copytree(creatures, data)
+    for path in (data / "images").iterdir():
+        os.utime(path, (4e9, 4e9))
+    run_recipe(tiny_recipe(data), tmp_path / "run", ("train", "cam"), progress=False)
+    run_recipe(tiny_recipe(data), tmp_path / "run", ("cam",), progress=False, say=said.append)
+    assert said == ["progressive: maps of 4 images of val (0 new)"]
+
+
+def test_a_broken_map_does_not_stop_a_refinement(tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path) -> None:
+    run_recipe(tiny_recipe(creatures), tmp_path, progress=False)
+    path, said = next((tmp_path / "cams" / "val").glob("*.npz")), []
+    path.write_bytes(b"no")
+    changed = tiny_recipe(creatures, cam={"scales": [1.0], "batch_size": 2, "background": 0.4})
+    run_recipe(changed, tmp_path, ("refine",), progress=False, say=said.append)
+    assert [line.split(": ")[1:3] for line in said] == [
+        ["no mask", path.stem],
+        ["refined 3 masks of val (3 new)"],
+        ["not refined", path.stem],
+    ]
+
+
+def test_first_weights_of_an_older_run_are_not_made_up(
+    tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path
+) -> None:
+    run_recipe(tiny_recipe(creatures), tmp_path, ("train",), progress=False)
+    manifest = RunFolder(tmp_path).read_manifest()
+    del manifest["start"]
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    run_recipe(tiny_recipe(creatures), tmp_path, ("train",), progress=False)
+    assert "start" not in RunFolder(tmp_path).read_manifest()
+
+
+def test_what_stood_in_for_a_missing_list_is_said_with_the_scores(
+    tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path
+) -> None:
+    data, out = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(creatures, data)
+    (data / "train.txt").unlink()
+    run_recipe(tiny_recipe(data), out, progress=False)
+    run_recipe(tiny_recipe(data), out, ("evaluate",), progress=False)
+    assert any("no split 'train'" in note for note in RunFolder(out).read_manifest()["notes"])

@@ -433,3 +433,10 @@ def test_freezing_a_stage_that_is_not_there_is_refused_before_training(colours, 
     with pytest.raises(PPLValueError, match=r"no stage 'layer9'.*'layer2'"):
         fit(make_model(), colours, None, make_config(freeze="layer9"), tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_classes_may_be_a_list(colours, make_model, make_config, tmp_path):
+    model = make_model("baseline")
+    model.classes = list(colours.classes)
+    fit(model, colours, None, make_config(epochs=1), tmp_path)
+    assert model.classes == colours.classes
