@@ -9,7 +9,7 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,8 +30,6 @@ from ppl.refine.parallel import BadFile
 from ppl.refine.stencil import edge_affinity, feature_affinity
 
 __all__ = ["AffinityConfig", "AffinitySummary", "fit_affinity"]
-
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 _STATE, _RESULT = "affinity_state.safetensors", "affinity.safetensors"
 
@@ -57,7 +55,7 @@ class AffinityConfig(BaseModel):
         description="side of the square views in pixels; by default the longer side of a usual training image, rounded"
         " up to a multiple of 32 and at most 512, which is IRN's",
     )
-    scale: tuple[Positive, Positive] = Field((0.5, 1.5), description="range of the random resizing")
+    scale: tuple[float, float] = Field((0.5, 1.5), description="range of the random resizing")
     radius: int = Field(
         10, ge=2, description="pairs nearer than this are learned from, in cells; the walk itself looks at radius 5"
     )
@@ -67,8 +65,8 @@ class AffinityConfig(BaseModel):
     @field_validator("scale")
     @classmethod
     def _rising(cls, value: tuple[float, float]) -> tuple[float, float]:
-        if value[0] > value[1]:
-            raise ValueError(f"scale must be a range (least, most), got {value}")
+        if not 0 < value[0] <= value[1] < math.inf:
+            raise ValueError(f"scale must be a range (least, most) of factors above 0, got {value}")
         return value
 
 
