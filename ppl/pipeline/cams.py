@@ -181,7 +181,7 @@ def _make_room(folder: Path, suffix: str, permitted: bool) -> None:
     if found and not permitted:
         raise PPLValueError(
             f"{folder} holds results that were made in another way, as {found[0].name}: choose another folder, or "
-            "overwrite them"
+            "overwrite them (--overwrite)"
         )
     for path in found:
         path.unlink()

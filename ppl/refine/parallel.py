@@ -141,7 +141,7 @@ def keep_record(path: Path, record: Mapping[str, Any], overwrite: bool = False) 
     if path.exists() and not overwrite and not has_record(path, record):
         raise PPLValueError(
             f"{path.parent} holds results that were made in another way (see {path.name}): choose another folder, or"
-            " overwrite them"
+            " overwrite them (--overwrite)"
         )
     with atomic_write(path, "w") as handle:
         handle.write(json.dumps(record, indent=2))
