@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ppl.data.coco import InstanceMask, read_coco
 from ppl.data.creatures import CREATURE_PARTS, CREATURES, make_creatures
-from ppl.data.dataset import MaskSource, Sample, TaggedImages
+from ppl.data.dataset import MaskSource, NoSplitError, Sample, TaggedImages
 from ppl.data.folder import read_folder
 from ppl.data.layouts import Layout, open_dataset
 from ppl.data.loader import Batch, TrainLoader, eval_loader, train_loader
@@ -22,6 +22,7 @@ __all__ = [
     "InstanceMask",
     "Layout",
     "MaskSource",
+    "NoSplitError",
     "Sample",
     "TaggedImages",
     "TrainLoader",

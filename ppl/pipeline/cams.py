@@ -112,7 +112,8 @@ def cam_folder(
         settings: scales, flips, background.
         device: as a recipe's `device`.
         jobs: threads that write; -1 for one a core.
-        overwrite: if the maps there were made in another way, remove them; else make these images' again.
+        overwrite: make all maps again; those that were made in another way are removed. Files that no record of this
+            function tells of are never touched.
         progress: show a bar.
 
     Returns:
@@ -120,7 +121,7 @@ def cam_folder(
 
     Raises:
         PPLValueError: if the checkpoint names no classes but tags are given, `out` lies in `images`, or it holds maps
-            that were made in another way.
+            or masks that were made in another way.
     """
     checkpoint, images, out = Path(checkpoint), Path(images), Path(out)
     if out.resolve().is_relative_to(images.resolve()):
@@ -133,14 +134,16 @@ def cam_folder(
     classes = model.classes or tuple(f"class {index}" for index in range(model.num_classes))
     dataset, bad = screen(read_images(images, classes, labels), progress=progress)
     cams, masks = out / "cams", out / "masks"
-    record = {"weights": sha256(checkpoint), "cam": _of_maps(settings)}
-    if not has_record(cams / "cams.json", record):
-        _make_room(cams, ".npz", overwrite)
-        _make_room(masks, ".png", overwrite)
-        keep_record(cams / "cams.json", record, overwrite=True)
-    if not has_record(masks / "masks.json", {"background": settings.background}):
-        _make_room(masks, ".png", overwrite or (masks / "masks.json").exists())
-        keep_record(masks / "masks.json", {"background": settings.background}, overwrite=True)
+    there, drawn = (_results(*where) for where in ((cams, "cams.json", ".npz"), (masks, "masks.json", ".png")))
+    record, rule = {"weights": sha256(checkpoint), "cam": _of_maps(settings)}, {"background": settings.background}
+    same = has_record(cams / "cams.json", record)
+    if not overwrite:
+        keep_record(cams / "cams.json", record)
+    outdated = ([] if same else there) + ([] if same and has_record(masks / "masks.json", rule) else drawn)
+    for path in outdated:  # before the records: a kill leaves nothing of the old way under the new one
+        path.unlink()
+    keep_record(cams / "cams.json", record, overwrite=True)
+    keep_record(masks / "masks.json", rule, overwrite=True)
     todo = [sample for sample in dataset if overwrite or not _is_of(cams / f"{sample.stem}.npz", sample, settings)]
     for sample in todo:
         (masks / f"{sample.stem}.png").unlink(missing_ok=True)
@@ -175,16 +178,15 @@ def _is_of(path: Path, sample: Sample, settings: CamRecipe) -> bool:
         return False
 
 
-def _make_room(folder: Path, suffix: str, permitted: bool) -> None:
-    """Remove results that were made in another way, or nobody knows how."""
+def _results(folder: Path, record: str, suffix: str) -> list[Path]:
+    """The files that a folder holds; refused if no record says that they were made here: they may be the only ones."""
     found = list(folder.rglob(f"*{suffix}"))
-    if found and not permitted:
+    if found and not (folder / record).exists():
         raise PPLValueError(
-            f"{folder} holds results that were made in another way, as {found[0].name}: choose another folder, or "
-            "overwrite them (--overwrite)"
+            f"{folder} holds {found[0].name}, made in another way or by somebody else (it has no {record}): choose "
+            "another folder"
         )
-    for path in found:
-        path.unlink()
+    return found
 
 
 def _write_cams(

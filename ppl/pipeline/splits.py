@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ppl.data import BadFile, TaggedImages, open_dataset, screen
-from ppl.data.dataset import NoSplitError
+from ppl.data import BadFile, NoSplitError, TaggedImages, open_dataset, screen
 from ppl.errors import PPLValueError
 from ppl.pipeline.recipe import DataRecipe
 

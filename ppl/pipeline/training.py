@@ -72,7 +72,6 @@ def train_classifier(
     recipe: Recipe, folder: RunFolder, train: TaggedImages, val: TaggedImages | None, *, progress: bool = True
 ) -> TrainSummary:
     """Train, or go on with a training that was interrupted, or find that there is nothing left to do."""
-    _check_start(recipe, folder)
     if not (folder.path / "state.pt").is_file():
         folder.record(start=_start(recipe))
     with folder.finishing("train"):

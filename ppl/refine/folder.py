@@ -50,7 +50,7 @@ def refine_folder(
 
     Raises:
         PPLValueError: for steps that do not parse, two jobs of one name, a `lambda` as the background, or if `out`
-            holds results that were made in another way.
+            holds results that were made in another way, or the pictures themselves.
         PPLFileNotFoundError: if the affinity network that a step names is not there.
         FileWriteError: if results cannot be written.
 
@@ -70,13 +70,17 @@ def refine_folder(
         file = step.parameters.get("affinity")
         if isinstance(file, Path) and not file.is_file():
             raise PPLFileNotFoundError(f"step {step.label!r}: no affinity network at {file}")
+    jobs, out = list(jobs), Path(out)
+    own = next((job.image for job in jobs if job.image.resolve() == (out / f"{job.stem}.png").resolve()), None)
+    if own is not None:
+        raise PPLValueError(f"the mask of {own} would take its place: choose another folder than {out}")
     if not callable(background):
         cams_to_probs(np.zeros((0, 1, 1), np.float32), background)  # before any work
     record = {"steps": [step.record() for step in chosen], "background": _named(background)}
     return run_jobs(
-        list(jobs),
+        jobs,
         partial(_refine_one, steps=chosen, background=background, keep_probs=keep_probs),
-        Path(out),
+        out,
         record=record | {"probs": True} if keep_probs else record,
         n_jobs=n_jobs,
         overwrite=overwrite,

@@ -271,3 +271,15 @@ def test_another_model_in_a_folder_of_maps_leaves_none_of_the_first(
     assert len(list((out / "cams").glob("*.npz"))) == len(list((out / "masks").glob("*.png"))) == 1
     (out / "cams" / "cams.json").unlink()
     assert "made in another way" in refused(capsys, *words, "--images", part)
+
+
+def test_true_masks_beside_the_pictures_are_never_overwritten(
+    run_folder: Path, creatures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(creatures, data)
+    before = {path: path.read_bytes() for path in (data / "masks").iterdir()}
+    words = ("cam", run_folder / "last.safetensors", "--images", data / "images", "--out", data, "--overwrite")
+    assert "made in another way or by somebody else" in refused(capsys, *words)
+    assert {path: path.read_bytes() for path in (data / "masks").iterdir()} == before
+    assert not (data / "cams").exists()

@@ -146,6 +146,10 @@ def test_mistakes_are_found_before_any_work(folders):
         refine_folder(jobs_in(folders), folders / "out", None, background=lambda best: 1 - best)
     with pytest.raises(PPLValueError, match=r"such as ppl\.cam\.otsu_background, got 'auto'"):
         refine_folder(jobs_in(folders), folders / "out", None, background="auto")
+    before = {path: path.read_bytes() for path in (folders / "images").iterdir()}
+    with pytest.raises(PPLValueError, match="would take its place"):
+        refine_folder(jobs_in(folders), folders / "images", None, overwrite=True)
+    assert {path: path.read_bytes() for path in (folders / "images").iterdir()} == before
     with pytest.raises(PPLValueError, match="two jobs"):
         refine_folder(jobs_in(folders)[:1] * 2, folders / "out", None)
     assert not list(folders.glob("out/*.png"))
