@@ -1,13 +1,14 @@
-"""Fill the tables of the page of results from the study's CSV files.
+"""Fill the tables of the pages of results from the study's CSV files.
 
-    python benchmarks/study/page.py docs/results.md
+    python benchmarks/study/page.py docs/results.md docs/results/*.md
 
 A table stands between `<!-- cells KEY=VALUE ... SHOWN -->` and `<!-- end -->`. The keys select cells of one setting
-(`scales=1,1.5`), and of one `reading` or one `seed` if it is named, or only the arms of at least so many seeds
-(`least=3`); SHOWN is `scores` (with differences to baseline and control), `maps` (the same without CRF), `errors` or
-`classes` (IoU of each). Between `<!-- search KEY=VALUE ... -->` and `<!-- end -->` stand arms that were trained at
-several rates or lengths (`file=search.csv`: by `search.py`), between `<!-- readings KEY=VALUE ... -->` or `<!-- reach
-KEY=VALUE ... -->` and `<!-- end -->` rows of `results/readings.csv` or `results/reach.csv`.
+(`scales=1,1.5`), and some `rows=ARM:READING,...`, one `reading` or one `seed` if they are named, or only the arms of at
+least so many seeds (`least=3`). SHOWN is `scores` (with differences to baseline and control, or those
+`against=ARM:READING,...`), `maps` (the same without CRF), `errors` or `classes` (IoU of each). Between `<!-- search
+KEY=VALUE ... -->` and `<!-- end -->` stand arms that were trained at several rates or lengths (`file=search.csv`: by
+`search.py`), between `<!-- readings KEY=VALUE ... -->` or `<!-- reach KEY=VALUE ... -->` and `<!-- end -->` rows of
+`results/readings.csv` or `results/reach.csv`.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ import argparse
 import csv
 import re
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 from arms import ARMS
-from summarize import COLUMNS, ERRORS, HERE, SETTING, Cells, read, table
+from scoring import READINGS
+from summarize import COLUMNS, ERRORS, HERE, SETTING, Cells, chosen, named, read, table
 
 from ppl.io import atomic_write
 
@@ -29,8 +32,8 @@ SHOWN = {
     "maps": ({key: name for key, name in COLUMNS.items() if not key.startswith("crf")}, "miou_best"),
     "errors": (ERRORS, ""),
 }
-AGAINST = [("baseline", "whole"), ("control", "whole")]
-READINGS = {
+AGAINST = "baseline:whole control:whole"
+WAYS = {
     "arm": "arm",
     "size": "crops",
     "stride": "stride",
@@ -44,23 +47,26 @@ READINGS = {
 
 
 def cells_table(words: list[str]) -> Iterator[str]:
-    chosen = dict(word.replace(",", " ").split("=") for word in words if "=" in word)
-    reading, seed, least = chosen.pop("reading", ""), chosen.pop("seed", ""), int(chosen.pop("least", 1))
+    keys = dict(word.replace(",", " ").split("=") for word in words if "=" in word)
     shown = next(word for word in words if "=" not in word)
+    reading, seed, least = keys.pop("reading", ""), keys.pop("seed", ""), int(keys.pop("least", 1))
+    names = named(keys.pop("rows", "").split()) or list(product(ARMS, [reading] if reading else READINGS))
+    against = keys.pop("against", "")
     found = [
         cells
         for setting, cells in read(HERE / "results" / "cells.csv").items()
-        if chosen.items() <= dict(zip(SETTING, setting, strict=True)).items()
+        if keys.items() <= dict(zip(SETTING, setting, strict=True)).items()
     ]
     if len(found) != 1:
-        raise SystemExit(f"{chosen} selects {len(found)} settings of cells.csv instead of one: name more keys")
+        raise SystemExit(f"{keys} selects {len(found)} settings of cells.csv instead of one: name more keys")
     cells = {}
-    for name, rows in found[0].items():
-        own = {number: row for number, row in rows.items() if seed in ("", str(number))}
-        if len(own) >= least and reading in ("", name[1]):
+    for name in names:
+        own = {number: row for number, row in found[0].get(name, {}).items() if seed in ("", str(number))}
+        if len(own) >= least:
             cells[name] = own
     columns, key = SHOWN.get(shown) or (class_columns(cells), "")
-    return table(cells, columns, AGAINST if key else (), key)
+    others = chosen(found[0] if against else cells, named((against or AGAINST).split()))
+    return table(cells, columns, others if key else {}, key)
 
 
 def class_columns(cells: Cells) -> dict[str, str]:
@@ -87,12 +93,12 @@ def search_table(words: list[str]) -> Iterator[str]:
 
 def readings_table(words: list[str]) -> Iterator[str]:
     chosen = dict(word.split("=") for word in words)
-    yield "| " + " | ".join(READINGS.values()) + " |"
-    yield "|" + " --- |" * len(READINGS)
+    yield "| " + " | ".join(WAYS.values()) + " |"
+    yield "|" + " --- |" * len(WAYS)
     with (HERE / "results" / "readings.csv").open() as file:
         for row in csv.DictReader(file):
             if chosen.items() <= row.items():
-                yield "| " + " | ".join(row[key] for key in READINGS) + " |"
+                yield "| " + " | ".join(row[key] for key in WAYS) + " |"
 
 
 def reach_table(words: list[str]) -> Iterator[str]:
@@ -115,11 +121,11 @@ def filled(match: re.Match[str]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("page", type=Path)
-    page = parser.parse_args().page
-    text = TABLE.sub(filled, page.read_text())
-    with atomic_write(page, "w") as file:
-        file.write(text)
+    parser.add_argument("pages", type=Path, nargs="+")
+    for page in parser.parse_args().pages:
+        text = TABLE.sub(filled, page.read_text())
+        with atomic_write(page, "w") as file:
+            file.write(text)
 
 
 if __name__ == "__main__":

@@ -78,12 +78,15 @@ def paired(ours: dict[int, dict[str, str]], theirs: dict[int, dict[str, str]], k
     return statistics.mean(differences), float(stats.t.ppf(0.975, len(differences) - 1)) * error
 
 
-def table(
-    cells: Cells, columns: Mapping[str, str], against: Sequence[tuple[str, ...]] = (), key: str = ""
-) -> Iterator[str]:
+def chosen(cells: Cells, names: Sequence[tuple[str, str]]) -> Cells:
+    """Those of them that can be compared with: of two seeds or more."""
+    return {name: cells[name] for name in names if len(cells.get(name, ())) > 1}
+
+
+def table(cells: Cells, columns: Mapping[str, str], against: Cells | None = None, key: str = "") -> Iterator[str]:
     """Means and spreads, and the differences in `key` to the cells `against`."""
+    against = against or {}
     shown = [name for name in columns if any(row.get(name) for rows in cells.values() for row in rows.values())]
-    against = [other for other in against if len(cells.get(other, ())) > 1]
     heads = ["arm", "read from", "seeds", *(columns[name] for name in shown)]
     heads += [f"{columns[key]} - {' '.join(other)}" for other in against]
     yield "| " + " | ".join(heads) + " |"
@@ -91,8 +94,8 @@ def table(
     for (arm, reading), rows in cells.items():
         values = [spread([row[name] for row in rows.values()]) for name in shown]
         gains = []
-        for other in against:
-            gain = None if (arm, reading) == other else paired(rows, cells.get(other, {}), key)
+        for other, theirs in against.items():
+            gain = None if (arm, reading) == other else paired(rows, theirs, key)
             gains.append("" if gain is None else f"{gain[0]:+.1f} ± {gain[1]:.1f}")
         yield f"| {arm} | {reading} | {len(rows)} | " + " | ".join([*values, *gains]) + " |"
 
@@ -127,6 +130,11 @@ def draw(cells: Cells, path: Path) -> None:
     figure.savefig(path, metadata={"Date": None})
 
 
+def named(texts: Sequence[str]) -> list[tuple[str, str]]:
+    """Cells from `ARM:READING`."""
+    return [(arm, reading) for arm, reading in (text.split(":") for text in texts)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cells", type=Path, nargs="?", default=HERE / "results" / "cells.csv")
@@ -134,16 +142,16 @@ def main() -> None:
     parser.add_argument("--key", default="miou_best", choices=list(COLUMNS), help="score whose differences are shown")
     parser.add_argument("--picture", type=Path, help="folder for one picture for each setting")
     options = parser.parse_args()
-    against = [tuple(name.split(":")) for name in options.against]
+    against = named(options.against)
     for setting, cells in read(options.cells).items():
         print("\n" + ", ".join(f"{key} {value}" for key, value in zip(SETTING, setting, strict=True)) + "\n")
-        print("\n".join(table(cells, COLUMNS, against, options.key)))
+        print("\n".join(table(cells, COLUMNS, chosen(cells, against), options.key)))
         print("\nof the wrong pixels; covered of objects by size\n")
         print("\n".join(table(cells, ERRORS)))
         if options.picture and max(map(len, cells.values())) > 1:
-            chosen = dict(zip(SETTING, setting, strict=True))
-            own = "_own" if chosen["views"] == "own" else ""
-            draw(cells, options.picture / f"study_{chosen['data']}_{chosen['size']}_{chosen['epochs']}{own}.svg")
+            values = dict(zip(SETTING, setting, strict=True))
+            own = "_own" if values["views"] == "own" else ""
+            draw(cells, options.picture / f"study_{values['data']}_{values['size']}_{values['epochs']}{own}.svg")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from ppl.data import make_creatures
 from ppl.pipeline import check_recipe
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 _FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
@@ -145,7 +145,8 @@ def test_generated_parts_of_the_pages_are_up_to_date() -> None:
 
 def test_every_page_is_reached_from_the_index() -> None:
     listed = {link.partition("#")[0] for link in links(ROOT / "docs" / "index.md")}
-    assert {page.name for page in (ROOT / "docs").glob("*.md")} - {"index.md"} <= listed
+    pages = {page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")}
+    assert pages - {"index.md"} <= listed
 
 
 def test_messages_quoted_in_troubleshooting_are_messages_of_the_library() -> None:
