@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import reprlib
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ppl.data.dataset import NoSplitError, Sample, TaggedImages, warn_absent_classes
-from ppl.errors import PPLFileNotFoundError, PPLValueError
+from ppl.errors import PPLError, PPLFileNotFoundError, PPLValueError
+from ppl.io import BadImageError
+from ppl.io.listing import list_files, nfc
 
 __all__ = ["InstanceMask", "read_coco"]
 
@@ -37,7 +40,20 @@ class InstanceMask:
     instances: tuple[tuple[int, float, Any], ...]
 
     def read(self) -> npt.NDArray[np.uint8]:
-        """(H, W) uint8 class indices, 0 background."""
+        """(H, W) uint8 class indices, 0 background.
+
+        Raises:
+            PPLValueError: if an outline or the size is damaged.
+        """
+        try:
+            return self._draw()
+        except PPLError:
+            raise
+        except Exception as error:  # the file may hold anything: numpy has many names for what it cannot take
+            what = f"{type(error).__name__}: {error}"
+            raise BadImageError(f"its outlines cannot be drawn ({what}); mend them in the annotations file") from error
+
+    def _draw(self) -> npt.NDArray[np.uint8]:
         mask = np.zeros(self.size, np.uint8)
         for label, _, segmentation in sorted(self.instances, key=lambda instance: -instance[1]):
             if isinstance(segmentation, dict):
@@ -70,7 +86,8 @@ def read_coco(
 
     Raises:
         PPLFileNotFoundError: if the layout or an image is missing; `NoSplitError` if the split is.
-        PPLValueError: if the file is not COCO instances JSON, or there are several splits and none is named.
+        PPLValueError: if the file is not COCO instances JSON, there are several splits and none is named, two file
+            names differ in their extension alone, one leads out of the folder, or a category is named "background".
     """
     root = Path(root)
     found = {path.stem.removeprefix("instances_"): path for path in sorted(root.glob("annotations/instances_*.json"))}
@@ -92,28 +109,37 @@ def read_coco(
             instances[note["image_id"]].append(entry)
         outlined = any(outline is not None for own in instances.values() for _, _, outline in own)
         samples = []
-        folder = _image_folder(root, split)
         for image in content["images"]:
             own = tuple(instances.get(image["id"], ()))
-            path = folder / image["file_name"]
-            if missing == "error" and not path.is_file():
-                raise PPLFileNotFoundError(f"{path} is missing but listed in {found[split].name}; download it again")
+            name = Path(nfc(image["file_name"]))
             whole = outlined and all(outline is not None for _, _, outline in own)
             samples.append(
                 Sample(
-                    stem=Path(image["file_name"]).with_suffix("").as_posix(),
-                    image=path,
+                    stem=name.with_suffix("").as_posix(),
+                    image=name,
                     labels=tuple(sorted({label for label, _, _ in own})),
                     mask=InstanceMask((image["height"], image["width"]), own) if whole else None,
                 )
             )
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        classes = tuple(nfc(category["name"]) for category in categories)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         what = f"{type(error).__name__}: {error}"
         raise PPLValueError(f"{found[split]} is not a whole COCO instances file ({what}); download it again") from error
     if not samples:
         raise PPLValueError(f"{found[split]} lists no images; choose another split")
-    classes = tuple(category["name"] for category in categories)
-    return warn_absent_classes(TaggedImages(classes, tuple(samples), f"{root.name}/{split}"))
+    dataset = TaggedImages(classes, _located(samples, _image_folder(root, split)), f"{root.name}/{split}")
+    for sample in dataset if missing == "error" else ():
+        if not sample.image.is_file():
+            raise PPLFileNotFoundError(
+                f"{sample.image} is missing but listed in {found[split].name}; download it again"
+            )
+    return warn_absent_classes(dataset)
+
+
+def _located(samples: list[Sample], folder: Path) -> tuple[Sample, ...]:
+    """The samples with their images as the disk names them, which may store accents in another way."""
+    files = list_files(folder)
+    return tuple(replace(sample, image=files.get(sample.image.as_posix(), folder / sample.image)) for sample in samples)
 
 
 def _outline(note: dict[str, Any]) -> Any:
@@ -133,7 +159,11 @@ def _image_folder(root: Path, split: str) -> Path:
 def _fill(mask: npt.NDArray[np.uint8], polygon: list[float], value: int) -> None:
     from skimage.draw import polygon as draw
 
-    corners = np.asarray(polygon, np.float64).reshape(-1, 2)
+    numbers = np.asarray(polygon, np.float64)
+    if numbers.ndim != 1 or numbers.size < 6 or numbers.size % 2 or not np.isfinite(numbers).all():
+        what = f"a polygon is {reprlib.repr(polygon)}, not x and y of three corners or more"
+        raise BadImageError(f"{what}; mend it in the annotations file")
+    corners = numbers.reshape(-1, 2)
     # COCO counts from the corner of the top-left pixel, scikit-image from its centre
     rows, columns = draw(corners[:, 1] - 0.5, corners[:, 0] - 0.5, shape=mask.shape)
     mask[rows, columns] = value
@@ -142,10 +172,10 @@ def _fill(mask: npt.NDArray[np.uint8], polygon: list[float], value: int) -> None
 def _decode_runs(counts: str | list[int], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
     """A run-length code as a boolean mask: runs of 0 and 1 in turn, column by column."""
     runs = _unpack_runs(counts) if isinstance(counts, str) else counts
-    flat = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
-    if flat.size != size[0] * size[1]:
-        raise PPLValueError(f"a run-length code covers {flat.size} pixels of an image of {size}; the file is damaged")
-    return flat.reshape(size, order="F")
+    covered = sum(runs)  # looked at first: a damaged one may ask for more memory than there is
+    if covered != size[0] * size[1]:
+        raise BadImageError(f"a run-length code covers {covered} pixels of an image of {size}; the file is damaged")
+    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(size, order="F")
 
 
 def _unpack_runs(text: str) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from ppl.errors import PPLFileNotFoundError, PPLValueError, nearest
 from ppl.io import read_image, read_mask
+from ppl.io.listing import nfc
 
 __all__ = ["MaskSource", "NoSplitError", "Sample", "TaggedImages", "warn_absent_classes"]
 
@@ -69,7 +71,7 @@ class TaggedImages(Sequence[Sample]):
 
     Attributes:
         classes: names of the K classes, background not among them.
-        samples: the images.
+        samples: the images, no two of one stem.
         name: for messages and manifests, e.g. "clothing/train".
 
     Example:
@@ -89,10 +91,28 @@ class TaggedImages(Sequence[Sample]):
     def __post_init__(self) -> None:
         if not 1 <= len(self.classes) <= 254:
             raise PPLValueError(f"{self.name} has {len(self.classes)} classes; masks leave room for 1 to 254")
+        background = next((name for name in self.classes if name.strip().lower() == "background"), None)
+        if background is not None:
+            fix = "the background is always there, as value 0 of the masks; leave it out of the classes and tags"
+            raise PPLValueError(f"{self.name} has a class {background!r}, but {fix}")
+        self._check_stems()
         for sample in self.samples:
             if sample.labels and not 0 <= min(sample.labels) <= max(sample.labels) < len(self.classes):
                 what = f"image {sample.stem!r} has labels {sample.labels}"
                 raise PPLValueError(f"{self.name}: {what}, outside 0..{len(self.classes) - 1}")
+
+    def _check_stems(self) -> None:
+        """Results are written under the stems: one for each image, and inside of the folder that they go to."""
+        seen: dict[str, Sample] = {}
+        for sample in self.samples:
+            stem = nfc(sample.stem)
+            if os.path.isabs(stem) or ".." in stem.split("/"):
+                what = f"image {sample.stem!r} leads out of the folder of the images"
+                raise PPLValueError(f"{self.name}: {what}; name it by its path below that folder")
+            if stem in seen:
+                what = f"{seen[stem].image} and {sample.image} are both named {stem!r} without their extension"
+                raise PPLValueError(f"{self.name}: {what}; rename or remove one of them")
+            seen[stem] = sample
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -122,11 +142,11 @@ class TaggedImages(Sequence[Sample]):
         """The samples of these names, in the order given.
 
         Raises:
-            PPLValueError: if a name is unknown; the message holds the nearest ones.
+            PPLValueError: if a name is unknown, and the message holds the nearest ones; or comes twice.
         """
-        by_stem = {sample.stem: sample for sample in self.samples}
+        by_stem = {nfc(sample.stem): sample for sample in self.samples}
         chosen = []
-        for stem in stems:
+        for stem in map(nfc, stems):
             if stem not in by_stem:
                 raise PPLValueError(f"{self.name} has no image {stem!r}{nearest(stem, by_stem)}")
             chosen.append(by_stem[stem])
@@ -134,8 +154,8 @@ class TaggedImages(Sequence[Sample]):
 
     def without(self, stems: Iterable[str]) -> TaggedImages:
         """All samples but those of these names; names that are not there are no error."""
-        left_out = set(stems)
-        return replace(self, samples=tuple(sample for sample in self.samples if sample.stem not in left_out))
+        left_out = set(map(nfc, stems))
+        return replace(self, samples=tuple(sample for sample in self.samples if nfc(sample.stem) not in left_out))
 
 
 def warn_absent_classes(dataset: TaggedImages) -> TaggedImages:

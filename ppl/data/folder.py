@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 from ppl.data.dataset import NoSplitError, Sample, TaggedImages, warn_absent_classes
 from ppl.errors import PPLFileNotFoundError, PPLValueError, nearest
 from ppl.io import IMAGE_SUFFIXES, list_images
+from ppl.io.listing import list_masks, nfc
 
 __all__ = ["read_classes", "read_folder", "read_labels", "read_list"]
 
@@ -29,7 +30,8 @@ def read_folder(
         train.txt     a split: one image name per line, any number of such lists
         masks/        <name>.png where masks exist: 0 background, line i of classes.txt is i, 255 ignore
 
-    Images may be named with or without their extension, in the CSV and in the lists.
+    Images may be named with or without their extension, in the CSV and in the lists. Names and tags are compared in
+    NFC, whichever way their accents are stored.
 
     Args:
         root: the folder.
@@ -43,9 +45,9 @@ def read_folder(
     Raises:
         PPLFileNotFoundError: if the folder, one of its files or an image is missing; `NoSplitError` if the split is.
         PPLValueError: if a tag is not in classes.txt, a row or name comes twice, the CSV is empty or a listed image is
-            not in it. The message names file and line.
+            not in it, and the message names file and line; or if a class is named "background".
 
-    A class that no image carries is a warning.
+    A class that no image carries is a warning, and so is a masks/ of which no file is named after an image.
 
     Example:
         >>> import tempfile
@@ -68,15 +70,15 @@ def read_folder(
     classes = _classes(root)
     rows = _read_labels(root / "labels.csv", classes)
     images = list_images(root / "images")
+    masks = list_masks(root / "masks", images)
     stems = _read_split(root, split, rows) if split is not None else {stem: row.line for stem, row in rows.items()}
     samples = []
     for stem, line in stems.items():
         if stem not in images and missing == "error":
             where = root / ("labels.csv" if split is None else f"{split}.txt")
             raise PPLFileNotFoundError(f"{where} line {line}: images/ has no file for {stem!r}{nearest(stem, images)}")
-        mask = root / "masks" / f"{stem}.png"
         image = images.get(stem, root / "images" / stem)
-        samples.append(Sample(stem, image, rows[stem].labels, mask if mask.is_file() else None))
+        samples.append(Sample(stem, image, rows[stem].labels, masks.get(stem)))
     return warn_absent_classes(TaggedImages(classes, tuple(samples), f"{root.name}/{split}" if split else root.name))
 
 
@@ -140,7 +142,7 @@ class _Row(NamedTuple):
 
 def _read_labels(path: Path, classes: tuple[str, ...], known: str = "in classes.txt") -> dict[str, _Row]:
     """The rows of a labels.csv by image name without extension; `known` is where a tag has to be."""
-    indices = {name: index for index, name in enumerate(classes)}
+    indices = {nfc(name): index for index, name in enumerate(classes)}
     rows: dict[str, _Row] = {}
     for line, name, tags in _cells(path):
         stem = _without_suffix(name)
@@ -221,8 +223,9 @@ def _lines(path: Path, what: str) -> Iterator[tuple[int, str]]:
 
 
 def _text(path: Path, what: str) -> str:
+    """The content in NFC, as all names are compared."""
     try:
-        return path.read_text(encoding="utf-8-sig")  # Windows editors put a byte-order mark in front
+        return nfc(path.read_text(encoding="utf-8-sig"))  # Windows editors put a byte-order mark in front
     except FileNotFoundError as error:
         raise PPLFileNotFoundError(f"{path} is missing; it should be {what}") from error
     except UnicodeDecodeError as error:

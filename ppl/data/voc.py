@@ -11,6 +11,7 @@ from ppl.data.dataset import NoSplitError, Sample, TaggedImages, warn_absent_cla
 from ppl.data.folder import read_classes, read_list
 from ppl.errors import PPLFileNotFoundError, PPLValueError, nearest
 from ppl.io import list_images
+from ppl.io.listing import list_masks, nfc
 
 __all__ = ["VOC_CLASSES", "find_voc", "read_voc"]
 
@@ -57,7 +58,8 @@ def read_voc(
 
     Raises:
         PPLFileNotFoundError: if the layout, an image or an annotation is missing; `NoSplitError` if the split is.
-        PPLValueError: if an object's name is not among the classes; the message names file and object.
+        PPLValueError: if an object's name is not among the classes, and the message names file and object; or if a
+            class is named "background".
     """
     base = find_voc(Path(root))
     if base is None:
@@ -67,25 +69,16 @@ def read_voc(
     own_classes = base / "classes.txt"
     classes = read_classes(own_classes) if own_classes.is_file() else VOC_CLASSES
     images = list_images(base / "JPEGImages")
-    stems = (
-        _read_split(base, split)
-        if split is not None
-        else [p.stem for p in sorted((base / "Annotations").glob("*.xml"))]
-    )
+    notes = {nfc(path.stem): path for path in sorted((base / "Annotations").glob("*.xml"))}
+    masks = list_masks(base / "SegmentationClassAug", images) | list_masks(base / "SegmentationClass", images)
+    stems = _read_split(base, split) if split is not None else list(notes)
     samples = []
     for stem in stems:
         if stem not in images and missing == "error":
             raise PPLFileNotFoundError(f"{base / 'JPEGImages'} has no file for {stem!r}; unpack the archive again")
-        labels = _read_annotation(base / "Annotations" / f"{stem}.xml", classes)
-        masks = (base / folder / f"{stem}.png" for folder in ("SegmentationClass", "SegmentationClassAug"))
-        samples.append(
-            Sample(
-                stem,
-                images.get(stem, base / "JPEGImages" / f"{stem}.jpg"),
-                labels,
-                next((mask for mask in masks if mask.is_file()), None),
-            )
-        )
+        labels = _read_annotation(notes.get(stem, base / "Annotations" / f"{stem}.xml"), classes)
+        image = images.get(stem, base / "JPEGImages" / f"{stem}.jpg")
+        samples.append(Sample(stem, image, labels, masks.get(stem)))
     return warn_absent_classes(TaggedImages(classes, tuple(samples), f"{base.name}/{split}" if split else base.name))
 
 
@@ -122,11 +115,11 @@ def _read_annotation(path: Path, classes: tuple[str, ...]) -> tuple[int, ...]:
     except ElementTree.ParseError as error:
         raise PPLValueError(f"{path} is not whole XML ({error}); unpack the archive again") from error
     labels = set()
-    for name in (element.text or "" for element in tree.iterfind("object/name")):
-        if name.strip() not in classes:
+    for name in (nfc(element.text or "").strip() for element in tree.iterfind("object/name")):
+        if name not in classes:
             fix = nearest(name, classes)
             raise PPLValueError(
                 f"{path}: object {name!r} is not among the {len(classes)} classes of this data set{fix}"
             )
-        labels.add(classes.index(name.strip()))
+        labels.add(classes.index(name))
     return tuple(sorted(labels))

@@ -1,21 +1,33 @@
-"""Which pictures a folder holds."""
+"""Which pictures and masks a folder holds, and how names are compared."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import unicodedata
+import warnings
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from ppl.errors import PPLFileNotFoundError, PPLValueError
 
-__all__ = ["IMAGE_SUFFIXES", "list_images"]
+__all__ = ["IMAGE_SUFFIXES", "list_files", "list_images", "list_masks", "nfc"]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".jp2")
 """Endings of the files that count as pictures, in any case."""
 
 
+def nfc(name: str) -> str:
+    r"""The name as it is compared: macOS stores an accent behind its letter, nearly all else the two as one.
+
+    Example:
+        >>> nfc("cafe\u0301") == "caf\u00e9"
+        True
+    """
+    return unicodedata.normalize("NFC", name)
+
+
 def list_images(folder: Path) -> dict[str, Path]:
-    """The images in a folder and its sub-folders, by name without extension ("/" between folders).
+    """The images in a folder and its sub-folders, by name without extension ("/" between folders, NFC).
 
     Hidden files and folders are passed over, links to folders are followed.
 
@@ -25,17 +37,62 @@ def list_images(folder: Path) -> dict[str, Path]:
     """
     if not folder.is_dir():
         raise PPLFileNotFoundError(f"{folder} is not there; it should hold the images")
-    images: dict[str, Path] = {}
+    return _by_stem(list_files(folder), IMAGE_SUFFIXES)
+
+
+def list_masks(folder: Path, images: Collection[str]) -> dict[str, Path]:
+    """The masks in a folder and its sub-folders: `.png` in any case, by name without extension (NFC).
+
+    A folder that is not there holds none. It is a warning if it holds files and none is named after an image.
+
+    Args:
+        folder: of the masks.
+        images: names of the images of all splits, without extension.
+
+    Raises:
+        PPLValueError: if two files differ in their extension alone, or a sub-folder cannot be read.
+    """
+    files = list_files(folder) if folder.is_dir() else {}
+    masks = _by_stem(files, (".png",))
+    if files and masks.keys().isdisjoint(images):
+        warnings.warn(
+            f"{folder} holds {len(files)} files and none is named after an image: scores need NAME.png for every image "
+            "NAME",
+            stacklevel=3,
+        )
+    return masks
+
+
+def list_files(folder: Path) -> dict[str, Path]:
+    """The files in a folder and its sub-folders by name ("/" between folders, NFC); hidden ones are passed over.
+
+    Raises:
+        PPLValueError: if the folder or one below it cannot be read, or two names are the same in NFC.
+    """
+    files: dict[str, Path] = {}
     for path in _files(folder):
-        if path.suffix.lower() not in IMAGE_SUFFIXES:
-            continue
-        stem = path.relative_to(folder).with_suffix("").as_posix()
-        if stem in images:
+        name = nfc(path.relative_to(folder).as_posix())
+        if name in files:
             raise PPLValueError(
-                f"{path} and {images[stem].name} differ in extension alone; rename or remove one of them"
+                f"{path} is there twice, with its accents stored in two ways; rename or remove one of them"
             )
-        images[stem] = path
-    return images
+        files[name] = path
+    return files
+
+
+def _by_stem(files: dict[str, Path], suffixes: tuple[str, ...]) -> dict[str, Path]:
+    """Those files that have one of the extensions, by name without it."""
+    found: dict[str, Path] = {}
+    for name, path in files.items():
+        if path.suffix.lower() not in suffixes:
+            continue
+        stem = name.removesuffix(path.suffix)
+        if stem in found:
+            raise PPLValueError(
+                f"{path} and {found[stem].name} differ in extension alone; rename or remove one of them"
+            )
+        found[stem] = path
+    return found
 
 
 def _files(folder: Path, within: tuple[Path, ...] = ()) -> Iterator[Path]:

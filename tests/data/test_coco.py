@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from ppl.data import InstanceMask, open_dataset, read_coco
+from ppl.data import InstanceMask, open_dataset, read_coco, screen
+from ppl.errors import PPLValueError
 
 
 def runs(mask):
@@ -149,3 +151,84 @@ def test_a_file_of_boxes_alone_gives_tags_and_no_masks(coco):
     dataset = read_coco(coco)
     assert [sample.labels for sample in dataset] == [(0, 1), ()]
     assert [sample.mask for sample in dataset] == [None, None]
+
+
+def change(root, edit):
+    """Edit the content of the fixture's annotations."""
+    path = root / "annotations" / "instances_val2017.json"
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
+
+
+def name_second(root, name):
+    change(root, lambda content: content["images"][1].update(file_name=name))
+
+
+def test_two_files_that_differ_in_extension_alone_are_refused(coco):
+    Image.new("RGB", (8, 6)).save(coco / "val2017" / "000000000009.png")
+    assert len(read_coco(coco)) == 2  # as long as only one of them is listed
+    name_second(coco, "000000000009.png")
+    with pytest.raises(PPLValueError, match=r"000000000009\.jpg and .*000000000009\.png are both named '000000000009'"):
+        read_coco(coco)
+
+
+@pytest.mark.parametrize("missing", ["error", "keep"])
+@pytest.mark.parametrize("absolute", [True, False])
+def test_a_file_name_that_leads_out_of_the_folder_is_refused(coco, missing, absolute):
+    Image.new("RGB", (8, 6)).save(coco / "x.png")
+    name_second(coco, (coco / "x.png").as_posix() if absolute else "../x.png")
+    with pytest.raises(PPLValueError, match=r"image '.*/x' leads out of the folder of the images; name it by its path"):
+        read_coco(coco, missing=missing)
+
+
+DAMAGED = {
+    "odd": ([[1, 2, 3, 4, 5, 6, 7]], "a polygon is [1, 2, 3, 4, 5, 6, ...], not x and y of three corners or more"),
+    "too short": ([[1, 2, 3]], "a polygon is [1, 2, 3], not x and y"),
+    "a box": ([[1, 2, 3, 4]], "a polygon is [1, 2, 3, 4], not x and y"),
+    "flat": ([1, 2, 3, 4, 5, 6], "a polygon is 1, not x and y"),
+    "null": ([[1, 2, 3, 4, 5, None]], "not x and y"),
+    "words": ([["a", 2, 3, 4, 5, 6]], "ValueError: could not convert string to float"),
+    "nested": ([[[1, 2], [3, 4], [5]]], "its outlines cannot be drawn (ValueError"),
+    "negative run": ({"counts": [50, -2]}, "its outlines cannot be drawn (ValueError"),
+    "endless run": ({"counts": [10**15]}, "covers 1000000000000000 pixels of an image of (6, 8)"),
+    "no runs": ({"size": [6, 8]}, "its outlines cannot be drawn (KeyError: 'counts')"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_an_image_with_a_damaged_outline_is_left_out(coco, name):
+    outline, words = DAMAGED[name]
+    change(coco, lambda content: content["annotations"][0].update(segmentation=outline))
+    with pytest.warns(UserWarning, match="coco/val2017: '000000000009' is left out: "):
+        good, bad = screen(read_coco(coco, missing="keep"))
+    assert good.stems == ("000000000025",)
+    assert words in bad[0].reason
+    assert "\n" not in bad[0].reason
+
+
+@pytest.mark.parametrize(("on_disk", "written"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_accents_may_be_stored_in_either_form(coco, on_disk, written):
+    images = coco / "val2017"
+    (images / "000000000025.jpg").rename(images / unicodedata.normalize(on_disk, "caf\u00e9.jpg"))
+    name_second(coco, unicodedata.normalize(written, "caf\u00e9.jpg"))
+    change(coco, lambda content: content["categories"][0].update(name=unicodedata.normalize(written, "gar\u00e7on")))
+    dataset = read_coco(coco)
+    assert dataset.stems[1] == "caf\u00e9"
+    assert dataset.classes == ("person", "gar\u00e7on")
+    assert dataset[1].read_image().size == (8, 6)
+
+
+def test_a_category_named_background_is_refused(coco):
+    change(coco, lambda content: content["categories"][0].update(name="Background"))
+    with pytest.raises(
+        PPLValueError, match="coco/val2017 has a class 'Background', but the background is always there"
+    ):
+        read_coco(coco)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b'{"categories": [{"id": 1}], "annotations": [], "images": []}'])
+def test_a_file_of_other_bytes_or_nameless_categories_is_named(coco, content):
+    (coco / "annotations" / "instances_val2017.json").write_bytes(content)
+    with pytest.raises(PPLValueError, match="not a whole COCO instances file"):
+        read_coco(coco)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from ppl.data import MaskSource, Sample, TaggedImages
+from ppl.errors import PPLValueError
 
 
 def make(count=4):
@@ -52,3 +53,37 @@ def test_masks_from_a_source_and_none_at_all():
     assert Sample("a", Path("a.png"), (), Drawn()).read_mask().sum() == 4
     with pytest.raises(ValueError, match="'a' has no mask"):
         Sample("a", Path("a.png"), ()).read_mask()
+
+
+def test_two_images_of_one_name_are_refused():
+    samples = tuple(Sample("val0", Path(f"images/val0.{suffix}"), ()) for suffix in ("png", "jpg"))
+    words = (
+        r"set: images.val0\.png and images.val0\.jpg are both named 'val0' without their extension; rename or remove"
+    )
+    with pytest.raises(PPLValueError, match=words):
+        TaggedImages(("x",), samples, "set")
+    accents = tuple(Sample(stem, Path(stem), ()) for stem in ("caf\u00e9", "cafe\u0301"))
+    with pytest.raises(PPLValueError, match="are both named"):
+        TaggedImages(("x",), accents)
+
+
+@pytest.mark.parametrize("stem", ["../x", "a/../../x", "..", str(Path("x").absolute())])
+def test_a_name_that_leads_out_of_the_folder_is_refused(stem):
+    with pytest.raises(PPLValueError, match="leads out of the folder of the images; name it by its path below"):
+        TaggedImages(("x",), (Sample(stem, Path("x.png"), ()),))
+    assert len(TaggedImages(("x",), (Sample("a..b/..c", Path("x.png"), ()),))) == 1
+
+
+@pytest.mark.parametrize("name", ["background", "Background", "BACKGROUND "])
+def test_a_class_cannot_be_the_background(name):
+    with pytest.raises(PPLValueError, match=f"set has a class '{name}', but the background is always there.*leave it"):
+        TaggedImages(("cat", name), (), "set")
+    assert TaggedImages(("background car",), ()).classes == ("background car",)
+
+
+def test_images_are_chosen_by_names_in_either_form_of_accents():
+    one, other = "caf\u00e9", "cafe\u0301"
+    for stored, asked in ((one, other), (other, one)):
+        images = TaggedImages(("x",), (Sample(stored, Path("a.png"), ()),))
+        assert images.subset([asked]).stems == (stored,)
+        assert images.without([asked]).stems == ()

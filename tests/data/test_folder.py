@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import unicodedata
 import warnings
+from functools import partial
 
 import pytest
 from PIL import Image
@@ -155,3 +157,46 @@ def test_an_unknown_tag_beside_a_folder_of_pictures_names_no_file_that_is_not_th
     (root / "labels.csv").write_text("image,labels\na,dgo\n")
     with pytest.raises(PPLValueError, match="tag 'dgo' of image 'a' is not among the classes; did you mean 'dog'"):
         read_images(root / "images", ("cat", "dog"), root / "labels.csv")
+
+
+@pytest.mark.parametrize(("on_disk", "written"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_accents_may_be_stored_in_either_form(root, on_disk, written):
+    disk, text = (partial(unicodedata.normalize, form) for form in (on_disk, written))
+    (root / "images" / "a.jpg").rename(root / "images" / disk("caf\u00e9.jpg"))
+    (root / "masks" / "a.png").rename(root / "masks" / disk("caf\u00e9.png"))
+    (root / "labels.csv").write_text(text("image,labels\ncaf\u00e9.jpg,gar\u00e7on\n"), encoding="utf-8")
+    (root / "classes.txt").write_text(disk("gar\u00e7on\n"), encoding="utf-8")
+    (root / "train.txt").write_text(text("caf\u00e9\n"), encoding="utf-8")
+    (sample,) = read_folder(root, "train")
+    assert (sample.stem, sample.labels) == ("caf\u00e9", (0,))
+    assert sample.read_image().size == (40, 30)
+    assert sample.read_mask().shape == (30, 40)
+    assert read_images(root / "images", [disk("gar\u00e7on")], root / "labels.csv")[0].labels == (0,)
+
+
+def test_masks_with_an_ending_in_capitals_are_read(root):
+    (root / "masks" / "a.png").rename(root / "masks" / "a.PNG")
+    assert read_folder(root)[0].read_mask().shape == (30, 40)
+
+
+def test_masks_that_are_named_after_no_image_are_told_of(root):
+    (root / "masks" / "a.png").rename(root / "masks" / "a_mask.png")
+    with warnings.catch_warnings():  # one is named after an image, if of another split
+        warnings.simplefilter("error")
+        assert [sample.mask for sample in read_folder(root, "val")] == [None]
+    (root / "masks" / "sub" / "d.png").rename(root / "masks" / "sub" / "d.tif")
+    with pytest.warns(
+        UserWarning, match=r"masks holds 2 files and none is named after an image: scores need NAME\.png"
+    ):
+        assert all(sample.mask is None for sample in read_folder(root))
+
+
+@pytest.mark.parametrize("listed", [True, False])
+@pytest.mark.filterwarnings("ignore:.*classes.txt is missing")
+def test_a_tag_named_background_is_refused(root, listed):
+    (root / "labels.csv").write_text("image,labels\na,Background;dog\n")
+    (root / "classes.txt").write_text("Background\ndog\n")
+    if not listed:
+        (root / "classes.txt").unlink()
+    with pytest.raises(PPLValueError, match="pets has a class 'Background', but the background is always there"):
+        read_folder(root)

@@ -75,3 +75,29 @@ def test_several_years_need_a_choice(voc):
     (voc.parent / "VOC2007" / "JPEGImages").mkdir(parents=True)
     with pytest.raises(ValueError, match="VOC2007, VOC2012; name one"):
         read_voc(voc.parent)
+
+
+@pytest.mark.filterwarnings("ignore:.*no image is tagged")
+def test_masks_are_found_whatever_their_ending_and_told_of_if_they_match_no_image(voc):
+    masks = voc / "SegmentationClass"
+    (masks / "2007_000032.png").rename(masks / "2007_000032.PNG")
+    assert read_voc(voc, "train")[0].read_mask().shape == (6, 8)
+    write_mask(voc / "SegmentationClassAug" / "2007_000032.png", np.zeros((1, 1), np.uint8))
+    assert read_voc(voc, "train")[0].mask == masks.resolve() / "2007_000032.PNG"
+    (masks / "2007_000032.PNG").rename(masks / "32.png")
+    with pytest.warns(UserWarning, match="SegmentationClass holds 1 files and none is named after an image"):
+        read_voc(voc, "train")
+
+
+@pytest.mark.filterwarnings("ignore:.*no image is tagged")
+def test_accents_may_be_stored_in_either_form(voc):
+    for folder, suffix in (("JPEGImages", "jpg"), ("Annotations", "xml"), ("SegmentationClass", "png")):
+        (voc / folder / f"2007_000032.{suffix}").rename(voc / folder / f"cafe\u0301.{suffix}")
+    (voc / "Annotations" / "cafe\u0301.xml").write_text(XML.format(OBJECT.format("gar\u00e7on")), encoding="utf-8")
+    (voc / "classes.txt").write_text("tvmonitor\ngarc\u0327on\n", encoding="utf-8")
+    (voc / "ImageSets" / "Segmentation" / "train.txt").write_text("caf\u00e9\n", encoding="utf-8")
+    (sample,) = read_voc(voc, "train")
+    assert (sample.stem, sample.labels) == ("caf\u00e9", (1,))
+    assert sample.read_image().size == (8, 6)
+    assert sample.read_mask().shape == (6, 8)
+    assert len(read_voc(voc)) == 2

@@ -5,6 +5,7 @@ from PIL import Image
 
 from ppl.errors import PPLError
 from ppl.io import list_images
+from ppl.io.listing import list_masks
 
 
 def picture(path):
@@ -54,3 +55,32 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "scandir", denied)
     with pytest.raises(PPLError, match="cannot be read: Permission denied; check"):
         list_images(tmp_path)
+
+
+CAFE, AS_ON_A_MAC = "caf\u00e9", "cafe\u0301"
+
+
+def test_names_come_in_one_form_and_files_as_they_are_on_the_disk(tmp_path):
+    (tmp_path / f"{AS_ON_A_MAC}.jpg").write_bytes(b"")
+    (path,) = list_images(tmp_path).values()
+    assert list(list_images(tmp_path)) == [CAFE]
+    assert path.name == f"{AS_ON_A_MAC}.jpg"
+    assert path.exists()
+
+
+def test_two_names_that_differ_in_how_their_accents_are_stored_are_refused(tmp_path):
+    (tmp_path / f"{CAFE}.jpg").write_bytes(b"")
+    if (tmp_path / f"{AS_ON_A_MAC}.jpg").exists():
+        pytest.skip("this disk takes the two for one")
+    (tmp_path / f"{AS_ON_A_MAC}.jpg").write_bytes(b"")
+    with pytest.raises(PPLError, match="accents stored in two ways; rename"):
+        list_images(tmp_path)
+
+
+def test_masks_are_pngs_whatever_the_case_of_their_ending(tmp_path):
+    for name in ("a.PNG", "sub/b.png", "c.jpg", f"{AS_ON_A_MAC}.png"):
+        picture(tmp_path / name)
+    masks = list_masks(tmp_path, ["a"])
+    assert list(masks) == ["a", CAFE, "sub/b"]
+    assert masks["a"].name == "a.PNG"
+    assert list_masks(tmp_path / "nowhere", ["a"]) == {}
