@@ -43,7 +43,7 @@ class BackboneReport:
         tier: 1 every cut and any image size; 2 every cut, under the conditions in `notes`; 3 some cuts; 0 none.
         cuts: names of the stages after which it can be cut.
         reason: why it, or some of its cuts, cannot be used; empty if all can.
-        notes: conditions: a fixed image size, windows, no gradient checkpointing.
+        notes: conditions: a fixed image size or multiples of one, windows, no gradient checkpointing.
         stages: one report per stage that is not the last.
         num_features: channels of the final map.
         stride: input pixels per cell of the final map.
@@ -238,6 +238,8 @@ def _notes(runner: Runner) -> tuple[str, ...]:
         notes.append(f"patches must be multiples of its windows ({family.window(runner.model)} cells)")
     elif runner.trace.fixed is not None:
         notes.append("fixed image size")
+    if runner.trace.multiple > 1:
+        notes.append(f"image sides are multiples of {runner.trace.multiple}")
     if not family.replays:
         notes.append("no gradient checkpointing")
     return tuple(notes)

@@ -52,6 +52,8 @@ class CutBackbone:
         num_features: channels of the final map.
         stride: input pixels per cell of the final map.
         min_size: the smallest (H,W) that is known to run and leave a cell.
+        unpadded: it has convolutions without padding, which need more room than a cell.
+        size_multiple: heights and widths of images must be multiples of it.
 
     Raises:
         PPLValueError: unknown or last stage as a cut, unknown padding, a halo that is no multiple of the stride left.
@@ -102,8 +104,9 @@ class CutBackbone:
         self.num_features = trace.final.channels
         self.stride = trace.final.reduction
         # nearly all run on images of 32x32, and on smaller ones as long as there is a cell
-        unpadded = trace.fixed is None and min(trace.dummy) > 32
-        self.min_size = trace.dummy if unpadded else (self.stride, self.stride)
+        self.unpadded = trace.fixed is None and min(trace.dummy) > 32
+        self.min_size = trace.dummy if self.unpadded else (self.stride, self.stride)
+        self.size_multiple = trace.multiple
         self.padding = check_padding(padding)
         self.halo = int(halo)
         for index in range(len(self.cuts)):
@@ -145,13 +148,20 @@ class CutBackbone:
             self._check_cut(index)
         return self._runner.features(x, taps)
 
-    def resume(self, cut_index: int, features: Any, size: tuple[int, int] | None = None) -> Tensor:
+    def resume(
+        self,
+        cut_index: int,
+        features: Any,
+        size: tuple[int, int] | None = None,
+        image_size: tuple[int, int] | None = None,
+    ) -> Tensor:
         """Run only what comes after a cut.
 
         Args:
             cut_index: index into `cuts`.
             features: what the stage would return, in its own layout, of any batch.
             size: (h,w) of the final map, for models of tokens whose map is not square.
+            image_size: (H,W) of the images, for models of tokens: from `size` alone their grid is guessed.
 
         Returns:
             The final map (B',C,h',w') of those features.
@@ -160,9 +170,16 @@ class CutBackbone:
             PPLError: if the cut's stage does not run exactly once.
         """
         self._check_cut(cut_index)
-        return self._runner.resume(cut_index, features, size)
+        return self._runner.resume(cut_index, features, size, image_size)
 
-    def patched(self, cut_index: int, features: Any, grid: Grid, size: tuple[int, int]) -> Tensor:
+    def patched(
+        self,
+        cut_index: int,
+        features: Any,
+        grid: Grid,
+        size: tuple[int, int],
+        image_size: tuple[int, int] | None = None,
+    ) -> Tensor:
         """Cut the features into patches, run each on its own through what comes after the cut, stitch the results.
 
         The height and width of a patch are multiples of the stride that is left (features are zero-padded at the
@@ -173,6 +190,7 @@ class CutBackbone:
             features: features of that cut, from `forward_features`; detach them for a branch without gradient.
             grid: rows and columns of patches.
             size: (h,w) of the un-patched final map.
+            image_size: (H,W) of the images, for models of tokens: from `size` alone their grid is guessed.
 
         Returns:
             The stitched final map (B,C,h,w).
@@ -182,7 +200,7 @@ class CutBackbone:
         """
         self._check_cut(cut_index)
         runner = self._runner
-        patches, place = runner.destruct(cut_index, features, grid, size)
+        patches, place = runner.destruct(cut_index, features, grid, size, image_size)
         if not runner.family.replays and torch.is_grad_enabled() and self._checkpoints():
             raise UnsupportedBackboneError(
                 f"{type(self.model).__name__} cannot be cut under gradient checkpointing, which would run its blocks "
@@ -193,7 +211,8 @@ class CutBackbone:
     def check_input_size(self, height: int, width: int) -> None:
         """Raise UnsupportedBackboneError unless the model takes images of that size.
 
-        Models that take any size pass at once; one that was built for a single size is tried on a black image.
+        Models that take any size, or any multiple of some cells, pass at once; one that was built for a single size is
+        tried on a black image.
 
         Args:
             height: of the image, in pixels.
@@ -204,6 +223,12 @@ class CutBackbone:
             >>> CutBackbone(timm.create_model("test_resnet")).check_input_size(123, 321)
         """
         trace = self._runner.trace
+        if height % trace.multiple or width % trace.multiple:
+            wanted = [-(-side // trace.multiple) * trace.multiple for side in (height, width)]
+            raise UnsupportedBackboneError(
+                f"{type(self.model).__name__} takes images whose sides are multiples of {trace.multiple}, not "
+                f"{height}x{width}: use {wanted[0]}x{wanted[1]}"
+            )
         free = trace.fixed is None and self._runner.family.window is None
         if free or (height, width) in self._sizes:
             return

@@ -10,14 +10,15 @@ from einops import rearrange
 from torch import Tensor
 
 from ppl.backbones.errors import UnsupportedBackboneError
+from ppl.backbones.padding import replicate
 from ppl.backbones.stages import Stage
 from ppl.errors import PPLValueError
 from ppl.layers import patch_destruct, patch_merge
 from ppl.layers.grid import check_grid_fits
 
-__all__ = ["cut_features", "map_size", "merge_maps", "to_map", "token_grid"]
+__all__ = ["cut_features", "image_grid", "map_size", "merge_maps", "to_map", "token_grid"]
 
-_FILL = {"zeros": "constant", "replicate": "replicate", "reflect": "reflect"}
+_FILL = {"zeros": "constant", "reflect": "reflect"}
 
 
 def cut_map(x: Tensor, grid: tuple[int, int], multiple: tuple[int, int], halo: int, padding: str) -> Tensor:
@@ -32,7 +33,8 @@ def cut_map(x: Tensor, grid: tuple[int, int], multiple: tuple[int, int], halo: i
     # beyond the image there is no real context: there the halo is filled as the padding says
     if padding == "reflect" and halo >= min(height, width):
         raise PPLValueError(f"a halo of {halo} cells cannot be reflected in a {height}x{width} map: use a smaller one")
-    x = F.pad(x, (halo, halo, halo, halo), mode=_FILL[padding])
+    around = (halo, halo, halo, halo)
+    x = replicate(x, around) if padding == "replicate" else F.pad(x, around, mode=_FILL[padding])
     x = F.pad(x, (0, columns * w - width, 0, rows * h - height))
     windows = x.unfold(2, h + 2 * halo, h).unfold(3, w + 2 * halo, w)
     return rearrange(windows, "b c gh gw h w -> (b gh gw) c h w")
@@ -44,7 +46,7 @@ def cut_features(
     grid: tuple[int, int],
     stride: int,
     *,
-    size: tuple[int, int],
+    whole: tuple[int, int],
     halo: int = 0,
     padding: str = "zeros",
 ) -> tuple[Any, tuple[int, int]]:
@@ -56,8 +58,8 @@ def cut_features(
         features: what the stage returned.
         stage: its description.
         grid: rows and columns of patches.
-        stride: the stride left after the cut; patches are multiples of it.
-        size: (h,w) of the un-patched final map, which tells how tokens lie.
+        stride: cells that patches are multiples of: the stride left after the cut, or more.
+        whole: (H,W) of what the stage returned, which tells how tokens lie.
         halo: cells of context kept around every patch.
         padding: how the halo is filled beyond the edge of the image.
 
@@ -74,8 +76,7 @@ def cut_features(
     elif stage.layout == "NHWC":
         x = rearrange(features, "b h w c -> b c h w")
     else:
-        height, width = token_grid(features.shape[1] - stage.prefix_tokens, size, stride)
-        x = rearrange(features[:, stage.prefix_tokens :], "b (h w) c -> b c h w", h=height, w=width)
+        x = rearrange(features[:, stage.prefix_tokens :], "b (h w) c -> b c h w", h=whole[0], w=whole[1])
     patches = cut_map(x, grid, (stride, stride), halo, padding)
     cells = (patches.shape[-2] - 2 * halo, patches.shape[-1] - 2 * halo)
     if stage.layout == "NCHW":
@@ -111,8 +112,19 @@ def finest_size(features: Any) -> tuple[int, int]:
     return int(finest.shape[-2]), int(finest.shape[-1])
 
 
-def map_size(features: Any, stage: Stage, size: tuple[int, int] | None, stride: int) -> tuple[int, int]:
-    """(H,W) of a stage's output; tokens need the final map's (h,w), or else are taken to be a square."""
+def map_size(
+    features: Any, stage: Stage, size: tuple[int, int] | None, stride: int, image_size: tuple[int, int] | None = None
+) -> tuple[int, int]:
+    """(H,W) of a stage's output.
+
+    Args:
+        features: what the stage returned.
+        stage: its description.
+        size: (h,w) of the final map, from which the grid of tokens is told where no image is known; None takes it to be
+            a square.
+        stride: cells of the stage's map per cell of the final map.
+        image_size: (H,W) of the images. A final map alone does not tell 13x14 tokens from 14x13.
+    """
     if stage.layout == "NCHW":
         return int(features.shape[2]), int(features.shape[3])
     if stage.layout == "NHWC":
@@ -121,8 +133,25 @@ def map_size(features: Any, stage: Stage, size: tuple[int, int] | None, stride: 
         return finest_size(features)
     tokens, prefix = (features, stage.prefix_tokens) if stage.layout == "NLC" else (features[-1], 1)
     count = int(tokens.shape[1]) - prefix
+    if image_size is not None:
+        grid = image_grid(count, image_size, stage.reduction)
+        if grid is not None:
+            return grid
     side = -(-round(count**0.5) // stride)
     return token_grid(count, size or (side, side), stride)
+
+
+def image_grid(count: int, size: tuple[int, int], reduction: int) -> tuple[int, int] | None:
+    """Rows and columns of `count` tokens over an image of `size`, if they are a grid of that reduction at all.
+
+    Example:
+        >>> image_grid(6, (64, 96), 32), image_grid(7, (64, 96), 32)
+        ((2, 3), None)
+    """
+    for height in (size[0] // reduction, -(-size[0] // reduction)):
+        if height and count % height == 0 and count // height in (size[1] // reduction, -(-size[1] // reduction)):
+            return height, count // height
+    return None
 
 
 def token_grid(count: int, size: tuple[int, int], stride: int) -> tuple[int, int]:

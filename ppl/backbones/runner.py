@@ -14,11 +14,11 @@ from ppl.backbones.errors import UnsupportedBackboneError
 from ppl.backbones.families import Place, family_of
 from ppl.backbones.families.override import Overridden, passing_through
 from ppl.backbones.padding import TailPadding
-from ppl.backbones.patches import cut_features, map_size, merge_maps, to_map
+from ppl.backbones.patches import cut_features, image_grid, map_size, merge_maps, to_map
 from ppl.backbones.plan import Plan, StageHook
 from ppl.backbones.stages import Stage
 from ppl.backbones.state import EvalMode, make_dummy
-from ppl.backbones.trace import Trace, call_backbone, image_grid, tensors_of
+from ppl.backbones.trace import Trace, call_backbone, tensors_of
 from ppl.layers.grid import Grid, as_grid, check_grid_fits
 
 __all__ = ["Runner"]
@@ -81,25 +81,31 @@ class Runner:
             size = image_grid(count, (int(x.shape[-2]), int(x.shape[-1])), final.reduction)
         return to_map(output, final, size), features
 
-    def resume(self, index: int, features: Any, size: tuple[int, int] | None = None) -> Tensor:
+    def resume(
+        self, index: int, features: Any, size: tuple[int, int] | None = None, image_size: tuple[int, int] | None = None
+    ) -> Tensor:
         """The final map of whole maps; `size` is its (h,w), by default as the stride says."""
         stride = self.tail_stride(index)
-        whole = map_size(features, self.cuts[index], size, stride)
+        whole = map_size(features, self.cuts[index], size, stride, image_size)
         images = len(tensors_of(features)[-1])
         place = Place(images, (1, 1), whole, 0, whole, self.cuts[index].reduction, stride)
         size = size or (-(-whole[0] // stride), -(-whole[1] // stride))
         return to_map(self._resume(index, features, place, "zeros"), self.trace.final, size)
 
-    def destruct(self, index: int, features: Any, grid: Grid, size: tuple[int, int]) -> tuple[Any, Place]:
+    def destruct(
+        self, index: int, features: Any, grid: Grid, size: tuple[int, int], image_size: tuple[int, int] | None = None
+    ) -> tuple[Any, Place]:
         """Patches, as the stage would return them, and where they lie; `size` is the un-patched final map's."""
         stage, stride = self.cuts[index], self.tail_stride(index)
         rows, columns = as_grid(grid)
-        whole = map_size(features, stage, size, stride)
+        whole = map_size(features, stage, size, stride, image_size)
         check_grid_fits((rows, columns), *whole)
         if self.family.window is not None:
             self._check_window(whole, (rows, columns), stage.reduction, stride)
         cut = cut_features if self.family.cut is None else partial(self.family.cut, self.model)
-        patches, cells = cut(features, stage, (rows, columns), stride, size=size, halo=self.halo, padding=self.padding)
+        # patches of which the tail can make whole cells, and of sizes that it takes
+        unit = max(stride, self.trace.multiple // stage.reduction)
+        patches, cells = cut(features, stage, (rows, columns), unit, whole=whole, halo=self.halo, padding=self.padding)
         images = len(tensors_of(features)[-1])
         cells = (cells[0] + 2 * self.halo, cells[1] + 2 * self.halo)
         return patches, Place(images, (rows, columns), cells, self.halo, whole, stage.reduction, stride)

@@ -15,15 +15,28 @@ from ppl.backbones.data_config import data_config
 from ppl.backbones.errors import UnsupportedBackboneError
 from ppl.backbones.families import Family, family_of, hidden_family
 from ppl.backbones.names import last_leaf, stage_names
+from ppl.backbones.patches import image_grid
 from ppl.backbones.stages import Layout, Stage
 from ppl.backbones.state import attributes_kept, make_dummy, untouched
 from ppl.errors import PPLError, PPLTypeError, PPLValueError
 
-__all__ = ["Trace", "call_backbone", "has_forward_features", "native_size", "resolve_stages", "trace_model"]
+__all__ = [
+    "Trace",
+    "call_backbone",
+    "has_forward_features",
+    "native_size",
+    "resolve_stages",
+    "runs_on",
+    "size_multiple",
+    "trace_model",
+]
 
 # Oblong, so that height and width can be told apart; small, so that it costs little.
 _PROBES = ((64, 96), (128, 192))
 _DUMMIES = ((32, 32), (64, 64), (96, 96), (128, 128))
+_MULTIPLES = (1, 2, 4, 8, 16, 32, 64)
+# Odd at the start, and odd after strides that round down.
+_ODD = ((97, 99), (151, 203))
 
 
 @dataclass(frozen=True)
@@ -42,6 +55,7 @@ class Trace:
         has_map: `forward_features` returns that map; otherwise it is what the last stage returns.
         dummy: size of the smallest image that the model accepts.
         fixed: the one image size that is known to work, where others failed.
+        multiple: heights and widths of images must be multiples of it.
         probe: size of the image of this dry run.
     """
 
@@ -54,6 +68,7 @@ class Trace:
     has_map: bool
     dummy: tuple[int, int]
     fixed: tuple[int, int] | None
+    multiple: int
     probe: tuple[int, int]
 
 
@@ -177,8 +192,40 @@ def trace_model(
         has_map=has_map,
         dummy=dummy,
         fixed=size if size not in _PROBES else None,
+        multiple=size_multiple(model) if size in _PROBES else 1,
         probe=size,
     )
+
+
+def size_multiple(model: nn.Module) -> int:
+    """What heights and widths must be multiples of, for a model that takes images of more than one size.
+
+    Networks that add maps of several strides (HRNet, DLA), or embed their input in steps, take no others. Candidates
+    are tried on images of odd multiples of them, whose maps are odd as soon as they can be.
+
+    Returns:
+        A power of two from 1 to 64; 1 as well if the model fails at all that are tried.
+
+    Example:
+        >>> import timm
+        >>> size_multiple(timm.create_model("test_resnet").eval())
+        1
+    """
+    for multiple in _MULTIPLES:
+        sizes = [(multiple * (height // multiple | 1), multiple * (width // multiple | 1)) for height, width in _ODD]
+        if all(runs_on(model, size) for size in sizes):
+            return multiple
+    return 1
+
+
+def runs_on(model: nn.Module, size: tuple[int, int]) -> bool:
+    """Whether a model takes a black image of that size; it is left as it was."""
+    try:
+        with untouched(model):
+            call_backbone(model, make_dummy(model, size))
+    except Exception:  # any: models say "not this size" in many ways
+        return False
+    return True
 
 
 def _shared_norm(model: nn.Module, record: _Record, when: int) -> str:
@@ -361,19 +408,6 @@ def _map_layout(model: nn.Module, shape: torch.Size, size: tuple[int, int], chan
     if size[0] != size[1] and len(set(errors.values())) > 1:
         return min(errors, key=lambda layout: errors[layout])
     return "NHWC" if getattr(model, "output_fmt", "NCHW") == "NHWC" else "NCHW"
-
-
-def image_grid(count: int, size: tuple[int, int], reduction: int) -> tuple[int, int] | None:
-    """Rows and columns of `count` tokens over an image of `size`, if they are a grid of that reduction at all.
-
-    Example:
-        >>> image_grid(6, (64, 96), 32), image_grid(7, (64, 96), 32)
-        ((2, 3), None)
-    """
-    for height in (size[0] // reduction, -(-size[0] // reduction)):
-        if height and count % height == 0 and count // height in (size[1] // reduction, -(-size[1] // reduction)):
-            return height, count // height
-    return None
 
 
 def _token_reduction(count: int, size: tuple[int, int]) -> int:

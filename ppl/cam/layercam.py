@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ppl.backbones import Stage, default_cuts
+from ppl.backbones.families import family_of
 from ppl.backbones.patches import map_size, to_map
 from ppl.backbones.stages import find_stage
 from ppl.errors import PPLError, PPLValueError
@@ -120,6 +121,7 @@ class LayerTap:
                 "several: use method='whole'"
             )
         self._final_reduction = stages[-1].reduction
+        self._backbone, self._family = backbone, family_of(backbone)
         self._module = backbone.get_submodule(self.stage.module)
 
     def read(
@@ -153,7 +155,10 @@ class LayerTap:
                 axis = 1 if self.stage.layout == "NCHW" else -1
                 cells = layer_cam(class_maps, kept[0], images, classes, channels=axis)
             size = (class_maps.shape[2], class_maps.shape[3])
-            size = map_size(kept[0], self.stage, size, max(1, self._final_reduction // self.stage.reduction))
+            stride = max(1, self._final_reduction // self.stage.reduction)
+            size = map_size(kept[0], self.stage, size, stride, (x.shape[2], x.shape[3]))
+            if self._family.order is not None:
+                cells = cells[:, self._family.order(self._backbone, self.stage, size, cells.device)]
             return to_map(cells, self.stage, size)[:, 0].relu()
 
         return class_maps, logits, evidence

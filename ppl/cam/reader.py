@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ppl.backbones import data_config, resolve_stages
-from ppl.backbones.state import make_dummy, untouched
+from ppl.backbones.trace import runs_on, size_multiple
 from ppl.cam.layercam import Evidence, LayerTap
 from ppl.errors import PPLTypeError, PPLValueError
 
@@ -32,10 +32,13 @@ class ClassMapReader(Protocol):
     data_config: dict[str, Any]
 
     def padded(self, height: int, width: int) -> tuple[int, int]:
-        """The size that images of this size are padded to: their own, or the smallest that the model takes."""
+        """The size that images of this size are padded to: their own, or the next that the model takes."""
 
     def check_size(self, height: int, width: int) -> None:
         """Raise PPLValueError if the model does not take images of that size."""
+
+    def check_method(self, method: str) -> None:
+        """Raise PPLValueError or PPLTypeError if the model does not have what the method reads."""
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Images (B,3,H,W) to class maps (B,K,h,w), before ReLU, and logits (B,K)."""
@@ -84,7 +87,7 @@ class _NetReader:
 
     def padded(self, height: int, width: int) -> tuple[int, int]:
         least = self.model.min_size
-        return max(height, least[0]), max(width, least[1])
+        return _padded(height, width, least, getattr(self.model, "size_multiple", 1))
 
     def check_size(self, height: int, width: int) -> None:
         self.model.check_input_size(height, width)
@@ -92,6 +95,10 @@ class _NetReader:
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
         maps = self.model.class_maps(x)
         return maps, self.model.pool(maps)
+
+    def check_method(self, method: str) -> None:
+        if method == "layercam":
+            _ = self._tap  # made on first use, which would be at the first image
 
     def whole(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if not hasattr(self.model, "unpatched_class_maps"):
@@ -127,9 +134,12 @@ class _TimmReader:
         self._checked = False
 
     def padded(self, height: int, width: int) -> tuple[int, int]:
-        if min(height, width) >= _SIDES[-1]:
-            return height, width
-        return max(height, self._least), max(width, self._least)
+        least = 1 if min(height, width) >= _SIDES[-1] else self._least
+        return _padded(height, width, (least, least), self._multiple)
+
+    @cached_property
+    def _multiple(self) -> int:
+        return 1 if self._fixed else size_multiple(self.model)
 
     @cached_property
     def _least(self) -> int:
@@ -138,7 +148,9 @@ class _TimmReader:
         stride = int(info[-1]["reduction"]) if info else 32
         if self._fixed:
             return stride
-        return next((side for side in (stride, *_SIDES) if side >= stride and self._runs_on(side)), stride)
+        return next(
+            (side for side in (stride, *_SIDES) if side >= stride and runs_on(self.model, (side, side))), stride
+        )
 
     @property
     def _fixed(self) -> bool:
@@ -152,15 +164,6 @@ class _TimmReader:
                 f"{self.name!r} was built for images of {native} and does not take {height}x{width}: "
                 f"create it with strict_img_size=False, or resize to {native} and use the scale 1.0 alone"
             )
-
-    def _runs_on(self, side: int) -> bool:
-        """Whether the model takes a black image of that size."""
-        try:
-            with untouched(self.model):
-                self.model.forward_features(make_dummy(self.model, (side, side)))
-        except Exception:  # any: models say "not this size" in many ways
-            return False
-        return True
 
     def _features(self, x: Tensor) -> Any:
         try:
@@ -189,6 +192,10 @@ class _TimmReader:
         maps = F.conv2d(features, weight[:, :, None, None])
         logits = maps.float().mean(dim=(2, 3))
         return maps, logits if bias is None else logits + bias.float()
+
+    def check_method(self, method: str) -> None:
+        if method == "layercam":
+            _ = self._tap  # made on first use, which would be at the first image
 
     def whole(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return self(x)
@@ -223,3 +230,8 @@ class _TimmReader:
         return PPLValueError(
             f"{self.name!r} has no class maps, since {reason}: train ppl.create_model({self.name!r}, mode='baseline')"
         )
+
+
+def _padded(height: int, width: int, least: tuple[int, int], multiple: int) -> tuple[int, int]:
+    """The next height and width that are no smaller than `least` and multiples of `multiple`."""
+    return -(-max(height, least[0]) // multiple) * multiple, -(-max(width, least[1]) // multiple) * multiple

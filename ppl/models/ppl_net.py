@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ppl.backbones import CutBackbone, Stage, data_config, default_cuts, refuse_data_parallel, resolve_stages
+from ppl.backbones.state import make_dummy, untouched
 from ppl.errors import PPLTypeError, PPLValueError
 from ppl.layers import GranularityFusion
 from ppl.layers.grid import Grid, as_grid
@@ -17,6 +19,9 @@ from ppl.models.recompute import checkpointed
 __all__ = ["MODES", "PPLNet"]
 
 MODES = ("baseline", "control", "progressive", "explicit")
+
+_MOST_ROOM = 512
+"""Pixels beyond a cell for every patch up to which sizes are tried."""
 
 
 class PPLNet(nn.Module):
@@ -197,13 +202,34 @@ class PPLNet(nn.Module):
         }
 
     @property
+    def size_multiple(self) -> int:
+        """What heights and widths of images must be multiples of: 1 for most backbones, 32 for HRNet and DLA."""
+        return self._cutter.size_multiple
+
+    @cached_property
     def min_size(self) -> tuple[int, int]:
         """The smallest (H,W) whose final map has a cell and whose cut maps have a cell for every patch."""
         cuts = [(cut.reduction, grid) for cut, grid in zip(self._cutter.cuts, self.grids, strict=True)]
         heights = [reduction * grid[0] for reduction, grid in cuts]
         widths = [reduction * grid[1] for reduction, grid in cuts]
         smallest = self._cutter.min_size
-        return max([smallest[0], *heights]), max([smallest[1], *widths])
+        least = max([smallest[0], *heights]), max([smallest[1], *widths])
+        # convolutions without padding, and reflections, need more room than a cell: how much is tried
+        if cuts and (self._cutter.unpadded or self._cutter.padding == "reflect"):
+            larger = ((least[0] + room, least[1] + room) for room in range(0, _MOST_ROOM, self.stride))
+            return next((size for size in larger if self._runs_on(size)), least)
+        return least
+
+    def _runs_on(self, size: tuple[int, int]) -> bool:
+        """Whether every stage takes a black image of that size."""
+        try:
+            with untouched(self):
+                for stage in range(self.num_stages):
+                    self.set_stage(stage)
+                    self._branches(make_dummy(self.backbone, size))
+        except Exception:  # any: layers say "not this size" in many ways
+            return False
+        return True
 
     def check_input_size(self, height: int, width: int) -> None:
         """Raise UnsupportedBackboneError (a PPLValueError) if the backbone was built for images of another size."""
@@ -252,11 +278,12 @@ class PPLNet(nn.Module):
         whole, features = self._cutter.forward_features(x, taps)
         if self.mode == "control":
             return [whole, whole]
-        size = (whole.shape[-2], whole.shape[-1])
+        size, image_size = (whole.shape[-2], whole.shape[-1]), (x.shape[-2], x.shape[-1])
         explicit = self.mode == "explicit"
         run = checkpointed(self._cutter) if self._recompute and torch.is_grad_enabled() else self._cutter.patched
         patched = [
-            run(tap, _detach(features[tap]) if explicit else features[tap], self.grids[tap], size) for tap in taps
+            run(tap, _detach(features[tap]) if explicit else features[tap], self.grids[tap], size, image_size)
+            for tap in taps
         ]
         return [*patched, whole]
 
@@ -269,7 +296,7 @@ def _detach(features: Any) -> Any:
 
 
 def _grid_per_cut(grids: Grid | Sequence[Grid], count: int) -> tuple[tuple[int, int], ...]:
-    pair = isinstance(grids, tuple) and len(grids) == 2 and all(isinstance(number, int) for number in grids)
+    pair = isinstance(grids, tuple) and len(grids) == 2 and all(hasattr(number, "__index__") for number in grids)
     if pair or not isinstance(grids, (list, tuple)):
         return (as_grid(grids),) * count  # type: ignore[arg-type]
     if len(grids) != count:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ppl.backbones import CutBackbone
+from ppl.backbones.trace import tensors_of
 from ppl.layers.grid import Grid
 
 __all__ = ["checkpointed"]
@@ -42,21 +43,36 @@ def checkpointed(cutter: CutBackbone) -> Callable[..., Tensor]:
 
 # the compiler cannot trace a checkpoint with contexts: what it compiles ends here and goes on behind
 @torch.compiler.disable  # type: ignore[untyped-decorator]
-def _recomputed(cutter: CutBackbone, cut_index: int, features: Any, grid: Grid, size: tuple[int, int]) -> Tensor:
+def _recomputed(
+    cutter: CutBackbone,
+    cut_index: int,
+    features: Any,
+    grid: Grid,
+    size: tuple[int, int],
+    image_size: tuple[int, int] | None = None,
+) -> Tensor:
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         return nullcontext(), _still_statistics(cutter.model)
 
     run = partial(checkpoint, cutter.patched, use_reentrant=False, context_fn=contexts)
     live = any(norm.training for norm in _norms(cutter.model))
     halves = [features] if live else _halves(features)  # live statistics of a half would be other ones
-    return torch.cat([run(cut_index, half, grid, size) for half in halves])
+    return torch.cat([run(cut_index, half, grid, size, image_size) for half in halves])
 
 
 def _halves(features: Any) -> list[Any]:
     """The two halves of a batch of features, be they a tensor or a list of them; one if the batch is one image."""
+    images = len(tensors_of(features)[-1])
+    first = images - images // 2
+    return [_images(features, images, *part) for part in ((0, first), (first, images)) if part[0] < part[1]]
+
+
+def _images(features: Any, images: int, start: int, stop: int) -> Any:
+    """Those of so many images; a tensor may have several rows for each."""
     if isinstance(features, Tensor):
-        return list(features.chunk(2))
-    return [type(features)(members) for members in zip(*(_halves(member) for member in features), strict=True)]
+        rows = len(features) // images
+        return features[start * rows : stop * rows]
+    return type(features)(_images(member, images, start, stop) for member in features)
 
 
 def _norms(model: nn.Module) -> Iterator[nn.modules.batchnorm._BatchNorm]:

@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ppl.backbones import CutBackbone, data_config, resolve_stages
-from ppl.backbones.patches import to_map
-from ppl.backbones.trace import image_grid
+from ppl.backbones.patches import image_grid, to_map
 from ppl.errors import PPLValueError, nearest
 
 __all__ = ["HEADS", "AffinityNetwork", "BoundaryHead", "FeatureHead"]
@@ -195,11 +194,15 @@ class AffinityNetwork(nn.Module):
         Returns:
             `(B, 1, h, w)` logits, or `(B, C, h, w)` features, with `h = ceil(H / stride)`.
         """
-        size = (images.shape[-2], images.shape[-1])
+        height, width = images.shape[-2:]
+        multiple = self._cutter.size_multiple  # some networks take no other sizes
+        size = (-(-height // multiple) * multiple, -(-width // multiple) * multiple)
         with torch.no_grad():
-            levels = self._levels((images - self.mean) / self.std, size)
+            normalised = (images - self.mean) / self.std
+            levels = self._levels(F.pad(normalised, (0, size[1] - width, 0, size[0] - height)), size)
         result: torch.Tensor = self.head(levels, _cells(size, self.stride))
-        return result
+        rows, columns = _cells((height, width), self.stride)
+        return result[..., :rows, :columns]
 
     def _levels(self, images: torch.Tensor, size: tuple[int, int]) -> list[torch.Tensor]:
         final, taps = self._cutter.forward_features(images, taps=range(len(self._cutter.cuts)))

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ppl.backbones import resolve_stages
+from ppl.backbones.families.orders import hiera_order
 from ppl.cam import generate
 from ppl.cam.layercam import LayerTap, layer_cam, sharpen
 from ppl.errors import PPLError, PPLTypeError, PPLValueError
@@ -248,3 +249,23 @@ def test_evidence_is_the_same_for_a_class_alone_and_among_others():
 def test_sharpening_with_evidence_everywhere_changes_nothing_but_rounding():
     total = torch.rand(2, 5, 6)
     torch.testing.assert_close(sharpen(total, torch.full((2, 5, 6), 3.0)), total, atol=1e-4, rtol=1e-4)
+
+
+def test_tokens_in_an_order_of_their_own_lie_over_their_pixels():
+    torch.manual_seed(0)
+    model = create_model("hiera_tiny_224", 3, mode="baseline", pretrained=False).eval()
+    tap, image, kept = LayerTap(model.backbone, model.stages), torch.randn(1, 3, 224, 224), []
+
+    def root(module, args, output):
+        kept.append(output.detach().requires_grad_())
+        return kept[0]
+
+    with torch.no_grad():
+        _, _, evidence = tap.read(lambda x: (model.class_maps(x), None), image)
+    handle = model.backbone.get_submodule(tap.stage.module).register_forward_hook(root)
+    (gradient,) = torch.autograd.grad(model.class_maps(image)[0, 1].sum(), kept)
+    handle.remove()
+    cells = (gradient.relu() * kept[0].detach()).sum(-1)[0].relu()
+    rows = cells[hiera_order(model.backbone, tap.stage, (14, 14))].reshape(14, 14)
+    torch.testing.assert_close(evidence(torch.tensor([0]), torch.tensor([1]))[0], rows)
+    assert not torch.allclose(rows, cells.reshape(14, 14))

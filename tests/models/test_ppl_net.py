@@ -4,6 +4,7 @@ import copy
 import json
 import pickle
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -320,3 +321,7 @@ def test_a_backbone_has_no_hooks_of_a_model_that_could_not_be_built(arguments):
     with pytest.raises(PPLValueError):
         PPLNet(backbone, **{"num_classes": 5, "mode": "progressive", "cuts": ["layer2"], **arguments})
     assert not any(module._forward_hooks for module in backbone.modules())
+
+
+def test_a_pair_of_numpy_integers_is_one_grid_for_all_cuts():
+    assert make_model("explicit", cuts=["layer2", "layer3"], grids=tuple(np.array([2, 3]))).grids == ((2, 3), (2, 3))

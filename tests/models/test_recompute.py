@@ -9,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ppl.models import create_model
+from ppl.models.recompute import _halves
 
 
 class LiveBytes(TorchDispatchMode):
@@ -84,6 +85,16 @@ def test_features_at_several_resolutions_are_halved_together():
     found = gradients(model, images)
     for name in ("fusion.classifiers.0.weight", "backbone.stage4.0.branches.0.0.conv1.weight"):
         torch.testing.assert_close(found[name], expected[name])
+
+
+@pytest.mark.parametrize("images", [1, 2, 3])
+def test_halves_of_features_with_several_rows_an_image_hold_whole_images(images):
+    pixels, patches = torch.arange(4 * images).reshape(-1, 1), torch.arange(images)
+    halves = _halves((pixels, patches))
+    assert len(halves) == min(images, 2)
+    for rows, own in halves:
+        assert torch.equal(rows.reshape(-1, 4)[:, 0], 4 * own)
+    assert torch.equal(torch.cat([own for _, own in halves]), patches)
 
 
 @pytest.mark.parametrize(("frozen", "bar"), [(True, 1.6), (False, 2.0)])

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from ppl.backbones.families.family import Place
 from ppl.backbones.families.override import Overridden
+from ppl.backbones.padding import replicate
 from ppl.backbones.patches import cut_map
 
 __all__ = ["added_grids", "fourier_grids", "patch_part"]
@@ -26,7 +26,7 @@ def patch_part(grid: Tensor, place: Place, factor: int) -> Tensor:
     unit = (place.cells[0] - 2 * place.halo, place.cells[1] - 2 * place.halo)
     # as large as all patches together; beyond the image the last position is repeated
     height, width = (place.grid[axis] * unit[axis] // factor for axis in (0, 1))
-    grid = F.pad(grid, (0, max(0, width - grid.shape[-1]), 0, max(0, height - grid.shape[-2])), mode="replicate")
+    grid = replicate(grid, (0, max(0, width - grid.shape[-1]), 0, max(0, height - grid.shape[-2])))
     grid = grid[..., :height, :width]
     patches = cut_map(grid, place.grid, (1, 1), place.halo // factor, "zeros")
     return patches.repeat(place.images, 1, 1, 1)

@@ -9,7 +9,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from ppl.backbones.patches import cut_features, token_grid
+from ppl.backbones.patches import cut_features
 from ppl.backbones.stages import Stage
 
 __all__ = ["cut_hiera", "cut_pixels_and_patches", "hiera_order", "last_of_list", "last_of_states"]
@@ -47,28 +47,27 @@ def cut_hiera(
     grid: tuple[int, int],
     stride: int,
     *,
-    size: tuple[int, int],
+    whole: tuple[int, int],
     halo: int = 0,
     padding: str = "zeros",
 ) -> tuple[Any, tuple[int, int]]:
     """Hiera: tokens lie by mask units, not by rows, until the last pooling."""
-    block = int(stage.module.rpartition(".")[2])
-    whole = token_grid(features.shape[1], size, stride)
-    rows = features[:, hiera_order(model, block, whole, features.device)]
-    patches, cells = cut_features(rows, stage, grid, stride, size=size, halo=halo, padding=padding)
-    order = hiera_order(model, block, (cells[0] + 2 * halo, cells[1] + 2 * halo), features.device)
+    rows = features[:, hiera_order(model, stage, whole, features.device)]
+    patches, cells = cut_features(rows, stage, grid, stride, whole=whole, halo=halo, padding=padding)
+    order = hiera_order(model, stage, (cells[0] + 2 * halo, cells[1] + 2 * halo), features.device)
     return patches[:, order.argsort()], cells
 
 
-def hiera_order(model: Any, block: int, size: tuple[int, int], device: torch.device | None = None) -> Tensor:
+def hiera_order(model: Any, stage: Stage, size: tuple[int, int], device: torch.device | None = None) -> Tensor:
     """Where Hiera keeps the tokens of a map: (h*w,) index, row by row, into the tokens after a block.
 
     Args:
         model: the Hiera.
-        block: index of the block after which the tokens are read.
+        stage: the one after whose last block the tokens are read.
         size: (h,w) of the map after that block.
         device: where the index should live.
     """
+    block = int(stage.module.rpartition(".")[2])
     reroll: Any = model.reroll
     schedule, native = reroll.schedule[block]
     reroll.schedule[block] = schedule, list(size)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import nn
 
 from ppl.backbones.families.absolute import added_grids, fourier_grids
 from ppl.backbones.families.family import Family, Refusal
-from ppl.backbones.families.orders import cut_hiera, cut_pixels_and_patches, last_of_list, last_of_states
+from ppl.backbones.families.orders import cut_hiera, cut_pixels_and_patches, hiera_order, last_of_list, last_of_states
 from ppl.backbones.families.relative import cropped_biases, cropped_tables
 from ppl.backbones.families.rotary import rotary_positions
 from ppl.backbones.families.sizes import (
@@ -116,6 +117,12 @@ def _first_cell(model: nn.Module, names: list[str]) -> tuple[list[str], str]:
     return names[:1], "each cell takes the output of the cell before its predecessor too, which would cross the cut"
 
 
+def _largest(model: nn.Module, *, kind: str, attribute: str) -> int:
+    """Cells along an axis of the largest window that modules of a kind have."""
+    sizes: list[Any] = [getattr(module, attribute) for module in model.modules() if type(module).__name__ == kind]
+    return max(max(size) if isinstance(size, tuple) else int(size) for size in sizes)
+
+
 def _byobnet(model: nn.Module) -> Family:
     kinds = {type(module).__name__ for module in model.modules()}
     if "BatNonLocalAttn" in kinds:
@@ -123,7 +130,9 @@ def _byobnet(model: nn.Module) -> Family:
     if "HaloAttn" in kinds and kinds & {"BottleneckAttn", "LambdaLayer"}:
         return Family(refuse=_always("it joins halo windows with positions of one map size", "halonet26t"))
     if "HaloAttn" in kinds:
-        return Family(window=lambda m: max(int(h.block_size) for h in m.modules() if type(h).__name__ == "HaloAttn"))  # type: ignore[arg-type]
+        return Family(window=partial(_largest, kind="HaloAttn", attribute="block_size"))
+    if "MobileVitV2Block" in kinds:  # it enlarges maps that its small patches do not divide
+        return Family(window=partial(_largest, kind="MobileVitV2Block", attribute="patch_size"))
     if "PosEmbedRel" in kinds:
         return Family(positions=cropped_tables, replays=False)
     return _ORDINARY
@@ -179,7 +188,7 @@ _FAMILIES = {
             "swin_tiny_patch4_window7_224",
         )
     ),
-    "hiera": Family(cut=cut_hiera, refuse=_hiera_refusal),
+    "hiera": Family(order=hiera_order, cut=cut_hiera, refuse=_hiera_refusal),
     "hrnet": Family(repair=_hrnet_stages),
     "levit": Family(positions=cropped_biases, replays=False),
     "mlp_mixer": Family(refuse=_MIXER),

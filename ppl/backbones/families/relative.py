@@ -88,19 +88,50 @@ def cropped_tables(model: nn.Module, tail: Sequence[nn.Module], place: Place) ->
     Without it the tables would be read from the wrong end (MViTv2) or squeezed to the patch (SAM).
     """
     changes: list[tuple[object, str, Any]] = []
+    sizes = list(levels(place.whole, place.cells))
+    coarsest = min((len(table) for table in _spatial(model)), default=0)
     for module in tail:
         block: Any = module
         if getattr(block, "window_size", None) == 0 and getattr(block.attn, "use_rel_pos", False):
             changes += _tables(block.attn, place.whole, place.cells)  # SAM; its windows keep their own tables
         elif getattr(block, "rel_pos_type", None) == "spatial":
-            native = ((block.rel_pos_h.shape[0] + 1) // 2, (block.rel_pos_w.shape[0] + 1) // 2)
-            for whole, patch in levels(place.whole, place.cells):
-                if whole == native:
-                    changes += _tables(block, whole, patch)
+            # how much finer its map is than the final one tells how many strides behind the cut it stands
+            finer = round((len(block.rel_pos_h) + 1) / (coarsest + 1))
+            whole, patch = sizes[min(max(1, place.stride // finer).bit_length(), len(sizes)) - 1]
+            changes.append((block, "rel_pos_h", as_read(block.rel_pos_h, whole[0], patch[0])))
+            changes.append((block, "rel_pos_w", as_read(block.rel_pos_w, whole[1], patch[1])))
         elif type(module).__name__ == "PosEmbedRel":
             changes += _bottleneck(module, place)
     with Overridden(changes):
         yield
+
+
+def _spatial(model: nn.Module) -> Iterator[Tensor]:
+    """The tables of offsets between rows that an MViTv2 has."""
+    for module in model.modules():
+        if getattr(module, "rel_pos_type", None) == "spatial":
+            yield module.rel_pos_h  # type: ignore[misc]
+
+
+def as_read(table: Tensor, whole: int, patch: int) -> Tensor:
+    """The offsets that cells of a patch span, where a map of `whole` cells reads them.
+
+    MViTv2 counts offsets from the beginning of its table, also for maps smaller than those it was made for.
+
+    Args:
+        table: (2n-1,C) of offsets.
+        whole: cells of the whole map along the axis.
+        patch: cells of a patch.
+
+    Returns:
+        (2*patch-1,C).
+
+    Example:
+        >>> as_read(torch.arange(13.0)[:, None], whole=4, patch=2).flatten().tolist()
+        [2.0, 3.0, 4.0]
+    """
+    offsets = torch.arange(2 * patch - 1, device=table.device) + whole - patch
+    return table[offsets.clamp(0, table.shape[0] - 1)]
 
 
 def _tables(module: Any, whole: tuple[int, int], patch: tuple[int, int]) -> list[tuple[object, str, Any]]:

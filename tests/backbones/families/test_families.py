@@ -10,7 +10,7 @@ import timm
 import torch
 from torch import nn
 
-from ppl.backbones import CutBackbone, UnsupportedBackboneError, check_backbone, default_cuts, resolve_stages
+from ppl.backbones import CutBackbone, Stage, UnsupportedBackboneError, check_backbone, default_cuts, resolve_stages
 from ppl.backbones.families import family_of
 from ppl.backbones.families.orders import hiera_order
 from ppl.backbones.trace import native_size
@@ -174,8 +174,9 @@ def test_lists_of_maps_are_cut_at_the_same_places() -> None:
 
 def test_hiera_tokens_are_found_where_its_unrolling_put_them() -> None:
     model: Any = hiera()
+    stage = Stage("blocks.0", "blocks.0", "NLC", 96, 4)
     index = torch.arange(56 * 56, dtype=torch.float32).reshape(1, -1, 1)
-    assert torch.equal(model.unroll(index).flatten()[hiera_order(model, 0, (56, 56))], index.flatten())
+    assert torch.equal(model.unroll(index).flatten()[hiera_order(model, stage, (56, 56))], index.flatten())
 
 
 def test_windows_name_the_image_size_that_would_do() -> None:
@@ -243,7 +244,7 @@ def test_other_image_sizes_are_refused_by_name_where_a_model_takes_one_alone() -
         fixed.check_input_size(320, 320)
     windows = CutBackbone(maxvit())
     windows.check_input_size(128, 128)
-    with pytest.raises(UnsupportedBackboneError, match="does not take 68x68"):
+    with pytest.raises(UnsupportedBackboneError, match="multiples of 16, not 68x68: use 80x80"):
         windows.check_input_size(68, 68)
 
 

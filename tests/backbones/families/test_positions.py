@@ -245,6 +245,33 @@ def test_sam_tables_are_cut_and_not_squeezed() -> None:
     assert resized(block.attn.rel_pos_h, 8) is block.attn.rel_pos_h
 
 
+@pytest.mark.parametrize("cells", [14, 8], ids=["own size", "smaller"])
+@pytest.mark.parametrize("ratio", [1, 2], ids=["all keys", "pooled keys"])
+def test_mvit_tables_are_read_as_the_whole_map_reads_them(cells: int, ratio: int) -> None:
+    from timm.models.mvitv2 import cal_rel_pos_type
+
+    def biases(q: Tensor, side: int) -> Tensor:
+        zeros = torch.zeros(1, 1, side * side, (side // ratio) ** 2)
+        sides = ([side, side], [side // ratio, side // ratio])
+        tables = (block.rel_pos_h, block.rel_pos_w)
+        return cal_rel_pos_type(zeros, q.reshape(1, 1, -1, 4), False, *sides, *tables).unflatten(2, (side, side))  # type: ignore[arg-type]
+
+    torch.manual_seed(0)
+    model = nn.ModuleList(nn.Module() for _ in range(2))  # the second one stands a stride behind
+    for module, native in zip(model, (14, 7), strict=True):
+        module.rel_pos_type = "spatial"  # type: ignore[assignment]
+        module.rel_pos_h = nn.Parameter(torch.randn(2 * native - 1, 4))
+        module.rel_pos_w = nn.Parameter(torch.randn(2 * native - 1, 4))
+    block, patch = model[0], cells // 2 + cells // 2 % 2
+    where = Place(1, (2, 2), (patch, patch), 0, (cells, cells), 16, 2)
+    q = torch.randn(cells, cells, 4)
+    with torch.no_grad():
+        whole = biases(q, cells)[:, :, :patch, :patch].unflatten(-1, (cells // ratio, cells // ratio))
+        with cropped_tables(model, [block], where):
+            part = biases(q[:patch, :patch], patch).unflatten(-1, (patch // ratio, patch // ratio))
+    torch.testing.assert_close(part, whole[..., : patch // ratio, : patch // ratio])
+
+
 @pytest.mark.parametrize("factor", [1, 2])
 def test_parts_of_an_added_grid_make_up_the_grid(factor: int) -> None:
     grid = torch.randn(1, 3, 14 // factor, 14 // factor)
