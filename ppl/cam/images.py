@@ -48,7 +48,8 @@ def to_tensor(image: ImageLike, data_config: dict[str, Any], number: int) -> Ten
 
     Raises:
         PPLTypeError: for anything else, an integer tensor among them.
-        PPLValueError: if the channels are not the model's, the image is empty, or a file is no image.
+        PPLValueError: if the channels are not the model's, the image is empty, a PIL image holds values outside
+            0..65535, or a file is no image.
         PPLFileNotFoundError: if there is no such file.
 
     Example:
@@ -59,7 +60,7 @@ def to_tensor(image: ImageLike, data_config: dict[str, Any], number: int) -> Ten
     if isinstance(image, (str, os.PathLike)):
         image = read_image(image)
     elif isinstance(image, Image.Image):
-        image = upright_rgb(_decoded(image, number))
+        image = _decoded(image, number)
     if isinstance(image, Image.Image):
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
         mean, std = (torch.tensor(data_config[key])[:, None, None] for key in ("mean", "std"))
@@ -77,10 +78,10 @@ def to_tensor(image: ImageLike, data_config: dict[str, Any], number: int) -> Ten
 
 
 def _decoded(image: Image.Image, number: int) -> Image.Image:
-    """PIL reads a file's pixels on first use, and a list may hold one image twice: never in two threads at once."""
+    """Upright RGB. PIL reads pixels on first use, and a list may hold an image twice: never in two threads at once."""
     try:
         with _DECODING:
             image.load()
+        return upright_rgb(image)
     except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, ... on broken bytes
         raise PPLValueError(f"image {number} cannot be decoded: {error}; replace it or take it out") from error
-    return image

@@ -36,6 +36,8 @@ def check_labels(labels: Any, num_classes: int) -> list[Tensor]:
         >>> check_labels(torch.tensor([[0, 1, 1]]), num_classes=3)
         [tensor([1, 2])]
     """
+    if isinstance(labels, np.ndarray) and labels.dtype.kind not in "biuf":
+        labels = labels.tolist()  # rows of several lengths
     if isinstance(labels, (Tensor, np.ndarray)):
         return _from_multi_hot(torch.as_tensor(labels), num_classes)
     if isinstance(labels, (str, bytes)) or not isinstance(labels, Sequence):
@@ -58,7 +60,7 @@ def predicted_labels(logits: Tensor) -> list[Tensor]:
         >>> predicted_labels(torch.tensor([[1.0, -1.0, 2.0], [-3.0, -1.0, -2.0]]))
         [tensor([0, 2]), tensor([1])]
     """
-    present = logits.sigmoid() > 0.5
+    present = logits > 0  # where sigmoid is above 0.5, but for the rounding of half precision
     best = torch.zeros_like(present).scatter_(1, logits.argmax(dim=1, keepdim=True), True)
     present = torch.where(present.any(dim=1, keepdim=True), present, best)
     return [row.nonzero()[:, 0] for row in present]

@@ -30,7 +30,8 @@ class PatchLearner(nn.Module):
     once per input size on tensors without data, so neither BatchNorm statistics nor random numbers are touched.
 
     Args:
-        tail: layers that turn a map (B,C,H,W) into a map (B,D,H',W').
+        tail: layers that turn a map (B,C,H,W) into a map (B,D,H',W'), with padding where they would lose cells at the
+            edges: every patch would lose them, and its neighbours move up.
         grid: rows and columns of patches, an integer or a pair.
 
     Source:
@@ -54,14 +55,17 @@ class PatchLearner(nn.Module):
         """Map (B,C,H,W) to (B,D,H',W'), the shape of `tail(x)`.
 
         Raises:
-            PPLValueError: if `x` is not 4-dimensional, the grid is larger than the map, or the tail's output is no map.
+            PPLValueError: if `x` is not 4-dimensional, the grid is larger than the map, or the tail's output is no map
+                or loses cells at the edges of a patch.
         """
         check_map(x)
         check_grid_fits(self.grid, x.shape[-2], x.shape[-1])
         # operator.index: under torch.compile with dynamic shapes it turns a symbol into the number that is needed here.
         size, stride = self._plan(*map(operator.index, x.shape[1:]))
         patches = patch_destruct(x, self.grid, multiple=stride)
-        return patch_merge(self.tail(patches), self.grid, size)
+        maps = self.tail(patches)
+        _check_cells(patches, maps, stride)
+        return patch_merge(maps, self.grid, size)
 
     def extra_repr(self) -> str:
         """Show the grid."""
@@ -83,6 +87,17 @@ class PatchLearner(nn.Module):
             rows, columns = (max(1, stride) for stride in strides)
             self._plans[key] = size, (rows, columns)
         return self._plans[key]
+
+
+def _check_cells(patches: Tensor, maps: Tensor, stride: tuple[int, int]) -> None:
+    """Raise PPLValueError if a tail without padding gives less of a patch than the cells that it stands for."""
+    height, width = patches.shape[-2:]
+    cells = (height // stride[0], width // stride[1])
+    if maps.shape[-2] < cells[0] or maps.shape[-1] < cells[1]:
+        raise PPLValueError(
+            f"tail makes {maps.shape[-2]}x{maps.shape[-1]} cells of a {height}x{width} patch that stands for "
+            f"{cells[0]}x{cells[1]}: its layers lost pixels at the edges; give them padding=kernel_size // 2"
+        )
 
 
 def _output_sizes(

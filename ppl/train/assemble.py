@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.data import DataLoader
 
 from ppl.backbones import freeze_stages
@@ -37,6 +38,7 @@ class Parts:
         model: the classifier itself, not wrapped.
         average: moving average of its weights (`timm.utils.ModelEmaV3`), if wanted.
         batch_norm: what BatchNorm layers do.
+        frozen: modules that keep their weights, and their statistics whatever the other BatchNorm layers do.
         batches: training batches of this process.
         val: validation batches of this process, if there are any.
         schedule: which stage trains when.
@@ -51,6 +53,7 @@ class Parts:
     model: PPLNet
     average: Any
     batch_norm: Policy
+    frozen: tuple[nn.Module, ...]
     batches: TrainBatches
     val: DataLoader[Any] | None
     schedule: Schedule
@@ -63,12 +66,6 @@ class Parts:
     def stages(self, epoch: int) -> list[int]:
         """The stages that train in an epoch, in order."""
         return sorted({stage for update in range(self.updates) for stage in self.schedule(epoch, update)})
-
-    @property
-    def images_per_update(self) -> int:
-        """Images that all processes together see in one update."""
-        processes: int = self.accelerator.num_processes
-        return self.config.batch_size * self.config.accumulate * processes
 
     @property
     def shipped(self) -> PPLNet:
@@ -118,12 +115,13 @@ def assemble(
         epochs_per_stage=config.epochs_per_stage,
         warmup_epochs=config.warmup_epochs,
     )
-    _check_schedule(name, schedule, model.num_stages, config.epochs, updates)
+    trained = _trained_stages(name, schedule, model.num_stages, config.epochs, updates)
 
     model.classes = train.classes
     batch_norm = batch_norm or choose_batch_norm(model, config.batch_norm)
+    frozen: tuple[nn.Module, ...] = ()
     if config.freeze is not None:
-        freeze_stages(model.backbone, config.freeze, model.config["stages"])
+        frozen = freeze_stages(model.backbone, config.freeze, model.config["stages"])
     if config.freeze_bn_affine and batch_norm == "frozen":
         freeze_batch_norm_affine(model)
     if config.grad_checkpointing:
@@ -148,6 +146,7 @@ def assemble(
     )
     optimizer = build_optimizer(config.optimizer, groups, momentum=config.momentum, nesterov=config.nesterov)
     objective = Objective(model, build_loss(config.loss, config.loss_options), config.auxiliary)
+    objective.check(trained, config.size)
     if config.compile:
         objective.compile_losses()
     stepper = Stepper(objective, optimizer, accelerator, config, Course(schedule, config, updates), average)
@@ -157,6 +156,7 @@ def assemble(
         model=model,
         average=average,
         batch_norm=batch_norm,
+        frozen=frozen,
         batches=batches,
         val=None if val is None else val_batches(val, config, model.data_config, processes=processes, pin_memory=pin),
         schedule=schedule,
@@ -176,13 +176,15 @@ def _schedule_name(config: TrainConfig, model: PPLNet) -> str:
     return "progressive" if model.mode == "progressive" else "last"
 
 
-def _check_schedule(name: str, schedule: Schedule, num_stages: int, epochs: int, updates: int) -> None:
-    """The last stage is the one that is validated and shipped as the best."""
-    if not any(num_stages - 1 in schedule(epoch, update) for epoch in range(epochs) for update in range(updates)):
+def _trained_stages(name: str, schedule: Schedule, num_stages: int, epochs: int, updates: int) -> list[int]:
+    """The stages that a run will train; the last of them is the one that is validated and shipped as the best."""
+    trained = {stage for epoch in range(epochs) for update in range(updates) for stage in schedule(epoch, update)}
+    if num_stages - 1 not in trained:
         raise PPLValueError(
             f"schedule {name!r} never trains the last of {num_stages} stages in {epochs} epochs of {updates} updates: "
             'lower batch_size or accumulate, give fewer cuts, or take schedule "progressive"'
         )
+    return sorted(trained)
 
 
 def _seed(seed: int) -> None:
@@ -211,6 +213,11 @@ def _check(model: PPLNet, train: TaggedImages, val: TaggedImages | None, config:
         raise PPLValueError(
             f"patience={config.patience} waits for a better validation mAP, and there are no validation images; "
             "give some, or set patience to null (None)"
+        )
+    if val is not None and config.patience is not None and not any(sample.labels for sample in val):
+        raise PPLValueError(
+            f"patience={config.patience} waits for a better validation mAP, and no image of {val.name} has a tag to "
+            "score; give tags, or set patience to null (None)"
         )
     header_text(model)
     height, width = model.min_size

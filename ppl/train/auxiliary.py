@@ -19,8 +19,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ppl.errors import PPLValueError
-from ppl.layers import patch_destruct
-from ppl.layers.grid import as_grid
+from ppl.layers.grid import as_grid, check_grid_fits
 from ppl.train.losses import Loss
 
 __all__ = ["AUXILIARY", "Views", "consistency", "equivariance", "patch_logits", "patch_scores", "transform_view"]
@@ -73,24 +72,29 @@ def consistency(patched: Tensor, whole: Tensor, targets: Tensor) -> Tensor:
     return _mean_of_present((patched - whole).abs(), targets)
 
 
-def patch_scores(maps: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """The mean of the class maps over every patch.
+def patch_scores(maps: Tensor, grid: tuple[int, int]) -> Tensor:
+    """The mean of the class maps over every patch, or what of it is not padding.
 
     Args:
         maps: (B, K, h, w) merged class maps.
         grid: rows and columns of patches.
 
     Returns:
-        (B, P, K) scores of the P patches, and (P,) whether a patch has cells of the map at all, or is padding.
+        (B, P, K) scores of the P patches that have cells of the map; those that are all padding have nothing to say.
+
+    Raises:
+        PPLValueError: if the grid has more rows or columns than the map.
 
     Example:
-        >>> patch_scores(torch.tensor([[[[4.0, 0.0], [0.0, 2.0]]]]), (2, 1))[0].flatten().tolist()
+        >>> patch_scores(torch.tensor([[[[4.0, 0.0], [0.0, 2.0]]]]), (2, 1)).flatten().tolist()
         [2.0, 1.0]
     """
-    # patches at the lower and right border are zero-padded: divide by the cells that are there
-    cells = patch_destruct(torch.ones_like(maps[:1, :1]), grid).sum(dim=(2, 3))
-    sums = patch_destruct(maps, grid).sum(dim=(2, 3))
-    return rearrange(sums, "(b p) k -> b p k", b=maps.shape[0]) / cells.clamp(min=1), cells[:, 0] > 0
+    height, width = maps.shape[-2:]
+    check_grid_fits(grid, height, width)
+    # the patches of `patch_destruct`; those at the lower and right border are divided by the cells that are there
+    size = (-(-height // grid[0]), -(-width // grid[1]))
+    scores = F.avg_pool2d(maps, size, ceil_mode=True, count_include_pad=False)
+    return rearrange(scores, "b k rows columns -> b (rows columns) k")
 
 
 def patch_logits(
@@ -114,13 +118,11 @@ def patch_logits(
         >>> patch_logits(maps, (2, 2), pool="max").item()
         4.0
     """
-    scores, there = patch_scores(maps, grid)
-    # a patch that is all padding has nothing to say
-    scores = scores.masked_fill(~there[:, None], -math.inf)
+    scores = patch_scores(maps, grid)
     if pool == "max":
         return scores.amax(dim=1)
     if pool == "lse":
-        return (torch.logsumexp(sharpness * scores, dim=1) - there.sum().log()) / sharpness
+        return (torch.logsumexp(sharpness * scores, dim=1) - math.log(scores.shape[1])) / sharpness
     raise PPLValueError(f'pool must be "max" or "lse", got {pool!r}')
 
 
@@ -198,8 +200,7 @@ def _every_patch(views: Views, classify: Loss, *, grid: Rows | tuple[Rows, Rows]
     The tags are wrong for patches without the object, and the same for all classes alike: what such patches look like
     is no evidence. On the maps of all branches together, so that models without patches can be compared.
     """
-    scores, there = patch_scores(views.maps, as_grid(grid))
-    scores = scores[:, there]
+    scores = patch_scores(views.maps, as_grid(grid))
     return classify(scores.flatten(0, 1), views.targets.repeat_interleave(scores.shape[1], dim=0))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Literal
 
 from torch import nn
@@ -43,10 +43,15 @@ def choose_batch_norm(model: nn.Module, policy: Literal["auto", "frozen", "live"
     return "live" if untouched else "frozen"
 
 
-def set_train_mode(model: nn.Module, policy: Policy) -> None:
+def set_train_mode(model: nn.Module, policy: Policy, frozen: Iterable[nn.Module] = ()) -> None:
     """`model.train()`, with BatchNorm layers in eval mode if they are frozen.
 
-    A BatchNorm whose scale is taken out of training stays in eval mode under either policy, as those of frozen stages.
+    Those of frozen stages stay in eval mode under either policy, and so does one whose scale is taken out of training.
+
+    Args:
+        model: any module.
+        policy: "frozen" for all BatchNorm layers, or "live".
+        frozen: modules that are frozen under either policy, as `freeze_stages` returns them.
 
     Example:
         >>> model = nn.Sequential(nn.BatchNorm2d(4), nn.Dropout())
@@ -55,8 +60,9 @@ def set_train_mode(model: nn.Module, policy: Policy) -> None:
         [False, True]
     """
     model.train()
+    kept = set(frozen)
     for norm in _batch_norms(model):
-        if policy == "frozen" or (norm.weight is not None and not norm.weight.requires_grad):
+        if policy == "frozen" or norm in kept or (norm.weight is not None and not norm.weight.requires_grad):
             norm.eval()
 
 

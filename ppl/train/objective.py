@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ppl.backbones.state import make_dummy, untouched
 from ppl.errors import PPLValueError
 from ppl.models import PPLNet
 from ppl.train.auxiliary import AUXILIARY, Views
@@ -66,10 +67,9 @@ class Objective(nn.Module):
         return ("loss", "loss_class", *(f"loss_{name}" for name in self._auxiliary)) if self._auxiliary else ("loss",)
 
     def set_stage(self, stage: int) -> None:
-        """Choose the stage that the next forward trains; `PLAIN` is the classifier without patches."""
+        """Choose the stage that the next forward trains; `PLAIN` is the last one's classifier without patches."""
         self.plain = stage == PLAIN
-        if not self.plain:
-            self.model.set_stage(stage)
+        self.model.set_stage(self.model.num_stages - 1 if self.plain else stage)
 
     def compile_losses(self) -> None:
         """Compile forward pass and losses together, once per stage."""
@@ -88,8 +88,43 @@ class Objective(nn.Module):
         """
         return self._losses(images, targets, ramp)
 
-    def _losses(self, images: Tensor, targets: Tensor, ramp: Tensor) -> Tensor:
-        views = Views(
+    def check(self, stages: Iterable[int], size: tuple[int, int]) -> None:
+        """Compute the losses of every stage on a black image: what fails is told now, not after epochs of other stages.
+
+        Model and random state stay as they are.
+
+        Args:
+            stages: as for `set_stage`.
+            size: (H, W) of the training images.
+
+        Raises:
+            PPLValueError: names the loss, the stage and the size.
+        """
+        image = make_dummy(self.model.backbone, size)
+        targets = torch.zeros(1, self.model.num_classes, device=image.device)
+        with untouched(self):
+            for stage in stages:
+                self.set_stage(stage)
+                self._check_stage(image, targets)
+
+    def _check_stage(self, image: Tensor, targets: Tensor) -> None:
+        what = "the classification loss"
+        try:
+            views = self._views(image, targets)
+            self.classify(views.pool(views.maps), targets)
+            for name, loss in self._auxiliary.items():
+                what = f"auxiliary loss {name!r}"
+                loss(views, self.classify)
+        except Exception as error:  # any: models say "not this size" in many ways
+            where = "the warm-up" if self.plain else f"stage {self.model.stage}"
+            reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
+            raise PPLValueError(
+                f"{what} fails in {where} on images of {image.shape[-2]}x{image.shape[-1]} ({reason}); "
+                "give another size, change the loss's options or leave the loss out"
+            ) from error
+
+    def _views(self, images: Tensor, targets: Tensor) -> Views:
+        return Views(
             images=images,
             targets=targets,
             branches=self._branches(images),
@@ -97,6 +132,9 @@ class Objective(nn.Module):
             maps_of=lambda view: torch.stack(self._branches(view)).sum(0),
             pool=self.model.pool,
         )
+
+    def _losses(self, images: Tensor, targets: Tensor, ramp: Tensor) -> Tensor:
+        views = self._views(images, targets)
         total = self.classify(views.pool(views.maps), targets)
         parts = [total.detach()]
         for name, loss in self._auxiliary.items():

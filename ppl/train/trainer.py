@@ -140,9 +140,9 @@ def _run(
     show = progress and parts.accelerator.is_main_process
     with progress_bar(config.epochs * parts.updates, batches_done, show=show) as advance:
         while done.epoch < config.epochs and not done.stopped:
-            started, updates = time.perf_counter(), parts.updates - done.update
-            losses = _train_epoch(parts, done, out, advance)
-            speed = updates * parts.images_per_update / (time.perf_counter() - started)
+            started = time.perf_counter()
+            losses, images = _train_epoch(parts, done, out, advance)
+            speed = images * parts.accelerator.num_processes / (time.perf_counter() - started)
             _share_buffers(parts)
             score = None if parts.val is None else validate(parts.shipped, parts.val, parts.accelerator, config)
             line = {**losses, "lr": parts.stepper.lr, "val_map": score, "images_per_second": round(speed, 2)}
@@ -170,10 +170,14 @@ def _run(
     )
 
 
-def _train_epoch(parts: Parts, done: RunState, out: Path, advance: Callable[..., None]) -> dict[str, float]:
-    """Train from where the run stands to the end of the epoch; mean losses of all processes together."""
-    config, title = parts.config, done.title(parts.config.epochs)
-    set_train_mode(parts.model, parts.batch_norm)
+def _train_epoch(parts: Parts, done: RunState, out: Path, advance: Callable[..., None]) -> tuple[dict[str, float], int]:
+    """Train from where the run stands to the end of the epoch.
+
+    Returns:
+        Mean losses of all processes together, and how many images this process took.
+    """
+    config, title, images = parts.config, done.title(parts.config.epochs), 0
+    set_train_mode(parts.model, parts.batch_norm, parts.frozen)
     batches = parts.batches.epoch(done.epoch, start=done.update * config.accumulate)
     stream = map(parts.stepper.to_device, batches)
     while group := list(islice(stream, config.accumulate)):
@@ -181,6 +185,7 @@ def _train_epoch(parts: Parts, done: RunState, out: Path, advance: Callable[...,
             parts.stepper(group, stage, done.step, done.epoch, parts.meter)
             done.step += 1
         done.update += 1
+        images += sum(len(batch.images) for batch in group)
         advance(title)
         if config.save_every and done.update % config.save_every == 0 and done.update < parts.updates:
             _check_finite(parts, done)
@@ -188,7 +193,7 @@ def _train_epoch(parts: Parts, done: RunState, out: Path, advance: Callable[...,
     _check_finite(parts, done)
     losses = parts.meter.compute(parts.accelerator.reduce(parts.meter.sums, "sum"))
     parts.meter.reset()
-    return losses
+    return losses, images
 
 
 def _check_finite(parts: Parts, done: RunState) -> None:

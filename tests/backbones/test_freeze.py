@@ -28,3 +28,25 @@ def test_tokens_and_position_embeddings_are_frozen_with_the_first_block():
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     assert {"cls_token", "pos_embed", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight"} <= frozen
     assert not any(name.startswith(("blocks.1.", "norm.")) for name in frozen)
+
+
+def test_what_enters_after_the_frozen_stage_goes_on_learning():
+    model = timm.create_model("visformer_tiny", num_classes=0)
+    freeze_stages(model, 0)
+    learning = {name: parameter.requires_grad for name, parameter in model.named_parameters(recurse=False)}
+    assert learning == {"pos_embed1": False, "pos_embed2": True, "pos_embed3": True}
+
+
+def test_finding_out_what_has_entered_leaves_no_hook_and_no_trace():
+    model = timm.create_model("test_resnet", num_classes=0).train()
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    freeze_stages(model, "layer2")
+    assert all(module.training and not module._forward_hooks for module in model.modules())
+    assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
+
+
+def test_the_frozen_modules_are_told():
+    model = timm.create_model("test_resnet", num_classes=0)
+    frozen = freeze_stages(model, "layer2")
+    assert {model.conv1, model.bn1, model.layer2[0].bn1} <= set(frozen)
+    assert not {model, model.layer3, model.layer3[0].bn1} & set(frozen)

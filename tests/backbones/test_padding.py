@@ -127,3 +127,34 @@ def test_layers_that_name_their_arguments_are_padded_too() -> None:
     model = nn.Sequential(nn.Identity(), NamesItsArguments(), nn.Identity())
     cutter = CutBackbone(model, ["0"], stages=["0", "1", "2"], padding="replicate")
     assert torch.equal(cutter.patched(0, torch.ones(1, 3, 8, 8), 2, (8, 8)), torch.full((1, 2, 8, 8), 27.0))
+
+
+@pytest.mark.parametrize("halo", [0, 2])
+def test_a_compiled_training_step_repeats_the_border_without_torchs_own_replicate_padding(halo: int) -> None:
+    # the default compiler takes long and fails on the gradient of that padding alone: its strides are not as promised
+    from functorch.compile import make_boxed_func
+    from torch._dynamo.backends.common import aot_autograd
+
+    torch._dynamo.reset()
+    cutter = CutBackbone(
+        two_convs(nn.Conv2d(4, 5, 5, padding=(1, 2))), ["0"], stages=["0", "1"], padding="replicate", halo=halo
+    )
+    operations: list[str] = []
+
+    def note(graph: torch.fx.GraphModule, inputs: object) -> Callable[..., torch.Tensor]:
+        operations.extend(str(node.target) for node in graph.graph.nodes)
+        return make_boxed_func(graph.forward)  # type: ignore[no-any-return]
+
+    def gradient(run: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        x = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0), requires_grad=True)
+        run(x).square().sum().backward()
+        assert x.grad is not None
+        return x.grad
+
+    def run(x: torch.Tensor) -> torch.Tensor:
+        return cutter.patched(0, x, 2, (8, 8))
+
+    compiled = torch.compile(run, backend=aot_autograd(fw_compiler=note), fullgraph=True)
+    torch.testing.assert_close(gradient(compiled), gradient(run))
+    assert sum("convolution" in name for name in operations) == 2  # forward and backward
+    assert not any("replication_pad" in name for name in operations)

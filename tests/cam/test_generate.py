@@ -15,6 +15,7 @@ from torch import nn
 
 from ppl.backbones import half
 from ppl.cam import CamResult, generate, iter_generate
+from ppl.cam.labels import check_labels, predicted_labels
 from ppl.errors import PPLFileNotFoundError, PPLTypeError, PPLValueError
 from ppl.io.images import BadImageError
 from ppl.models import PPLNet, create_model
@@ -584,3 +585,23 @@ def test_lack_of_memory_is_not_told_as_a_size():
     model.stem.register_forward_pre_hook(full)
     with pytest.raises(torch.cuda.OutOfMemoryError):
         generate(model, torch.randn(1, 3, 160, 160), [[0]], scales=[1.0], flip=False)
+
+
+def test_predicted_classes_do_not_depend_on_the_rounding_of_half_precision():
+    logits = torch.tensor([[0.003, 5.0]])  # a probability that bfloat16 has no number for but 0.5
+    for dtype in (torch.float32, torch.bfloat16):
+        assert [row.tolist() for row in predicted_labels(logits.to(dtype))] == [[0, 1]]
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_picture_whose_values_are_no_brightness_is_named(mode):
+    pictures = [Image.new("RGB", (64, 64)), Image.new(mode, (64, 64), 70000)]
+    with pytest.raises(PPLValueError, match=r"image 1 cannot be decoded: .*70000"):
+        generate(make_model(), pictures, [[0], [0]])
+
+
+def test_an_array_of_rows_of_several_lengths_is_a_list_of_them():
+    rows = np.array([[0], [1, 2]], dtype=object)
+    assert [row.tolist() for row in check_labels(rows, 3)] == [[0], [1, 2]]
+    with pytest.raises(PPLTypeError, match=r"labels\[0\] must be a list of class indices, got 'cat'"):
+        check_labels(np.array(["cat", "dog"]), 3)

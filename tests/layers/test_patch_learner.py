@@ -175,12 +175,29 @@ def test_copies_and_pickles():
     [
         (nn.AdaptiveAvgPool2d(1), "leave pooling and head out"),
         (nn.Flatten(), r"must return a map \(B,C,H,W\), got \(1, 256\)"),
-        (nn.Conv2d(4, 4, 3), "lost pixels"),
+        (nn.Conv2d(4, 4, 3), "2x2 cells of a 4x4 patch that stands for 4x4: its layers lost pixels"),
     ],
 )
 def test_tail_that_gives_no_map_is_an_error(tail, message):
     with pytest.raises(PPLValueError, match=message):
         PatchLearner(tail, 2)(torch.randn(1, 4, 8, 8))
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        nn.MaxPool2d(3, 2),
+        nn.AvgPool2d(3, 2),
+        nn.Conv2d(4, 5, 3, 2),
+        nn.Conv2d(4, 5, (1, 3), (1, 2)),
+        nn.MaxPool2d(2, 1),
+    ],
+    ids=lambda tail: type(tail).__name__,
+)
+def test_a_tail_whose_patches_come_out_too_small_is_refused_even_where_their_sum_has_the_right_size(tail):
+    """9 cells are padded to 12, so two patches together make up for what each lost, at the wrong place."""
+    with pytest.raises(PPLValueError, match="lost pixels at the edges; give them padding"):
+        PatchLearner(tail, 2)(torch.randn(1, 4, 9, 9))
 
 
 def test_grid_larger_than_the_map_names_both():

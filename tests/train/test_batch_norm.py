@@ -35,3 +35,10 @@ def test_statistics_move_only_when_live(net, policy, moves):
 def test_frozen_affine_parameters_leave_training_and_only_they(net):
     freeze_batch_norm_affine(net)
     assert [name for name, parameter in net.named_parameters() if parameter.requires_grad] == ["0.weight", "0.bias"]
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_norms_of_frozen_modules_keep_their_statistics_when_the_others_are_live(affine):
+    net = nn.Sequential(nn.BatchNorm2d(4, affine=affine), nn.BatchNorm2d(4, affine=affine))
+    set_train_mode(net, "live", frozen=[net[0]])
+    assert [norm.training for norm in net] == [False, True]

@@ -1,13 +1,16 @@
+import pytest
 import torch
 import torch.nn.functional as F
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from ppl.errors import PPLValueError
 from ppl.train.auxiliary import AUXILIARY, Views, patch_scores
 
 
 def test_patch_scores_are_means_over_the_cells_that_are_there():
     maps = torch.randn(2, 3, 5, 7)
-    scores, there = patch_scores(maps, (2, 3))
-    assert scores.shape == (2, 6, 3) and bool(there.all())
+    scores = patch_scores(maps, (2, 3))
+    assert scores.shape == (2, 6, 3)
     for row in range(2):
         for column in range(3):
             block = maps[:, :, row * 3 : row * 3 + 3, column * 3 : column * 3 + 3]
@@ -34,3 +37,17 @@ def test_patches_that_are_all_padding_carry_nothing():
     )
     loss = AUXILIARY["every_patch"](views, F.multilabel_soft_margin_loss, grid=4)  # 3x3 of the 4x4 patches hold cells
     assert torch.isclose(loss, torch.tensor(2.0).log())
+
+
+def test_the_device_is_not_waited_for():
+    """What depends on values, such as an index of booleans, cannot be traced without them."""
+    with FakeTensorMode():
+        targets, maps = torch.ones(2, 3), torch.zeros(2, 3, 5, 5)
+        views = Views(torch.zeros(2, 3, 8, 8), targets, [maps], [(4, 4)], lambda x: x, lambda m: m.mean((2, 3)))
+        for name, options in (("every_patch", {"grid": 4}), ("patches", {})):
+            assert AUXILIARY[name](views, F.multilabel_soft_margin_loss, **options).shape == ()
+
+
+def test_a_grid_finer_than_the_map_is_refused():
+    with pytest.raises(PPLValueError, match="grid 6x2 is larger than the 5x5 map"):
+        patch_scores(torch.zeros(1, 3, 5, 5), (6, 2))

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from ppl.errors import PPLValueError
+from ppl.models import create_model
 from ppl.train.auxiliary import AUXILIARY
 from ppl.train.losses import multilabel_soft_margin
 from ppl.train.objective import Objective, unfit_auxiliary
@@ -86,3 +88,41 @@ def test_losses_about_patches_are_refused_where_there_are_none(make_model):
         Objective(make_model("control"), multilabel_soft_margin, {"patches": 1.0})
     with pytest.raises(PPLValueError, match="unknown auxiliary loss"):
         Objective(make_model(), multilabel_soft_margin, {"consistancy": 1.0})
+
+
+def test_a_loss_that_some_stage_cannot_have_is_named_with_stage_and_size(make_model):
+    objective = Objective(make_model(grids=[2, 3]), multilabel_soft_margin, {"branches": 1.0, "patches": 1.0})
+    objective.check([0], (64, 64))
+    for stages, where in (([0, 1], "stage 1"), ([PLAIN, 0], "the warm-up")):
+        with pytest.raises(PPLValueError, match=rf"'patches' fails in {where} on images of 64x64 \(grid 3x3 .* leave"):
+            objective.check(stages, (64, 64))
+    objective.check([PLAIN, 0, 1], (96, 96))
+
+
+def test_views_that_a_model_of_one_size_cannot_take_are_found_before_training(make_model):
+    model = create_model("test_vit_relpos", 3, mode="baseline", pretrained=False)
+    with pytest.raises(PPLValueError, match=r"'equivariance' fails in stage 0 on images of 160x160 \(Input height"):
+        Objective(model, multilabel_soft_margin, {"equivariance": 1.0}).check([0], (160, 160))
+    Objective(model, multilabel_soft_margin, {"equivariance": {"scale": 1.0}}).check([0], (160, 160))
+
+
+def test_checking_leaves_model_and_random_state_as_they_were(make_model):
+    model = make_model(drop_rate=0.5).train()
+    model.set_stage(0)
+    before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    objective = Objective(model, multilabel_soft_margin, {"equivariance": 1.0})
+    objective.check([PLAIN, 0, 1], (96, 96))
+    assert (model.stage, objective.plain, model.training) == (0, False, True)
+    assert all(module.training for module in model.modules())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_the_warm_up_scores_the_patches_of_the_last_stage_wherever_the_model_stood(make_model, batch):
+    model = make_model(grids=[2, 1]).eval()
+    objective, losses = Objective(model, multilabel_soft_margin, {"patches": 1.0}), []
+    for stage in (0, 1):
+        model.set_stage(stage)
+        objective.set_stage(PLAIN)
+        losses.append(objective(*batch, torch.ones(())).tolist())
+    assert losses[0] == losses[1]

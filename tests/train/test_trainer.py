@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import functools
+import itertools
 import json
 import math
 import subprocess
@@ -258,11 +259,15 @@ def test_schedules_within_an_epoch_train_and_keep_the_best_of_all_stages(
 def test_warm_up_trains_the_plain_classifier_without_patches(colours, make_model, make_config, tmp_path, monkeypatch):
     from ppl.backbones import CutBackbone
 
-    patched, epochs = CutBackbone.patched, []
-    monkeypatch.setattr(CutBackbone, "patched", lambda self, *args: (epochs.append(1), patched(self, *args))[1])
+    patched, passes = CutBackbone.patched, []
+    monkeypatch.setattr(
+        CutBackbone,
+        "patched",
+        lambda self, *args: (passes.append(torch.is_grad_enabled()), patched(self, *args))[1],
+    )
     summary = fit(make_model(), colours, None, make_config(warmup_epochs=1, epochs=3), tmp_path)
     assert [line["stage"] for line in summary.history] == [-1, 0, 1]
-    assert len(epochs) == 2 * 6
+    assert sum(passes) == 2 * 6
 
 
 def test_training_stops_early_when_validation_no_longer_improves(
@@ -319,6 +324,11 @@ def test_what_does_not_fit_is_refused_before_any_work(colours, colours_val, make
         )
     with pytest.raises(PPLValueError, match="patience=2 waits for a better validation mAP"):
         fit(make_model(), colours, None, make_config(patience=2), tmp_path)
+    untagged = replace(colours_val, samples=tuple(replace(sample, labels=()) for sample in colours_val))
+    with pytest.raises(PPLValueError, match=r"patience=2 waits .* and no image of .* has a tag to score"):
+        fit(make_model(), colours, untagged, make_config(patience=2), tmp_path)
+    with pytest.raises(PPLValueError, match=r"'equivariance' fails in stage 1 on images of 64x64 \(grid 3x3 is"):
+        fit(make_model(grids=[2, 3]), colours, None, make_config(auxiliary={"equivariance": 1.0}), tmp_path)
     with pytest.raises(PPLValueError, match="'alternate' never trains the last of 2 stages in 2 epochs of 1 updates"):
         fit(make_model(), colours, None, make_config(schedule="alternate", batch_size=24), tmp_path)
     model = make_model(norm_layer=torch.nn.BatchNorm2d)
@@ -405,6 +415,13 @@ def test_further_losses_and_sgd_train_and_are_logged(colours, make_model, make_c
     assert all(math.isfinite(line[name]) for line in summary.history for name in parts)
 
 
+def test_the_speed_counts_the_images_that_there_were(colours, make_model, make_config, tmp_path, monkeypatch):
+    ticks = itertools.count(step=10)
+    monkeypatch.setattr("ppl.train.trainer.time.perf_counter", lambda: next(ticks))
+    config = make_config(epochs=1, accumulate=4)  # five batches: a step of four, and one of what is left
+    assert fit(make_model("baseline"), colours[:20], None, config, tmp_path).history[0]["images_per_second"] == 2.0
+
+
 def test_each_epoch_goes_to_tensorboard_if_asked(colours, make_model, make_config, tmp_path, monkeypatch):
     written = []
     writer = SimpleNamespace(add_scalar=lambda *scalar: written.append(scalar), flush=lambda: None)
@@ -427,6 +444,15 @@ def test_frozen_stages_keep_weights_and_statistics(mode, colours, make_model, ma
         name for name in before if "running_mean" in name and name.startswith(("layer3", "layer4"))
     }
     assert not any(name.endswith("conv1.weight") and "layer4" in name for name in same)
+
+
+def test_frozen_norms_without_scale_keep_their_statistics_too(colours, make_model, make_config, tmp_path):
+    model = make_model("baseline")
+    for block in (model.backbone.layer1[0], model.backbone.layer3[0]):
+        block.bn1 = torch.nn.BatchNorm2d(block.bn1.num_features, affine=False)
+    fit(model, colours, None, make_config(freeze="layer2", batch_norm="live", epochs=1), tmp_path)
+    assert not model.backbone.layer1[0].bn1.running_mean.any()
+    assert model.backbone.layer3[0].bn1.running_mean.any()
 
 
 def test_freezing_a_stage_that_is_not_there_is_refused_before_training(colours, make_model, make_config, tmp_path):
