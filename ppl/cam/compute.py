@@ -19,7 +19,7 @@ from ppl.cam.reader import ClassMapReader
 from ppl.cam.result import CamResult
 from ppl.cam.settings import Settings
 
-__all__ = ["compute_batch"]
+__all__ = ["compute_batch", "scaled_size"]
 
 
 def compute_batch(
@@ -45,7 +45,7 @@ def compute_batch(
     x = torch.stack([image.to(example.device, example.dtype) for image in images])
     image_size = (x.shape[2], x.shape[3])
     for scale in settings.scales:
-        reader.check_size(*reader.padded(*_scaled(image_size, scale)))
+        reader.check_size(*reader.padded(*scaled_size(image_size, scale)))
     with _forward_only(model, settings.amp, x.device):
         first, *others = settings.ordered_scales
         reading = _read(reader, x, first, settings)
@@ -81,7 +81,7 @@ def _own(part: Tensor, settings: Settings) -> Tensor:
 
 def _read(reader: ClassMapReader, x: Tensor, scale: float, settings: Settings) -> Reading:
     """What the method reads at one scale, mirror images in the second half."""
-    size = _scaled((x.shape[2], x.shape[3]), scale)
+    size = scaled_size((x.shape[2], x.shape[3]), scale)
     if size != x.shape[-2:]:
         x = F.interpolate(x, size, mode="bilinear", align_corners=False)
     if settings.flip:
@@ -106,7 +106,8 @@ def _over_image(maps: Tensor, size: tuple[int, int], padded: tuple[int, int]) ->
     return maps[..., :height, :width]
 
 
-def _scaled(size: tuple[int, int], scale: float) -> tuple[int, int]:
+def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
+    """(H,W) of an image at a scale, a pixel at least."""
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ppl.cam.compute import compute_batch
+from ppl.cam.compute import compute_batch, scaled_size
 from ppl.cam.images import ImageLike, check_images, to_tensor
 from ppl.cam.labels import check_labels
 from ppl.cam.reader import ClassMapReader, make_reader
@@ -18,7 +18,7 @@ from ppl.cam.result import CamResult
 from ppl.cam.settings import MapSize, Settings, make_settings
 from ppl.errors import PPLValueError
 
-__all__ = ["generate", "iter_generate"]
+__all__ = ["check_maps", "generate", "iter_generate"]
 
 # Images that wait for others of their size: at most this many batches, and this many pixels.
 _WINDOW_BATCHES = 4
@@ -142,11 +142,42 @@ def iter_generate(
     """
     reader = make_reader(model)
     settings = make_settings(scales, flip, method, normalize, size, batch_size, amp, device)
+    reader.check_method(settings.method)
     check_images(images)
     rows = None if labels is None else check_labels(labels, reader.num_classes)
     if rows is not None and isinstance(images, Sized):
         _check_count(len(images), len(rows))
     return _stream(model, reader, images, rows, settings)
+
+
+def check_maps(
+    model: nn.Module, sizes: Iterable[tuple[int, int]], *, scales: Sequence[float] = (1.0,), method: str = "cam"
+) -> None:
+    """Find out whether :func:`generate` will be able to do its work, before there are images or trained weights.
+
+    Args:
+        model: as for :func:`generate`.
+        sizes: (height, width) of images.
+        scales: as for :func:`generate`.
+        method: as for :func:`generate`.
+
+    Raises:
+        PPLTypeError: if the model is of a kind that is not understood.
+        PPLValueError: if it does not have what the method reads, or does not take images of a size at a scale.
+
+    Example:
+        >>> import ppl
+        >>> model = ppl.create_model("test_vit_relpos", 5, mode="baseline", pretrained=False)
+        >>> check_maps(model, [(160, 160)])
+        >>> check_maps(model, [(96, 128)])  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ppl.backbones.errors.UnsupportedBackboneError: ...
+    """
+    reader = make_reader(model)
+    reader.check_method(method)
+    for size in sizes:
+        for scale in scales:
+            reader.check_size(*reader.padded(*scaled_size(size, scale)))
 
 
 def _stream(

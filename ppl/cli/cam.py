@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ppl.cli.options import Quiet, Set, refuse_for_runs
+from ppl.cli.options import Quiet, Set, refuse_for_runs, resolve_run
 from ppl.cli.show import say
 
 __all__ = ["cam"]
@@ -28,15 +28,13 @@ def cam(
 ) -> None:
     """Compute class activation maps and the masks cut from them. What is finished is not done again."""
     from ppl.errors import PPLValueError
-    from ppl.pipeline import CamRecipe, cam_folder, check_section, resolve, run_recipe
+    from ppl.pipeline import CamRecipe, cam_folder, check_section, run_recipe
     from ppl.pipeline.checking import check_reach
 
     if images is None:
         refuse_for_runs({"--labels": labels, "--out": out, "--overwrite": overwrite})
         check_reach(set_ or [], ("cam", "compare", "data", "device", "jobs"), "cam")
-        recipe, folder = resolve(target, set_)
-        if folder is None:
-            raise PPLValueError(f"{target} is not a run folder; for a checkpoint add --images FOLDER --out FOLDER")
+        recipe, folder = resolve_run(target, set_ or [], "for a checkpoint add --images FOLDER --out FOLDER")
         run_recipe(recipe, folder, ("cam",), progress=not quiet, say=say)
         return
     if out is None:

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ppl.cli.options import refuse_for_runs
+from ppl.cli.options import refuse_for_runs, resolve_run
 from ppl.cli.show import percent, say, show_scores
 
 __all__ = ["evaluate"]
@@ -23,14 +23,11 @@ def evaluate(
     split: Annotated[str | None, typer.Option(help="Its split; every image with a mask if left out.")] = None,
 ) -> None:
     """Score masks against the ground truth: IoU of every class over the whole set, VOC's way."""
-    from ppl.errors import PPLValueError
-    from ppl.pipeline import resolve, run_recipe, score_masks
+    from ppl.pipeline import run_recipe, score_masks
 
     if data is None:
         refuse_for_runs({"--split": split})
-        recipe, folder = resolve(target)
-        if folder is None:
-            raise PPLValueError(f"{target} is not a run folder; to score a folder of PNGs add --data DATASET")
+        recipe, folder = resolve_run(target, [], "to score a folder of PNGs add --data DATASET")
         show_scores(run_recipe(recipe, folder, ("evaluate",), progress=False, say=say))
         return
     from ppl.data import open_dataset

@@ -7,7 +7,19 @@ from typing import Annotated, Any
 
 import typer
 
-__all__ = ["Backbone", "Compare", "Epochs", "Mode", "Out", "Quiet", "Set", "Target", "Weights", "refuse_for_runs"]
+__all__ = [
+    "Backbone",
+    "Compare",
+    "Epochs",
+    "Mode",
+    "Out",
+    "Quiet",
+    "Set",
+    "Target",
+    "Weights",
+    "refuse_for_runs",
+    "resolve_run",
+]
 
 Target = Annotated[
     Path,
@@ -42,6 +54,17 @@ Set = Annotated[
     typer.Option("--set", "-s", help="Any key of the recipe, as train.lr=0.001. May be repeated.", show_default=False),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+
+
+def resolve_run(target: Path, overrides: list[str], otherwise: str) -> tuple[Any, Path]:
+    """The recipe of a run folder, and the folder; PPLValueError says what a target that is none would need."""
+    from ppl.errors import PPLValueError
+    from ppl.pipeline import resolve
+
+    recipe, folder = (None, None) if target.is_file() else resolve(target, overrides)
+    if folder is None:
+        raise PPLValueError(f"{target} is not a run folder; {otherwise}")
+    return recipe, folder
 
 
 def refuse_for_runs(options: dict[str, Any]) -> None:

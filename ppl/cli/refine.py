@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ppl.cli.options import Quiet, Set, refuse_for_runs
+from ppl.cli.options import Quiet, Set, refuse_for_runs, resolve_run
 from ppl.cli.show import say
 
 __all__ = ["refine"]
@@ -32,7 +32,7 @@ def refine(
 ) -> None:
     """Refine class maps into masks, over all cores. What is finished is not done again; bad files are listed."""
     from ppl.errors import PPLValueError
-    from ppl.pipeline import refine_cams, resolve, run_recipe
+    from ppl.pipeline import refine_cams, run_recipe
     from ppl.pipeline.checking import check_reach
 
     if images is None:
@@ -41,11 +41,8 @@ def refine(
         changes = [f"jobs={jobs}"] if jobs is not None else []
         changes += [f"refine=[{steps}]"] if steps else []
         changes += [f"cam.background={background}"] if background else []
-        recipe, folder = resolve(target, changes + (set_ or []))
-        if folder is None:
-            raise PPLValueError(
-                f"{target} is not a run folder; for a folder of CAM files add --images FOLDER --out FOLDER"
-            )
+        otherwise = "for a folder of CAM files add --images FOLDER --out FOLDER"
+        recipe, folder = resolve_run(target, changes + (set_ or []), otherwise)
         run_recipe(recipe, folder, ("refine",), progress=not quiet, say=say)
         return
     if out is None:

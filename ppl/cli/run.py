@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ppl.cli.options import Backbone, Compare, Epochs, Mode, Out, Quiet, Set, Target, Weights
+from ppl.cli.options import Backbone, Compare, Epochs, Mode, Out, Quiet, Set, Target, Weights, resolve_run
 from ppl.cli.show import say, show_scores
 
 __all__ = ["demo", "overrides", "report", "run", "train"]
@@ -59,12 +60,9 @@ def report(
     folder: Annotated[Path, typer.Argument(help="A run folder.", show_default=False)],
 ) -> None:
     """Write report.html and the picture sheet of a run again."""
-    from ppl.errors import PPLValueError
-    from ppl.pipeline import resolve, run_recipe
+    from ppl.pipeline import run_recipe
 
-    recipe, found = resolve(folder)
-    if found is None:
-        raise PPLValueError(f"{folder} is not a run folder; give the folder that `ppl run` wrote")
+    recipe, found = resolve_run(folder, [], "give the folder that `ppl run` wrote")
     result = run_recipe(recipe, found, ("report",), progress=False, say=say)
     typer.echo(result.report)
 
@@ -80,12 +78,14 @@ def overrides(
     """Options as `KEY=VALUE` of the recipe; `--set` comes last and wins."""
     given: dict[str, Any] = {
         "model.mode": mode,
-        "compare": f"[{', '.join(compare)}]" if compare else None,
+        "compare": compare or None,
         "model.backbone": backbone,
-        "model.checkpoint_path": f'"{weights}"' if weights else None,
+        "model.checkpoint_path": str(weights) if weights else None,
         "train.epochs": epochs,
     }
-    return [f"{key}={value}" for key, value in given.items() if value is not None] + (others or [])
+    # JSON is YAML: whatever the text holds, it is read as that text
+    told = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in given.items() if value is not None]
+    return told + (others or [])
 
 
 def _run(target: Path, out: Path | None, changes: list[str], steps: tuple[str, ...] | None, quiet: bool) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from ppl.data import TaggedImages
 from ppl.models import load_model
-from ppl.pipeline.cams import make_cams
+from ppl.pipeline.cams import affinity_split, make_cams
 from ppl.pipeline.folder import RunFolder
 from ppl.pipeline.recipe import AffinityRecipe, Recipe
 from ppl.refine import RefineJob, Step
@@ -36,27 +36,32 @@ def learn_affinities(
     Returns:
         The file that a `random_walk` step takes.
     """
-    split = recipe.data.train or "all"
+    split = affinity_split(recipe)
     make_cams(recipe, folder, split, train, progress=progress)
     path = folder.affinity
     inputs = {"cams": folder.stamp(f"cams/{split}"), "affinity": settings.model_dump(mode="json")}
     folder.begin("affinity", inputs, path.parent)
-    if not path.exists():
-        with folder.finishing("affinity"):
-            jobs = [RefineJob(sample.stem, sample.image, folder.cams(split) / f"{sample.stem}.npz") for sample in train]
-            summary = learn_affinity(
-                jobs,
-                path.parent,
-                _network(recipe, settings, folder),
-                settings.train,
-                foreground=settings.foreground,
-                background=settings.background,
-                n_jobs=recipe.jobs,
-                device=None if recipe.device == "auto" else recipe.device,
-                progress=progress,
-            )
-        folder.record(affinity={"losses": summary.losses, "left_out": {bad.stem: bad.reason for bad in summary.bad}})
+    with folder.finishing("affinity"):
+        if not path.exists():
+            _learn(recipe, settings, folder, split, train, progress)
     return path
+
+
+def _learn(
+    recipe: Recipe, settings: AffinityRecipe, folder: RunFolder, split: str, train: TaggedImages, progress: bool
+) -> None:
+    summary = learn_affinity(
+        [RefineJob(sample.stem, sample.image, folder.cams(split) / f"{sample.stem}.npz") for sample in train],
+        folder.affinity.parent,
+        _network(recipe, settings, folder),
+        settings.train,
+        foreground=settings.foreground,
+        background=settings.background,
+        n_jobs=recipe.jobs,
+        device=None if recipe.device == "auto" else recipe.device,
+        progress=progress,
+    )
+    folder.record(affinity={"losses": summary.losses, "left_out": {bad.stem: bad.reason for bad in summary.bad}})
 
 
 def walking_on(affinity: Path, steps: Sequence[Step]) -> tuple[Step, ...]:

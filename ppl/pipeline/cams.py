@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,19 +15,28 @@ import numpy as np
 
 from ppl.cam import CamResult, iter_generate
 from ppl.cam.background import Background
+from ppl.cam.generate import check_maps
 from ppl.data import BadFile, Sample, TaggedImages, read_images, screen
 from ppl.errors import PPLValueError
-from ppl.io import write_mask
+from ppl.io import image_size, write_mask
+from ppl.io.files import sha256
 from ppl.models import PPLNet, load_model
 from ppl.pipeline.background import parse_background
 from ppl.pipeline.device import torch_device
-from ppl.pipeline.folder import RunFolder, sha256
+from ppl.pipeline.folder import RunFolder
 from ppl.pipeline.progress import tracked
 from ppl.pipeline.recipe import CamRecipe, Recipe
 from ppl.pipeline.writing import written_behind
-from ppl.refine.parallel import FolderSummary, guarded, has_record, keep_record, parallel_map
+from ppl.refine.parallel import (
+    FolderSummary,
+    check_workers,
+    guarded,
+    has_record,
+    keep_record,
+    parallel_map,
+)
 
-__all__ = ["cam_folder", "make_cams", "make_masks", "mask_inputs"]
+__all__ = ["affinity_split", "cam_folder", "extreme_sizes", "make_cams", "make_masks", "mask_inputs"]
 
 
 def make_cams(recipe: Recipe, folder: RunFolder, split: str, images: TaggedImages, *, progress: bool = True) -> int:
@@ -43,7 +53,8 @@ def make_cams(recipe: Recipe, folder: RunFolder, split: str, images: TaggedImage
         How many were made in this call.
 
     Raises:
-        PPLValueError: if the images' classes are not those that the model was trained on.
+        PPLValueError: if the images' classes are not those that the model was trained on, or the model has no maps of
+            that method or of images of their size.
     """
     settings = recipe.cam
     weights = folder.weights(settings.checkpoint)
@@ -51,10 +62,15 @@ def make_cams(recipe: Recipe, folder: RunFolder, split: str, images: TaggedImage
     digest = sha256(weights)
     step, out = f"cams/{split}", folder.cams(split)
     inputs = {"weights": digest, "cam": _of_maps(settings), "images": str(recipe.data.root.resolve())}
+    if out.exists() and not folder.is_current(step, inputs):  # what is there may be removed: nothing may be in the way
+        check_maps(load_model(weights), extreme_sizes(images), scales=settings.scales, method=settings.method)
     folder.begin(step, inputs, out)
+    folder.keep_images(out, images.stems)
     todo = [sample for sample in images if not _is_of(out / f"{sample.stem}.npz", sample, settings)]
     if todo:
         folder.reopen(f"masks/{split}", f"refined/{split}")
+        if split == affinity_split(recipe):
+            shutil.rmtree(folder.affinity.parent, ignore_errors=True)  # what was learned from the old maps
     for made_of_them in (folder.masks(split), folder.refined(split)):
         for sample in todo:
             (made_of_them / f"{sample.stem}.png").unlink(missing_ok=True)
@@ -64,6 +80,20 @@ def make_cams(recipe: Recipe, folder: RunFolder, split: str, images: TaggedImage
             _warn_of_empty_maps(_write_cams(model, todo, out, settings, recipe.jobs, progress), split)
     folder.record(weights={"file": weights.name, "sha256": digest})
     return len(todo)
+
+
+def affinity_split(recipe: Recipe) -> str:
+    """The name in the run folder of the training images, from whose maps affinities are learned."""
+    return recipe.data.train or "all"
+
+
+def extreme_sizes(images: Iterable[Sample]) -> list[tuple[int, int]]:
+    """The first and the last (height, width) in order: a model of one fixed size takes at most one of two.
+
+    Read from the files' headers. More would cost time, since some models are tried on a black image of each size.
+    """
+    sizes = sorted({image_size(sample.image) for sample in images})
+    return sizes[:: max(1, len(sizes) - 1)]
 
 
 def make_masks(
@@ -76,6 +106,7 @@ def make_masks(
     """
     step, out = f"masks/{split}", folder.masks(split)
     folder.begin(step, mask_inputs(recipe, folder, split), out)
+    folder.keep_images(out, images.stems)
     with folder.finishing(step):
         return _write_masks(images, folder.cams(split), out, recipe.cam, recipe.jobs, progress)
 
@@ -121,9 +152,10 @@ def cam_folder(
 
     Raises:
         PPLValueError: if the checkpoint names no classes but tags are given, `out` lies in `images`, or it holds maps
-            or masks that were made in another way.
+            or masks that were made in another way; if there are to be 0 jobs.
     """
     checkpoint, images, out = Path(checkpoint), Path(images), Path(out)
+    check_workers(jobs)
     if out.resolve().is_relative_to(images.resolve()):
         raise PPLValueError(f"{out} lies in {images}, so its masks would be taken for pictures; choose another --out")
     start = time.perf_counter()
@@ -133,6 +165,7 @@ def cam_folder(
         raise PPLValueError(f"{checkpoint} does not name its classes, so tags mean nothing to it; leave the labels out")
     classes = model.classes or tuple(f"class {index}" for index in range(model.num_classes))
     dataset, bad = screen(read_images(images, classes, labels), progress=progress)
+    check_maps(model, extreme_sizes(dataset), scales=settings.scales, method=settings.method)
     cams, masks = out / "cams", out / "masks"
     there, drawn = (_results(*where) for where in ((cams, "cams.json", ".npz"), (masks, "masks.json", ".png")))
     record, rule = {"weights": sha256(checkpoint), "cam": _of_maps(settings)}, {"background": settings.background}

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from ppl.errors import PPLFileNotFoundError, PPLValueError, nearest
+from ppl.errors import PPLError, PPLFileNotFoundError, PPLValueError, nearest
 from ppl.pipeline.recipe import Recipe
+from ppl.refine.pipeline import with_files
 
 __all__ = ["check_reach", "check_recipe", "check_section", "load_recipe", "read_recipe", "with_overrides"]
 
@@ -44,6 +46,9 @@ def read_recipe(path: Path) -> dict[str, Any]:
         values = content.get(section)
         if isinstance(values, dict) and isinstance(values.get(key), str):
             values[key] = str(path.parent / Path(values[key]).expanduser())
+    if isinstance(content.get("refine"), list):
+        with suppress(PPLError):  # a step that is none is told with all other faults
+            content["refine"] = with_files(content["refine"], lambda file: path.parent / file.expanduser())
     return content
 
 

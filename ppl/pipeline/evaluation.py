@@ -41,11 +41,12 @@ def score_split(
 
     Returns:
         Shares in [0, 1] by name: `CAM mIoU` at the recipe's background rule with `recall` and `precision` of all
-        classes but the background together, `CAM best` at the best constant threshold, `refined mIoU`, and `head` and
-        `body`, the share of the parts that the CAM's mask covers, for the built-in set. Empty where no mask has a pixel
-        that counts.
+        classes but the background together, `CAM best` at the best constant threshold, `refined mIoU` over the images
+        that have a refined mask, and `head` and `body`, the share of the parts that the CAM's mask covers, for the
+        built-in set. Empty where no mask has a pixel that counts.
 
     Raises:
+        PPLFileNotFoundError: if the map or the mask of an image is missing.
         PPLValueError: if the masks were not cut from the maps at hand by the recipe's background rule.
     """
     if not folder.is_current(f"masks/{split}", mask_inputs(recipe, folder, split)):
@@ -54,37 +55,34 @@ def score_split(
             f"there; run `ppl cam {folder.path}` first"
         )
     scored = images.subset(sample.stem for sample in images if sample.mask is not None)
+    _check_there(folder, split, scored)
     sweep = ThresholdSweep(len(images.classes) + 1)
     cam, refined = (ConfusionMatrix(len(images.classes) + 1) for _ in range(2))
     parts = PartCoverage(PARTS)
     per_image: dict[str, float | None] = {}
     parts_folder = recipe.data.root / "masks_parts"
-    with_refined = has_refined(recipe, folder, split)
-    if not with_refined and recipe.refine and folder.refined(split).is_dir():
-        notes.append(
-            f"{recipe.model.mode}, {split}: refined masks are not scored, since they were made from other maps, by "
-            f"another background rule or by other steps; run `ppl refine {folder.path}`"
-        )
+    final = _refined_masks(recipe, folder, split, scored, notes)
     for sample in scored:
         target = sample.read_mask()
         result = CamResult.load(folder.cams(split) / f"{sample.stem}.npz")
         mask = read_mask(folder.masks(split) / f"{sample.stem}.png")
         sweep.update(target, result.maps, result.classes)
         cam.update(target, mask)
-        path = folder.refined(split) / f"{sample.stem}.png"
-        final = read_mask(path) if with_refined and path.exists() else mask
-        if with_refined:
-            refined.update(target, final)
-        per_image[sample.stem] = _iou(len(images.classes) + 1, target, final)
         if parts_folder.is_dir():
             parts.update(target, mask, read_mask(parts_folder / f"{sample.stem}.png"))
+        if sample.stem in final:
+            mask = read_mask(final[sample.stem])
+            refined.update(target, mask)
+        if not final or sample.stem in final:  # IoUs of both kinds side by side would rank the kinds
+            per_image[sample.stem] = _iou(len(images.classes) + 1, target, mask)
     if not int(cam.counts.sum()):
         notes.append(f"{recipe.model.mode}, {split}: no pixel of its masks counts (all are 255), so nothing is scored")
         folder.forget_scores(split)
         return {}
     best = sweep.best()
     notes.append(
-        f"{recipe.model.mode}, {split}: CAM best is at threshold {best:g}, chosen on {split} itself: an upper bound"
+        f"{recipe.model.mode}, {split}: CAM best is at {best:g}, the best constant threshold, chosen on these very "
+        "masks"
     )
     recall, precision = _foreground(cam.counts)
     scores: dict[str, float | None] = {
@@ -92,7 +90,7 @@ def score_split(
         "recall": recall,
         "precision": precision,
         "CAM best": sweep.scores(best)["miou"],
-        "refined mIoU": refined.compute()["miou"] if with_refined else None,
+        "refined mIoU": refined.compute()["miou"] if final else None,
     }
     if parts_folder.is_dir():
         scores |= parts.compute()
@@ -108,7 +106,7 @@ def score_split(
         per_class={
             split: {
                 "CAM": _per_class(names, cam.compute()),
-                **({"refined": _per_class(names, refined.compute())} if with_refined else {}),
+                **({"refined": _per_class(names, refined.compute())} if final else {}),
             }
         },
         thresholds={
@@ -121,6 +119,37 @@ def score_split(
         },
     )
     return scores
+
+
+def _check_there(folder: RunFolder, split: str, scored: TaggedImages) -> None:
+    for path, suffix in ((folder.cams(split), "npz"), (folder.masks(split), "png")):
+        missing = [sample.stem for sample in scored if not (path / f"{sample.stem}.{suffix}").exists()]
+        if missing:
+            raise PPLFileNotFoundError(
+                f"{path} lacks {len(missing)} of {len(scored)} files, as {missing[0]}.{suffix}; run "
+                f"`ppl cam {folder.path}`"
+            )
+
+
+def _refined_masks(
+    recipe: Recipe, folder: RunFolder, split: str, scored: TaggedImages, notes: list[str]
+) -> dict[str, Path]:
+    """The refined masks that there are, by image, and a note on those that there are not."""
+    if not recipe.refine or not folder.refined(split).is_dir():
+        return {}
+    where, again = f"{recipe.model.mode}, {split}", f"run `ppl refine {folder.path}`"
+    if not has_refined(recipe, folder, split):
+        notes.append(
+            f"{where}: refined masks are not scored, since they were made from other maps, by another background rule "
+            f"or by other steps; {again}"
+        )
+        return {}
+    paths = {sample.stem: folder.refined(split) / f"{sample.stem}.png" for sample in scored}
+    there = {stem: path for stem, path in paths.items() if path.exists()}
+    if len(there) < len(paths):
+        missing = f"{len(paths) - len(there)} of {len(paths)} images have no refined mask"
+        notes.append(f"{where}: {missing}{' and are not in refined mIoU' if there else ''}: {again}")
+    return there
 
 
 def score_masks(predictions: str | Path, images: TaggedImages, notes: list[str] | None = None) -> Scores:

@@ -7,20 +7,23 @@ import json
 import platform
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from time import monotonic
+from time import monotonic, time
 from typing import Any
 
 from ppl.errors import PPLValueError
 from ppl.io import FileWriteError, atomic_write
+from ppl.io.files import is_temporary
+from ppl.io.listing import nfc
 
-__all__ = ["RunFolder", "fingerprint", "sha256"]
+__all__ = ["RunFolder", "fingerprint"]
 
 _OF_SPLITS = ("scores", "per_image", "per_class", "thresholds", "not_refined", "refinement_scores")
 """Sections of the manifest that have an entry for each split."""
+_ABANDONED = 3600  # seconds; the largest file is written in minutes
 _PACKAGES = ("ppl-wsss", "torch", "timm", "numpy", "scikit-image", "llvmlite", "pydensecrf2")
 
 
@@ -124,6 +127,13 @@ class RunFolder:
         except OSError as error:
             raise FileWriteError(f"no run folder can be made at {self.path}: {error}; choose another --out") from None
 
+    def sweep(self) -> None:
+        """Remove what killed processes left of files that they were writing; what is young may be another one's."""
+        for path in self.path.rglob(".*.tmp"):
+            with suppress(FileNotFoundError):  # another process has just finished it
+                if is_temporary(path) and path.is_file() and time() - path.stat().st_mtime > _ABANDONED:
+                    path.unlink()
+
     def begin(self, step: str, inputs: Any, outputs: Path) -> bool:
         """Prepare to do, or to continue, a step.
 
@@ -147,6 +157,19 @@ class RunFolder:
         outputs.mkdir(parents=True, exist_ok=True)
         self.record(steps={step: {**(known if same else {}), "fingerprint": stamp, "finished": False}})
         return stale
+
+    @staticmethod
+    def keep_images(outputs: Path, stems: Iterable[str]) -> None:
+        """Remove the maps or masks of images that the split no longer has.
+
+        Args:
+            outputs: a folder of `begin`.
+            stems: names of the images that it has.
+        """
+        known = set(stems)
+        for path in [*outputs.rglob("*.npz"), *outputs.rglob("*.png")]:
+            if nfc(path.relative_to(outputs).with_suffix("").as_posix()) not in known:
+                path.unlink()
 
     def is_current(self, step: str, inputs: Any) -> bool:
         """Whether a step was finished, and from these very inputs."""
@@ -205,15 +228,6 @@ def fingerprint(inputs: Any) -> str:
     """
     text = json.dumps(inputs, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _versions() -> dict[str, str]:

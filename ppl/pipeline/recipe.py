@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ppl.layers.pooling import build_pooling
+from ppl.models import create_model
 from ppl.pipeline.background import parse_background
 from ppl.refine import parse_steps
 from ppl.refine.affinity import AffinityConfig
+from ppl.refine.parallel import check_workers
+from ppl.refine.pipeline import with_files
 from ppl.train import TrainConfig
 
 __all__ = ["AffinityRecipe", "CamRecipe", "DataRecipe", "ModelRecipe", "Recipe"]
@@ -77,11 +81,25 @@ class ModelRecipe(_Section):
         build_pooling(value)
         return value
 
+    @field_validator("timm")
+    @classmethod
+    def _none_of_our_own(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for key in value:
+            if key == "num_classes":
+                raise ValueError("num_classes follows from the data set; leave it out")
+            if key in inspect.signature(create_model).parameters:
+                raise ValueError(f"{key} is a key of the recipe itself; write model.{key}")
+        if value.get("in_chans", 3) != 3:
+            raise ValueError(f"in_chans must be 3, got {value['in_chans']!r}: pictures are read as RGB; leave it out")
+        return value
+
 
 class CamRecipe(_Section):
     """How maps are computed (`ppl.cam.generate`) and turned into masks (`CamResult.to_mask`)."""
 
-    scales: list[float] = Field([1.0, 0.5, 1.5, 2.0], min_length=1, description="input scales whose maps are summed")
+    scales: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
+        [1.0, 0.5, 1.5, 2.0], min_length=1, description="input scales whose maps are summed"
+    )
     flip: bool = Field(True, description="add the mirrored image at every scale")
     method: Literal["cam", "whole", "layercam"] = Field(
         "whole",
@@ -131,7 +149,8 @@ class Recipe(_Section):
     )
     refine: list[Any] = Field(
         [DEFAULT_REFINE],
-        description='steps in order; [] for none; maps by layercam gain more by a narrower CRF, "crf: toco-cam"',
+        description="steps in order; [] for none; files that they name are relative to the recipe's folder; maps by "
+        'layercam gain more by a narrower CRF, "crf: toco-cam"',
     )
     device: str = Field("auto", description='"cpu", "cuda", "cuda:1", "mps"; "auto": the first that is there')
     jobs: int = Field(-1, description="processes or threads for work on the CPU; -1: one a core")
@@ -142,8 +161,20 @@ class Recipe(_Section):
             raise ValueError("affinity is to be learned but no refine step is a random_walk; add one or drop affinity")
         return self
 
+    @field_validator("compare", mode="before")
+    @classmethod
+    def _none(cls, value: Any) -> Any:
+        return [] if value is None else value
+
     @field_validator("refine", mode="before")
     @classmethod
     def _known_steps(cls, value: Any) -> Any:
-        parse_steps(value)
-        return value
+        if not isinstance(value, list):
+            parse_steps(value)
+            return [] if value is None else value
+        return with_files(value, Path.expanduser)
+
+    @field_validator("jobs")
+    @classmethod
+    def _some_jobs(cls, value: int) -> int:
+        return check_workers(value)

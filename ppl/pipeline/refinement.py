@@ -9,10 +9,11 @@ from typing import Any
 
 from ppl.cam.background import otsu_background
 from ppl.data import TaggedImages
+from ppl.io.files import sha256
 from ppl.pipeline.affinity import walking_on
 from ppl.pipeline.background import parse_background
 from ppl.pipeline.cams import mask_inputs
-from ppl.pipeline.folder import RunFolder, sha256
+from ppl.pipeline.folder import RunFolder
 from ppl.pipeline.recipe import DEFAULT_REFINE, Recipe
 from ppl.refine import FolderSummary, RefineJob, Step, jobs_from_folders, parse_steps, refine_folder, score_steps
 
@@ -39,6 +40,7 @@ def refine_masks(
         steps = walking_on(folder.affinity, steps)
     step, out = f"refined/{split}", folder.refined(split)
     folder.begin(step, _inputs(recipe, folder, split), out)
+    folder.keep_images(out, images.stems)
     (out / "refine.json").unlink(missing_ok=True)  # the run has its own record, which holds no paths
     jobs = [RefineJob(sample.stem, sample.image, folder.cams(split) / f"{sample.stem}.npz") for sample in images]
     with folder.finishing(step, images=len(jobs)):

@@ -19,6 +19,8 @@ from ppl.pipeline.reporting import make_report
 from ppl.pipeline.splits import Splits, open_splits
 from ppl.pipeline.target import dump_recipe
 from ppl.pipeline.training import check_models, train_classifier, with_mode
+from ppl.refine import parse_steps
+from ppl.refine.pipeline import check_files
 
 __all__ = ["STEPS", "RunResult", "run_recipe"]
 
@@ -66,12 +68,16 @@ def run_recipe(
         Scores, pictures and the report.
 
     Raises:
-        PPLValueError: if a step needs another one that has not been done.
+        PPLFileNotFoundError: if a file that the recipe names is not there.
+        PPLValueError: if a step needs another one that has not been done, or the recipe names a file that cannot be
+            what it should be.
     """
     for step in steps:
         if step not in STEPS:
             raise PPLValueError(f"no step {step!r}; there are: {', '.join(STEPS)}")
     torch_device(recipe.device)
+    if "refine" in steps:
+        check_files(parse_steps(recipe.refine))
     folder = RunFolder(Path(out))
     splits = open_splits(recipe.data, training=_needs_training_images(recipe, steps), progress=progress)
     result = RunResult(splits=tuple(splits.masked), notes=list(splits.notes))
@@ -79,8 +85,9 @@ def run_recipe(
     modes: list[str] = [*dict.fromkeys(mode for mode in recipe.compare if mode != own), own]
     arms = {mode: folder if mode == own else folder.comparison(mode) for mode in modes}
     folder.make()
+    folder.sweep()
     if "train" in steps:
-        check_models(recipe, arms, splits)
+        check_models(recipe, arms, splits, maps="cam" in steps)
     if not folder.recipe.exists():
         _write_recipe(folder, recipe)
     _record_data(folder, recipe, splits, steps)
@@ -150,11 +157,12 @@ def _write_recipe(folder: RunFolder, recipe: Recipe) -> None:
 
 def _record_data(folder: RunFolder, recipe: Recipe, splits: Splits, steps: Sequence[str]) -> None:
     # without training its images are not looked at, and what was found there before still holds
-    known = {} if _needs_training_images(recipe, steps) else folder.read_manifest().get("data", {}).get("left_out", {})
+    known = {} if _needs_training_images(recipe, steps) else folder.read_manifest().get("data", {})
+    train = known.get("images", {}).get("train", len(splits.train))
     folder.record(
         data={
             "root": str(recipe.data.root.resolve()),
-            "images": {"train": len(splits.train)} | {name: len(images) for name, images in splits.masked.items()},
-            "left_out": known | {bad.stem: bad.reason for bad in splits.bad},
+            "images": {"train": train} | {name: len(images) for name, images in splits.masked.items()},
+            "left_out": known.get("left_out", {}) | {bad.stem: bad.reason for bad in splits.bad},
         }
     )

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 import torch
 
+from ppl.cam.generate import check_maps
 from ppl.data import TaggedImages
 from ppl.errors import PPLValueError
+from ppl.io.files import sha256
 from ppl.models import PPLNet, create_model
-from ppl.pipeline.folder import RunFolder, sha256
+from ppl.pipeline.cams import extreme_sizes
+from ppl.pipeline.folder import RunFolder
 from ppl.pipeline.recipe import Recipe
 from ppl.pipeline.splits import Splits
 from ppl.train import TrainSummary, fit
@@ -30,18 +34,21 @@ def build_model(recipe: Recipe, classes: tuple[str, ...], **changes: Any) -> PPL
     return model
 
 
-def check_models(recipe: Recipe, arms: Mapping[str, RunFolder], splits: Splits) -> None:
-    """Build every model of a run once and show it an empty image: a fault in the last is told before the first trains.
+def check_models(recipe: Recipe, arms: Mapping[str, RunFolder], splits: Splits, *, maps: bool = True) -> None:
+    """Build every model of a run once, with all that trains it: a fault in the last is told before the first trains.
 
     Args:
         recipe: of the run.
         arms: by mode, where each model is trained.
         splits: the images.
+        maps: whether maps will be made of them: then the models must allow the method, at the size of every image.
 
     Raises:
         PPLValueError: unknown backbone or cut, a grid too fine for the map, an output stride that cannot be, a
-            schedule that does not fit the epochs, or a folder that holds a run with other settings.
+            schedule that does not fit the epochs, maps that cannot be had, or a folder that holds a run with other
+            settings.
     """
+    sizes = extreme_sizes(chain.from_iterable(splits.masked.values())) if maps else []
     for mode, folder in arms.items():
         own = with_mode(recipe, mode)
         model = build_model(own, splits.train.classes, pretrained=False)
@@ -51,11 +58,8 @@ def check_models(recipe: Recipe, arms: Mapping[str, RunFolder], splits: Splits) 
         parts = assemble(model, splits.train, splits.val, own.train, recipe.device, known)
         if state is not None:
             check_same_run(folder.path, parts, state)
-        model.eval()
-        with torch.inference_mode():
-            for stage in range(model.num_stages):
-                model.set_stage(stage)
-                model(torch.zeros(1, 3, *recipe.train.size, device=next(model.parameters()).device))
+        if maps:
+            check_maps(model, sizes, scales=own.cam.scales, method=own.cam.method)
 
 
 def with_mode(recipe: Recipe, mode: str) -> Recipe:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from ppl.errors import PPLFileNotFoundError, PPLValueError
+from ppl.errors import PPLValueError
 from ppl.io import atomic_write, read_image, write_mask
 from ppl.refine.jobs import RefineJob, resize_maps
 from ppl.refine.parallel import FolderSummary, run_jobs
-from ppl.refine.pipeline import Recipe, Step, apply_steps, parse_steps
+from ppl.refine.pipeline import Recipe, Step, apply_steps, check_files, parse_steps
 from ppl.refine.probabilities import Background, cams_to_probs
 
 __all__ = ["refine_folder"]
@@ -40,7 +41,8 @@ def refine_folder(
         steps: as `parse_steps` takes them; all are checked before any work. None: the CAMs' own best labels.
         background: as for `cams_to_probs`.
         n_jobs: workers; -1 for one per core.
-        overwrite: make all results again; the old ones are removed first. Without it, results that are there are kept.
+        overwrite: make all results again; the old ones are removed first. Without it, results that are there are kept,
+            but for those that are older than their picture or their CAM file.
         keep_probs: also write `<stem>.npz` with `probs` (1 + k, H, W) float16 and `classes` (k,), so that thresholds
             can be chosen later. A folder of masks made without it counts as made in another way.
         progress: a bar with images per second and the time left, on a terminal only.
@@ -49,8 +51,9 @@ def refine_folder(
         How many were done and skipped, which were bad and why, and the time.
 
     Raises:
-        PPLValueError: for steps that do not parse, two jobs of one name, a `lambda` as the background, or if `out`
-            holds results that were made in another way, or the pictures themselves.
+        PPLValueError: for steps that do not parse or name a file that is no affinity network, two jobs of one name,
+            no workers, a `lambda` as the background, or if `out` holds results that were made in another way, or the
+            pictures themselves.
         PPLFileNotFoundError: if the affinity network that a step names is not there.
         FileWriteError: if results cannot be written.
 
@@ -66,10 +69,7 @@ def refine_folder(
         (1, ['a.png', 'refine.json'])
     """
     chosen = parse_steps(steps)
-    for step in chosen:
-        file = step.parameters.get("affinity")
-        if isinstance(file, Path) and not file.is_file():
-            raise PPLFileNotFoundError(f"step {step.label!r}: no affinity network at {file}")
+    check_files(chosen)
     jobs, out = list(jobs), Path(out)
     own = next((job.image for job in jobs if job.image.resolve() == (out / f"{job.stem}.png").resolve()), None)
     if own is not None:
@@ -85,12 +85,25 @@ def refine_folder(
         n_jobs=n_jobs,
         overwrite=overwrite,
         progress=progress,
+        is_done=_is_of,
     )
+
+
+def _is_of(job: RefineJob, path: Path) -> bool:
+    """Whether a mask is there and of this very picture and these maps."""
+    return path.exists() and path.stat().st_mtime_ns >= _newest(job)
+
+
+def _newest(job: RefineJob) -> int:
+    """When the picture or the maps of a job were last written, in nanoseconds."""
+    sources = [path for path in (job.image, job.cams) if isinstance(path, Path)]
+    return max((path.stat().st_mtime_ns for path in sources if path.exists()), default=0)
 
 
 def _refine_one(
     job: RefineJob, path: Path, *, steps: tuple[Step, ...], background: Background, keep_probs: bool
 ) -> None:
+    newest = _newest(job)
     image = np.asarray(read_image(job.image))
     maps, classes = job.load()
     probs = cams_to_probs(resize_maps(maps, (image.shape[0], image.shape[1])), background)
@@ -101,6 +114,8 @@ def _refine_one(
     # The mask comes last: where it is, all is.
     values = np.concatenate([[0], classes + 1])
     write_mask(path, values[probs.argmax(axis=0)].astype(np.uint8))
+    if path.stat().st_mtime_ns < newest:  # sources from the future would be taken for newer ones for ever
+        os.utime(path, ns=(newest, newest))
 
 
 def _named(background: Background) -> float | str:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 
 from ppl.errors import PPLFileNotFoundError, PPLValueError
 from ppl.io import list_images
+from ppl.io.listing import nfc
 
 __all__ = ["Cams", "RefineJob", "jobs_from_folders", "load_cams", "resize_maps"]
 
@@ -125,7 +126,7 @@ def jobs_from_folders(
         The jobs, in the order of `stems`, else of the names.
 
     Raises:
-        PPLFileNotFoundError: if one of the folders is not there.
+        PPLFileNotFoundError: if one of the folders is not there, or no CAM file is to be found.
         PPLValueError: if two pictures have the same stem.
     """
     images, cams = Path(images), Path(cams)
@@ -135,4 +136,6 @@ def jobs_from_folders(
     pictures = list_images(images)
     found = (path.relative_to(cams).with_suffix("").as_posix() for path in cams.rglob("*.npz"))
     chosen = sorted(found) if stems is None else list(stems)
-    return [RefineJob(stem, pictures.get(stem, images / f"{stem}.jpg"), cams / f"{stem}.npz") for stem in chosen]
+    if stems is None and not chosen:
+        raise PPLFileNotFoundError(f"{cams} holds no CAM files (.npz); make them with `ppl cam`, or give their folder")
+    return [RefineJob(stem, pictures.get(nfc(stem), images / f"{stem}.jpg"), cams / f"{stem}.npz") for stem in chosen]

@@ -24,6 +24,7 @@ from ppl.io import BadFile, FileWriteError, atomic_write
 __all__ = [
     "BadFile",
     "FolderSummary",
+    "check_workers",
     "guarded",
     "has_record",
     "keep_record",
@@ -73,6 +74,7 @@ def run_jobs(
     overwrite: bool = False,
     progress: bool = True,
     description: str = "refine",
+    is_done: Callable[[Any, Path], bool] = lambda job, path: path.exists(),
 ) -> FolderSummary:
     """Run `work` for every job whose result `out/<stem>.png` is not there yet.
 
@@ -89,21 +91,23 @@ def run_jobs(
         overwrite: run all jobs, whatever is there; their old results are removed first.
         progress: a bar with images per second and the time left, on a terminal only.
         description: in front of the bar.
+        is_done: whether the result of a job, by its path, is there and need not be made again.
 
     Returns:
         What was done. An error in a job makes it a `BadFile`.
 
     Raises:
-        PPLValueError: if two jobs have the same stem, or `out` holds results with another record.
+        PPLValueError: if two jobs have the same stem, `n_jobs` is 0, or `out` holds results with another record.
         FileWriteError: if results cannot be written: the next ones could not either.
         MissingExtraError: if a step needs a package that is not installed.
     """
+    check_workers(n_jobs)
     _check_unique(jobs)
     if overwrite:  # whatever stops this run, nothing made in the old way stands under the new record
         for job in jobs:
             _result(out, job).unlink(missing_ok=True)
     keep_record(out / _RECORD, record, overwrite)
-    waiting = [job for job in jobs if overwrite or not _result(out, job).exists()]
+    waiting = [job for job in jobs if overwrite or not is_done(job, _result(out, job))]
     bad = []
     start = time.perf_counter()
     with progress_bar(description, len(jobs), len(jobs) - len(waiting), progress) as advance:
@@ -119,6 +123,21 @@ def run_jobs(
 
 def _result(out: Path, job: Any) -> Path:
     return out / f"{job.stem}.png"
+
+
+def check_workers(n_jobs: int) -> int:
+    """A number of workers as joblib takes it: any but 0.
+
+    Raises:
+        PPLValueError: for 0.
+
+    Example:
+        >>> check_workers(-1)
+        -1
+    """
+    if n_jobs == 0:
+        raise PPLValueError("jobs must be -1 (one a core) or 1 and more, got 0")
+    return n_jobs
 
 
 def has_record(path: Path, record: Mapping[str, Any]) -> bool:
@@ -202,7 +221,7 @@ def parallel_map(work: Callable[[Any], T], jobs: Sequence[Any], n_jobs: int) -> 
         [1, 2]
     """
     backend, _ = get_active_backend(prefer="threads")
-    workers = joblib.effective_n_jobs(n_jobs)
+    workers = joblib.effective_n_jobs(check_workers(n_jobs))
     with _single_threaded(workers > 1):
         if backend.supports_return_generator:
             yield from joblib.Parallel(n_jobs, prefer="threads", return_as="generator_unordered")(

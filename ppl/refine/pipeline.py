@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -11,12 +12,13 @@ import numpy.typing as npt
 import torch
 import yaml
 
-from ppl.errors import PPLTypeError, PPLValueError, nearest
+from ppl.errors import PPLFileNotFoundError, PPLTypeError, PPLValueError, nearest
+from ppl.io.files import sha256
 from ppl.parameters import check_parameters, known_parameters
 from ppl.refine.arrays import as_tensor, like
 from ppl.refine.steps import REFINERS
 
-__all__ = ["Recipe", "Step", "apply_steps", "iterate_steps", "parse_steps"]
+__all__ = ["Recipe", "Step", "apply_steps", "check_files", "iterate_steps", "parse_steps", "with_files"]
 
 Array = TypeVar("Array", npt.NDArray[np.generic], torch.Tensor)
 
@@ -55,8 +57,15 @@ class Step:
         first = [str(self.parameters[shorthand])] if shorthand in self.parameters else []
         return f"{self.name}: {', '.join(first + rest)}" if first or rest else self.name
 
+    @property
+    def files(self) -> dict[str, Path]:
+        """The files that it reads, by the parameter that names them."""
+        return {name: value for name, value in self.parameters.items() if isinstance(value, Path)}
+
     def record(self) -> dict[str, Any]:
         """What ran, for a manifest: the name and the value of every parameter, the CRF's numbers and engine included.
+
+        Of files that a parameter names the SHA-256, too: another file may come to lie in the same place.
 
         Returns:
             A dictionary that JSON can hold.
@@ -64,7 +73,8 @@ class Step:
         refiner = REFINERS[self.name]
         parameters = refiner.resolve({**known_parameters(refiner.function), **self.parameters})
         parameters = {name: _plain(value) for name, value in parameters.items()}
-        return {"name": self.name, "parameters": parameters}
+        digests = {name: sha256(path) for name, path in self.files.items() if path.is_file()}
+        return {"name": self.name, "parameters": parameters} | ({"sha256": digests} if digests else {})
 
 
 def _plain(value: Any) -> Any:
@@ -140,6 +150,50 @@ def _make_step(name: Any, value: Any) -> Step:
     if value is None:
         return Step(name)
     return Step(name, value if isinstance(value, Mapping) else {REFINERS[name].shorthand: value})
+
+
+def with_files(recipe: Sequence[Any], place: Callable[[Path], Path]) -> list[Any]:
+    """The entries of a list of steps with other paths to the files that they name; all else stays as it was written.
+
+    Args:
+        recipe: entries as `parse_steps` takes them.
+        place: from a path to the one that takes its place.
+
+    Returns:
+        The entries.
+
+    Raises:
+        PPLError: as `parse_steps`.
+
+    Example:
+        >>> with_files(["crf: irn", "random_walk: net.safetensors"], lambda path: "models" / path)
+        ['crf: irn', {'random_walk': {'affinity': 'models/net.safetensors'}}]
+    """
+    entries = []
+    for entry in recipe:
+        (step,) = parse_steps([entry])
+        files = {name: str(place(path)) for name, path in step.files.items()}
+        entries.append({step.name: {**step.parameters, **files}} if files else entry)
+    return entries
+
+
+def check_files(steps: Sequence[Step]) -> None:
+    """Read the files that steps name, so that a fault is told before any work.
+
+    Args:
+        steps: of `parse_steps`.
+
+    Raises:
+        PPLFileNotFoundError: if one is not there.
+        PPLValueError: if it is no affinity network that can be used here.
+    """
+    for step in steps:
+        for path in step.files.values():
+            if not path.is_file():
+                raise PPLFileNotFoundError(f"step {step.label!r}: no affinity network at {path}")
+            from ppl.refine.affinity_maps import load_affinity  # loads timm, which only these steps need
+
+            load_affinity(path, device="cpu")
 
 
 def iterate_steps(

@@ -12,8 +12,11 @@ from PIL import Image
 
 import ppl
 from ppl.cli import main
+from ppl.cli.run import overrides
 from ppl.data import make_creatures
 from ppl.models import load_model
+from ppl.pipeline import check_recipe
+from ppl.pipeline.checking import with_overrides
 
 TINY = [
     *("--backbone", "test_resnet", "--epochs", "1", "--quiet"),
@@ -283,3 +286,51 @@ def test_true_masks_beside_the_pictures_are_never_overwritten(
     assert "made in another way or by somebody else" in refused(capsys, *words)
     assert {path: path.read_bytes() for path in (data / "masks").iterdir()} == before
     assert not (data / "cams").exists()
+
+
+def test_weights_may_lie_at_any_path() -> None:
+    path = r'a\b "c": é # d.safetensors'
+    changes = overrides("baseline", ["control"], "test_resnet", Path(path), 2, ["train.lr=0.5"])
+    recipe = check_recipe(with_overrides({"data": {"root": "here"}}, changes))
+    assert recipe.model.checkpoint_path == Path(path)
+    assert (recipe.model.mode, recipe.compare, recipe.train.epochs, recipe.train.lr) == (
+        "baseline",
+        ["control"],
+        2,
+        0.5,
+    )
+
+
+def test_a_file_in_the_place_of_a_run_is_told_what_it_lacks(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = "is not a run folder; for a checkpoint add --images FOLDER --out FOLDER"
+    assert told in refused(capsys, "cam", run_folder / "last.safetensors")
+    map_ = next((run_folder / "cams" / "val").glob("*.npz"))
+    assert "for a folder of CAM files add --images FOLDER" in refused(capsys, "refine", map_)
+    assert "add --data DATASET" in refused(capsys, "evaluate", next((run_folder / "masks" / "val").glob("*.png")))
+
+
+def test_a_folder_without_maps_is_no_folder_of_maps(
+    creatures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    words = ("refine", tmp_path / "empty", "--images", creatures / "images", "--out", tmp_path / "out")
+    assert "empty holds no CAM files (.npz)" in refused(capsys, *words)
+
+
+@pytest.mark.parametrize("rest", [(), ("--images", "IMAGES", "--out", "OUT")])
+def test_no_work_is_done_by_nobody(
+    run_folder: Path, creatures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], rest: tuple[str, ...]
+) -> None:
+    places = {"IMAGES": creatures / "images", "OUT": tmp_path / "out"}
+    target = run_folder / "cams" / "val" if rest else run_folder
+    words = ("refine", target, "--jobs", "0", *(places.get(word, word) for word in rest))
+    assert "jobs must be -1 (one a core) or 1 and more, got 0" in refused(capsys, *words)
+
+
+def test_a_step_with_a_wrong_file_leaves_a_run_as_it_was(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (run_folder / "refined" / "val").iterdir()}
+    words = ("refine", run_folder, "--steps", "random_walk: typo.safetensors")
+    assert "no affinity network at typo.safetensors" in refused(capsys, *words)
+    assert {path: path.stat().st_mtime_ns for path in (run_folder / "refined" / "val").iterdir()} == before != {}

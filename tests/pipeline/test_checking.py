@@ -3,10 +3,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from ppl.errors import PPLError, PPLFileNotFoundError, PPLValueError
 from ppl.pipeline import CamRecipe, check_recipe, check_section, load_recipe, resolve
 from ppl.pipeline.checking import read_recipe, with_overrides
+from ppl.pipeline.target import dump_recipe
 
 DATA = {"data": {"root": "here"}}
 
@@ -92,10 +94,55 @@ def test_a_home_is_found_wherever_the_path_is_given() -> None:
     assert recipe.model.checkpoint_path == Path.home() / "w.safetensors"
 
 
-@pytest.mark.parametrize(
-    ("line", "message"), [("refine: null", r"refine: Input should be a valid list"), ("typo:", "unknown key typo")]
-)
-def test_only_sections_may_be_empty(tmp_path: Path, line: str, message: str) -> None:
-    (tmp_path / "r.yaml").write_text(f"data: {{root: photos}}\n{line}\n")
-    with pytest.raises(PPLValueError, match=message):
+def test_an_unknown_key_may_not_be_empty(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("data: {root: photos}\ntypo:\n")
+    with pytest.raises(PPLValueError, match="unknown key typo"):
         load_recipe(tmp_path / "r.yaml")
+
+
+def test_an_empty_list_may_be_left_empty(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("data: {root: photos}\nrefine:\ncompare:\n")
+    recipe = load_recipe(tmp_path / "r.yaml")
+    assert (recipe.refine, recipe.compare) == ([], [])
+
+
+@pytest.mark.parametrize("step", ["random_walk: net.safetensors", "random_walk: {affinity: net.safetensors, steps: 4}"])
+def test_a_file_that_a_step_names_is_relative_to_the_recipe(tmp_path: Path, step: str) -> None:
+    (tmp_path / "a.yaml").write_text(f"data: {{root: photos}}\nrefine: ['crf: irn', {{{step}}}]\n")
+    recipe = load_recipe(tmp_path / "a.yaml")
+    assert recipe.refine[0] == "crf: irn"
+    assert recipe.refine[1]["random_walk"]["affinity"] == str(tmp_path / "net.safetensors")
+
+
+def test_a_file_that_a_step_names_is_written_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = check_recipe(DATA | {"refine": ["random_walk: net.safetensors", {"random_walk": "~/net.safetensors"}]})
+    written = [step["random_walk"]["affinity"] for step in yaml.safe_load(dump_recipe(recipe))["refine"]]
+    assert written == [str(tmp_path / "net.safetensors"), str(Path.home() / "net.safetensors")]
+
+
+def test_a_faulty_step_in_a_file_is_told_with_the_other_faults(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("data: {root: photos}\nrefine: [crff]\ncam: {scales: []}\n")
+    with pytest.raises(PPLValueError, match=r"cam\.scales: .*no refiner named 'crff'"):
+        load_recipe(tmp_path / "a.yaml")
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"cam": {"scales": [0.0]}}, r"cam\.scales\.0: .*greater than 0"),
+        ({"cam": {"scales": [1.0, -1.0]}}, r"cam\.scales\.1: .*greater than 0"),
+        ({"cam": {"scales": [float("nan")]}}, r"cam\.scales\.0"),
+        ({"cam": {"scales": [float("inf")]}}, r"cam\.scales\.0: .*finite"),
+        ({"jobs": 0}, r"jobs: jobs must be -1 .* got 0"),
+        (
+            {"model": {"timm": {"mode": "baseline"}}},
+            r"model\.timm: mode is a key of the recipe itself; write model\.mode",
+        ),
+        ({"model": {"timm": {"num_classes": 3}}}, r"model\.timm: num_classes follows from the data set"),
+        ({"model": {"timm": {"in_chans": 1}}}, r"model\.timm: in_chans must be 3, got 1"),
+    ],
+)
+def test_values_that_would_fail_after_training_are_refused(keys: dict[str, object], told: str) -> None:
+    with pytest.raises(PPLValueError, match=told):
+        check_recipe(DATA | keys)

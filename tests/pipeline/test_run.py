@@ -13,11 +13,13 @@ import torch
 from PIL import Image
 
 import ppl
-from ppl.cam import CamResult
+from ppl.cam import CamResult, iter_generate
 from ppl.data import open_dataset
-from ppl.errors import PPLValueError
+from ppl.errors import PPLError, PPLFileNotFoundError, PPLValueError
 from ppl.io import read_mask, write_mask
-from ppl.pipeline import Recipe, RunFolder, RunResult, resolve, run_recipe
+from ppl.pipeline import Recipe, RunFolder, RunResult, cam_folder, resolve, run_recipe, score_masks
+from ppl.refine.affinity import AffinityNetwork
+from ppl.refine.affinity_maps import save_affinity
 
 MakeRecipe = Callable[..., Recipe]
 
@@ -430,7 +432,7 @@ def test_a_report_alone_keeps_what_the_scores_notes_say(
 ) -> None:
     shutil.copytree(finished[0], tmp_path / "run")
     notes = RunFolder(tmp_path / "run").read_manifest()["notes"]
-    assert any("chosen on val itself" in note for note in notes)
+    assert any("chosen on these very masks" in note for note in notes)
     run_recipe(tiny_recipe(creatures, compare=["baseline"]), tmp_path / "run", ("report",), progress=False)
     assert RunFolder(tmp_path / "run").read_manifest()["notes"] == notes
 
@@ -492,3 +494,170 @@ def test_what_stood_in_for_a_missing_list_is_said_with_the_scores(
     run_recipe(tiny_recipe(data), out, progress=False)
     run_recipe(tiny_recipe(data), out, ("evaluate",), progress=False)
     assert any("no split 'train'" in note for note in RunFolder(out).read_manifest()["notes"])
+
+
+@pytest.fixture
+def copied(finished: tuple[Path, RunResult], tmp_path: Path) -> Path:
+    """A finished run that a test may change."""
+    return Path(shutil.copytree(finished[0], tmp_path / "copied"))
+
+
+def walk(path: Path, seed: int) -> list[Any]:
+    """Steps that name a network; another seed, another network."""
+    torch.manual_seed(seed)
+    save_affinity(AffinityNetwork("test_resnet"), path)
+    return [{"random_walk": {"affinity": str(path), "steps": 2}}]
+
+
+def test_a_file_that_no_network_is_in_is_told_before_anything_is_removed(
+    tiny_recipe: MakeRecipe, creatures: Path, copied: Path
+) -> None:
+    before, scores = files(copied), RunFolder(copied).read_manifest()["scores"]
+    for name, told in (("typo.safetensors", "no affinity network at"), ("last.safetensors", "is not an affinity")):
+        changed = tiny_recipe(creatures, refine=[{"random_walk": str(copied / name)}])
+        with pytest.raises(PPLError, match=told):
+            run_recipe(changed, copied, ("refine",), progress=False)
+    assert files(copied) == before and RunFolder(copied).read_manifest()["scores"] == scores
+
+
+def test_a_network_that_is_not_there_is_told_before_anything_is_trained(
+    tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(PPLFileNotFoundError, match=r"typo\.safetensors"):
+        run_recipe(tiny_recipe(creatures, refine=["random_walk: typo.safetensors"]), tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_masks_are_made_again_when_another_network_takes_the_place_of_theirs(
+    tiny_recipe: MakeRecipe, creatures: Path, copied: Path
+) -> None:
+    said: list[str] = []
+    for seed, new in ((0, 4), (0, 0), (1, 4)):
+        recipe = tiny_recipe(creatures, refine=walk(copied.parent / "net.safetensors", seed))
+        run_recipe(recipe, copied, ("refine",), progress=False, say=said.append)
+        assert said[-1] == f"progressive: refined 4 masks of val ({new} new)"
+    (step,) = RunFolder(copied).read_manifest()["refinement"]
+    assert len(step["sha256"]["affinity"]) == 64
+
+
+def test_cam_masks_are_not_scored_as_refined_ones(tiny_recipe: MakeRecipe, creatures: Path, copied: Path) -> None:
+    first, *rest = sorted((copied / "refined" / "val").glob("*.png"))
+    first.unlink()
+    result = run_recipe(tiny_recipe(creatures), copied, ("evaluate",), progress=False)
+    images = open_dataset(creatures, "val").subset([path.stem for path in rest])
+    of_rest = score_masks(copied / "refined" / "val", images)["miou"]
+    assert result.scores["progressive"]["val"]["refined mIoU"] == pytest.approx(of_rest, abs=1e-5)
+    assert any(
+        f"1 of 4 images have no refined mask and are not in refined mIoU: run `ppl refine {copied}`" in note
+        for note in result.notes
+    )
+    assert set(RunFolder(copied).read_manifest()["per_image"]["val"]) == {path.stem for path in rest}
+    for path in rest:
+        path.unlink()
+    result = run_recipe(tiny_recipe(creatures), copied, ("evaluate",), progress=False)
+    assert result.scores["progressive"]["val"]["refined mIoU"] is None
+    assert any("4 of 4 images have no refined mask: run `ppl refine" in note for note in result.notes)
+
+
+@pytest.mark.parametrize("file", ["masks/val/{}.png", "cams/val/{}.npz"])
+def test_a_deleted_mask_or_map_names_the_command_that_makes_it(
+    tiny_recipe: MakeRecipe, creatures: Path, copied: Path, file: str
+) -> None:
+    (copied / file.format(open_dataset(creatures, "val").stems[0])).unlink()
+    with pytest.raises(PPLFileNotFoundError, match=r"lacks 1 of 4 files, as .*; run `ppl cam "):
+        run_recipe(tiny_recipe(creatures), copied, ("evaluate",), progress=False)
+    run_recipe(tiny_recipe(creatures), copied, ("cam", "evaluate"), progress=False)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "method", "told"),
+    [("hrnet_w18_small", "layercam", "use method='whole'"), ("test_vit_relpos", "whole", "was built for images of")],
+)
+def test_maps_that_a_model_cannot_have_are_told_before_it_is_trained(
+    tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path, backbone: str, method: str, told: str
+) -> None:
+    recipe = tiny_recipe(
+        creatures,
+        model={"backbone": backbone, "mode": "baseline", "pretrained": False},
+        train={"epochs": 1, "batch_size": 4, "size": [160, 160], "num_workers": 0},
+        cam={"scales": [1.0], "method": method},
+    )
+    with pytest.raises(PPLValueError, match=told):
+        run_recipe(recipe, tmp_path, progress=False)
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_a_method_is_checked_before_the_first_image() -> None:
+    model = ppl.create_model("hrnet_w18_small", 4, mode="baseline", pretrained=False)
+    with pytest.raises(PPLValueError, match="use method='whole'"):
+        iter_generate(model, [], method="layercam")
+
+
+def test_affinities_belong_to_the_maps_of_the_training_images(
+    tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path
+) -> None:
+    data, out = Path(shutil.copytree(creatures, tmp_path / "data")), tmp_path / "run"
+    affinity = {"train": {"epochs": 1, "batch_size": 4, "crop": 64, "radius": 3}}
+    recipe = tiny_recipe(data, affinity=affinity, refine=[{"random_walk": {"steps": 4}}])
+    run_recipe(recipe, out, ("train", "cam", "refine"), progress=False)
+    made = RunFolder(out).affinity.stat().st_mtime_ns
+    run_recipe(recipe, out, ("refine",), progress=False)
+    assert RunFolder(out).affinity.stat().st_mtime_ns == made
+    assert RunFolder(out).read_manifest()["steps"]["affinity"]["finished"]
+    picture = open_dataset(data, "train")[0].image
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(picture)
+    run_recipe(recipe, out, ("refine",), progress=False)
+    assert RunFolder(out).affinity.stat().st_mtime_ns > made
+
+
+def test_later_steps_keep_the_number_of_training_images(
+    tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path
+) -> None:
+    root = Path(shutil.copytree(creatures, tmp_path / "set"))
+    stem = (root / "train.txt").read_text().split()[0]
+    next((root / "images").glob(f"{stem}.*")).write_bytes(b"no picture")
+    with pytest.warns(UserWarning, match=stem):
+        run_recipe(tiny_recipe(root), tmp_path / "run", ("train", "cam"), progress=False)
+    run_recipe(tiny_recipe(root), tmp_path / "run", ("evaluate",), progress=False)
+    assert RunFolder(tmp_path / "run").read_manifest()["data"]["images"] == {"train": 7, "val": 4}
+
+
+def test_maps_of_a_folder_are_not_made_by_nobody(finished: tuple[Path, RunResult], creatures: Path) -> None:
+    out = finished[0] / "elsewhere"
+    with pytest.raises(PPLValueError, match="jobs must be -1"):
+        cam_folder(finished[0] / "last.safetensors", creatures / "images", out, jobs=0)
+    assert not out.exists()
+
+
+def test_a_method_that_a_model_does_not_have_removes_no_maps(
+    tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path
+) -> None:
+    model = {"backbone": "hrnet_w18_small", "mode": "baseline", "pretrained": False}
+    run_recipe(tiny_recipe(creatures, model=model), tmp_path, ("train", "cam"), progress=False)
+    maps = files(tmp_path / "cams")
+    with pytest.raises(PPLValueError, match="use method='whole'"):
+        changed = tiny_recipe(creatures, model=model, cam={"scales": [1.0], "method": "layercam"})
+        run_recipe(changed, tmp_path, ("cam",), progress=False)
+    assert files(tmp_path / "cams") == maps != {}
+
+
+def test_an_image_that_left_the_data_set_leaves_no_map_or_mask(
+    tiny_recipe: MakeRecipe, creatures: Path, copied: Path, tmp_path: Path
+) -> None:
+    data = Path(shutil.copytree(creatures, tmp_path / "set"))
+    run_recipe(tiny_recipe(data), copied, ("cam", "refine"), progress=False)
+    _, *rest = (data / "val.txt").read_text().split()
+    (data / "val.txt").write_text("\n".join(rest))
+    run_recipe(tiny_recipe(data), copied, ("cam", "refine"), progress=False)
+    for kind in ("cams", "masks", "refined"):
+        assert {path.stem for path in (copied / kind / "val").iterdir()} - {"refine"} == set(rest)
+
+
+def test_what_a_killed_run_left_half_written_is_removed(tiny_recipe: MakeRecipe, creatures: Path, copied: Path) -> None:
+    old, young, foreign = (copied / name for name in (".sheet.png.0123abcd.tmp", ".a.npz.0123abcd.tmp", ".mine.tmp"))
+    for path in (old, young, foreign):
+        path.write_bytes(b"half")
+    for path in (old, foreign):
+        os.utime(path, (1e9, 1e9))
+    run_recipe(tiny_recipe(creatures), copied, ("evaluate",), progress=False)
+    assert (old.exists(), young.exists(), foreign.exists()) == (False, True, True)

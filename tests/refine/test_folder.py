@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from dataclasses import dataclass
 
 import joblib
@@ -14,6 +16,8 @@ from PIL import Image
 from ppl.errors import PPLFileNotFoundError, PPLValueError
 from ppl.io import FileWriteError, read_mask
 from ppl.refine import apply_steps, cams_to_probs, jobs_from_folders, parse_steps, refine_folder
+from ppl.refine.affinity import AffinityNetwork
+from ppl.refine.affinity_maps import save_affinity
 from ppl.refine.parallel import run_jobs
 
 STEPS = "guided_filter: 2, superpixels: {n_segments: 20}"
@@ -35,6 +39,13 @@ def folders(tmp_path):
 
 def jobs_in(folders):
     return jobs_from_folders(folders / "images", folders / "cams")
+
+
+def test_a_folder_without_cam_files_is_refused(folders):
+    (folders / "empty").mkdir()
+    with pytest.raises(PPLFileNotFoundError, match=r"empty holds no CAM files"):
+        jobs_from_folders(folders / "images", folders / "empty")
+    assert jobs_from_folders(folders / "images", folders / "empty", []) == []
 
 
 def results(folder):
@@ -140,6 +151,11 @@ def test_a_full_disk_stops_the_run(folders, monkeypatch):
 def test_mistakes_are_found_before_any_work(folders):
     with pytest.raises(PPLFileNotFoundError, match="no affinity network"):
         refine_folder(jobs_in(folders), folders / "out", "random_walk: nowhere.safetensors")
+    (folders / "text.safetensors").write_text("no network")
+    with pytest.raises(PPLValueError, match="not an affinity network"):
+        refine_folder(jobs_in(folders), folders / "out", [{"random_walk": folders / "text.safetensors"}])
+    with pytest.raises(PPLValueError, match="jobs must be -1"):
+        refine_folder(jobs_in(folders), folders / "out", None, n_jobs=0)
     with pytest.raises(PPLValueError, match="did you mean"):
         refine_folder(jobs_in(folders), folders / "out", "gided_filter")
     with pytest.raises(PPLValueError, match="background is a lambda"):
@@ -153,6 +169,28 @@ def test_mistakes_are_found_before_any_work(folders):
     with pytest.raises(PPLValueError, match="two jobs"):
         refine_folder(jobs_in(folders)[:1] * 2, folders / "out", None)
     assert not list(folders.glob("out/*.png"))
+
+
+@pytest.mark.parametrize("source", ["cams/2.npz", "images/2.png"])
+@pytest.mark.parametrize("later", [0.0, 1e6])
+def test_a_mask_older_than_its_map_or_picture_is_made_again_once(folders, source, later):
+    out = folders / "out"
+    refine_folder(jobs_in(folders), out, STEPS)
+    os.utime(out / "2.png", (1e9, 1e9))
+    os.utime(folders / source, (time.time() + later, time.time() + later))
+    assert [refine_folder(jobs_in(folders), out, STEPS).done for _ in range(2)] == [1, 0]
+
+
+def test_masks_of_another_network_in_the_same_file_are_not_mixed_in(folders):
+    def walk(seed):
+        torch.manual_seed(seed)
+        save_affinity(AffinityNetwork("test_resnet"), folders / "net.safetensors")
+        return [{"random_walk": {"affinity": folders / "net.safetensors", "steps": 2}}]
+
+    refine_folder(jobs_in(folders)[:1], folders / "out", walk(0))
+    assert refine_folder(jobs_in(folders)[:1], folders / "out", walk(0)).skipped == 1
+    with pytest.raises(PPLValueError, match="another way"):
+        refine_folder(jobs_in(folders)[:1], folders / "out", walk(1))
 
 
 def test_torchs_threads_are_restored(folders):
