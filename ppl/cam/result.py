@@ -103,6 +103,8 @@ class CamResult:
     def save(self, path: str | os.PathLike[str], *, half: bool = False) -> None:
         """Write a compressed `.npz` with the arrays maps, classes, scores and size, whole or not at all.
 
+        Maps and scores are written as float32, whatever their kind of float.
+
         Args:
             path: the file.
             half: keep the maps as float16, in half the space, exact to 3 decimals.
@@ -110,13 +112,13 @@ class CamResult:
         Raises:
             FileWriteError: if the disk is full or the place cannot be written to.
         """
-        maps = self.maps.detach().cpu().numpy()
+        maps, scores = (tensor.detach().float().cpu().numpy() for tensor in (self.maps, self.scores))
         with atomic_write(path) as handle:
             np.savez_compressed(
                 handle,
                 maps=maps.astype(np.float16) if half else maps,
                 classes=self.classes.cpu().numpy(),
-                scores=self.scores.detach().cpu().numpy(),
+                scores=scores,
                 size=np.asarray(self.size, dtype=np.int64),
             )
 

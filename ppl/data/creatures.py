@@ -12,6 +12,7 @@ Part masks say how much of either is covered. Backgrounds, stones and leaves are
 from __future__ import annotations
 
 import json
+import operator
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -63,7 +64,7 @@ def make_creatures(
         `classes.txt`, `train.txt`, `val.txt` and `creatures.json`.
 
     Raises:
-        PPLValueError: if a number makes no sense, or `root` holds a sample set of other arguments.
+        PPLValueError: if a number makes no sense, or `root` holds a sample set of other arguments or a broken one.
         FileWriteError: if `root` holds something else or cannot be written.
 
     Example:
@@ -75,12 +76,18 @@ def make_creatures(
         (6, ['classes.txt', 'train.txt', 'val.txt'])
         >>> folder.cleanup()
     """
+    try:
+        train, val, size, seed = map(operator.index, (train, val, size, seed))
+    except TypeError as error:
+        raise PPLValueError(f"train={train}, val={val}, size={size}, seed={seed} must be whole numbers") from error
     if min(train, val) < 0 or train + val < 1 or size < 32:
         raise PPLValueError(f"train={train}, val={val}, size={size}: draw at least one image of at least 32 pixels")
+    if seed < 0:
+        raise PPLValueError(f"seed is {seed}; give 0 or a positive number")
     root = Path(root)
     recipe = {"version": _VERSION, "train": train, "val": val, "size": size, "seed": seed}
     if (root / "creatures.json").is_file():
-        found = json.loads((root / "creatures.json").read_text())
+        found = _found_recipe(root / "creatures.json")
         if found != recipe:
             raise PPLValueError(f"{root} holds a sample set of {found}, asked for is {recipe}; choose another folder")
         return root
@@ -99,6 +106,13 @@ def make_creatures(
             (folder / f"{split}.txt").write_text("".join(f"{name}\n" for name in names))
         (folder / "creatures.json").write_text(json.dumps(recipe))
     return root
+
+
+def _found_recipe(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise PPLValueError(f"{path} is broken ({error}); remove {path.parent}, then it is made again") from error
 
 
 def _write(folder: Path, stem: str, key: tuple[int, ...], size: int) -> str:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ppl.errors import PPLValueError
+from ppl.metrics.inputs import as_numbers
 
 __all__ = ["average_precision", "mean_average_precision"]
 
@@ -26,6 +27,7 @@ def average_precision(scores: Any, targets: Any) -> Tensor:
 
     Raises:
         PPLValueError: if the shapes differ, a score is NaN or a target is neither 0 nor 1.
+        PPLTypeError: if either holds no real numbers.
 
     Example:
         >>> average_precision([[0.9, 1.0], [0.8, 0.0], [0.1, 3.0]], [[1, 0], [0, 0], [1, 0]])
@@ -33,7 +35,7 @@ def average_precision(scores: Any, targets: Any) -> Tensor:
     """
     from torchmetrics.functional.classification import binary_average_precision
 
-    values, truth = torch.as_tensor(scores).detach().cpu(), torch.as_tensor(targets).detach().cpu()
+    values, truth = as_numbers(scores, "scores").cpu(), as_numbers(targets, "targets").cpu()
     if values.ndim != 2 or values.shape != truth.shape:
         raise PPLValueError(f"scores {tuple(values.shape)} and targets {tuple(truth.shape)} must both be (N, K)")
     if values.isnan().any():
@@ -60,6 +62,7 @@ def mean_average_precision(scores: Any, targets: Any) -> float:
 
     Raises:
         PPLValueError: as `average_precision`.
+        PPLTypeError: as `average_precision`.
 
     Example:
         >>> mean_average_precision([[0.9, 1.0], [0.8, 0.0]], [[1, 0], [0, 0]])

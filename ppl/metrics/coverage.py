@@ -50,6 +50,7 @@ class PartCoverage:
 
         Raises:
             PPLValueError: if the shapes differ or a part is unknown.
+            PPLTypeError: if the values are not integers.
         """
         truth = class_indices(target, "target", 256, self.ignore_index)
         guess = class_indices(prediction, "prediction", 256, self.ignore_index).to(truth.device)
@@ -93,6 +94,7 @@ def coverage(target: Any, prediction: Any, part_mask: Any, parts: Sequence[str])
 
     Raises:
         PPLValueError: if the shapes differ or a part is unknown.
+        PPLTypeError: if the values are not integers.
 
     Example:
         >>> coverage([1, 1, 1, 0], [1, 1, 0, 0], [1, 2, 2, 0], ("head", "body"))

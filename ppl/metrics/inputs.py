@@ -4,12 +4,35 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ppl.errors import PPLTypeError, PPLValueError
 
-__all__ = ["class_indices", "same_shape"]
+__all__ = ["as_numbers", "class_indices", "same_shape"]
+
+
+def as_numbers(values: Any, what: str) -> Tensor:
+    """Values as a tensor of real numbers.
+
+    Raises:
+        PPLTypeError: if they are none, e.g. None, text or objects.
+    """
+    if isinstance(values, Tensor):
+        tensor = values.detach()
+    else:
+        try:
+            array = np.asarray(values)
+            # torch takes neither another byte order nor negative strides, and warns of read-only memory: copy such
+            tensor = torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise PPLTypeError(
+                f"{what} is {values!r:.40}, no array of numbers; give a NumPy array or torch tensor"
+            ) from error
+    if tensor.is_complex():
+        raise PPLTypeError(f"{what} holds {tensor.dtype}; give real numbers")
+    return tensor
 
 
 def class_indices(values: Any, what: str, num_classes: int, ignore_index: int | None) -> Tensor:
@@ -19,8 +42,8 @@ def class_indices(values: Any, what: str, num_classes: int, ignore_index: int | 
         PPLTypeError: if they are not integers.
         PPLValueError: if one is no class; the message holds it.
     """
-    tensor = torch.as_tensor(values)
-    if tensor.is_floating_point() or tensor.is_complex():
+    tensor = as_numbers(values, what)
+    if tensor.is_floating_point():
         raise PPLTypeError(f"{what} holds {tensor.dtype}; class indices are integers: take the argmax or a threshold")
     tensor = tensor.to(torch.int64)
     wrong = (tensor < 0) | (tensor >= num_classes)

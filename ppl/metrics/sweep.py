@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ppl.errors import PPLValueError
 from ppl.metrics.confusion import Scores, scores_of
-from ppl.metrics.inputs import class_indices
+from ppl.metrics.inputs import as_numbers, class_indices
 
 __all__ = ["ThresholdSweep"]
 
@@ -26,7 +26,7 @@ class ThresholdSweep:
 
     Args:
         num_classes: number of classes C, the background counted.
-        thresholds: rising numbers; None is 0.00, 0.01, ..., 0.99.
+        thresholds: rising finite numbers; None is 0.00, 0.01, ..., 0.99.
         ignore_index: target value that is not scored.
 
     Raises:
@@ -46,8 +46,9 @@ class ThresholdSweep:
             raise PPLValueError(f"num_classes is {num_classes}; it counts the background and is at least 2")
         values = [i / 100 for i in range(100)] if thresholds is None else [float(t) for t in thresholds]
         self.thresholds = torch.tensor(values, dtype=torch.float32)
-        if not values or not bool((self.thresholds.diff() > 0).all()):
-            raise PPLValueError(f"thresholds {values[:5]}... must be one or more rising numbers")
+        self._given = values  # float32, in which maps are compared, does not hold 0.1
+        if not values or not bool(self.thresholds.isfinite().all() & (self.thresholds.diff() > 0).all()):
+            raise PPLValueError(f"thresholds {values[:5]}... must be one or more rising finite numbers")
         self.num_classes, self.ignore_index = num_classes, ignore_index
         self.counts = torch.zeros(num_classes, num_classes - 1, len(values) + 1, dtype=torch.int64)
         """(C, C-1, T+1) int64 pixels by target, largest class and number of thresholds below its value."""
@@ -62,10 +63,11 @@ class ThresholdSweep:
 
         Raises:
             PPLValueError: if shapes or values do not fit, or a value is NaN.
+            PPLTypeError: if the target or the classes are not integers, or the maps no numbers.
         """
         truth = class_indices(target, "target", self.num_classes, self.ignore_index)
-        values = torch.as_tensor(maps, device=truth.device).float()
-        given = torch.as_tensor(classes)
+        values = as_numbers(maps, "maps").to(truth.device).float()
+        given = as_numbers(classes, "classes")
         given = given if given.numel() else given.long()  # an empty list is of floats
         names = class_indices(given, "classes", self.num_classes - 1, None).to(truth.device).reshape(-1)
         if values.shape != (len(names), *truth.shape):
@@ -116,7 +118,7 @@ class ThresholdSweep:
         miou = self.miou()
         if bool(miou.isnan().all()):
             raise PPLValueError("the sweep has seen no scored pixel; call update with images that have masks")
-        return round(self.thresholds[int(miou.nan_to_num(-1).argmax())].item(), 6)
+        return self._given[int(miou.nan_to_num(-1).argmax())]
 
     def scores(self, threshold: float | None = None) -> Scores:
         """All scores at one of the thresholds, or at the best one.

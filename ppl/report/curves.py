@@ -12,6 +12,7 @@ from typing import Any
 
 from ppl.errors import PPLFileNotFoundError, PPLValueError
 from ppl.io import atomic_write
+from ppl.report.fonts import installed_fonts
 
 __all__ = ["curves", "read_history"]
 
@@ -30,9 +31,10 @@ def read_history(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
         PPLValueError: if another line is broken; the message holds its number.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+        text = Path(path).read_text(encoding="utf-8-sig", errors="replace")
     except FileNotFoundError as error:
         raise PPLFileNotFoundError(f"{path} is missing; train first") from error
+    lines = text.rstrip("\n").split("\n")  # splitlines would also split inside text, at U+2028
     history = [_parse(line, f"{path} line {n}", last=n == len(lines)) for n, line in enumerate(lines, start=1)]
     return [line for line in history if line]
 
@@ -73,6 +75,7 @@ def curves(
         '<svg'
     """
     from matplotlib.figure import Figure
+    from matplotlib.font_manager import FontProperties
     from matplotlib.lines import Line2D
     from matplotlib.ticker import MaxNLocator
 
@@ -97,7 +100,11 @@ def curves(
         # handed over one by one, and "$" escaped: names may begin with "_" and are no formulas
         names = [name.replace("$", r"\$") for name in runs]
         handles = [Line2D([], [], color=f"C{number}") for number in range(len(names))]
-        axes[0].legend(handles, names, fontsize=8, frameon=False)
+        legend = axes[0].legend(handles, names, fontsize=8, frameon=False)
+        others = installed_fonts(names)
+        for name, text in zip(names, legend.get_texts(), strict=True):
+            if name in others:
+                text.set_fontproperties(FontProperties(fname=str(others[name]), size=8))
     if path is not None:
         with atomic_write(path) as handle:
             figure.savefig(handle, format=Path(path).suffix[1:] or "svg", dpi=150)
@@ -114,15 +121,19 @@ def _points(history: History, key: str) -> tuple[list[float], list[float]]:
         value = line.get(key)
         value = value[0] if isinstance(value, list) and value else value
         if isinstance(value, (int, float)) and math.isfinite(value):
-            x.append(float(line.get(_X, number)))
+            x.append(_epoch(line, number))
             y.append(float(value))
     return x, y
+
+
+def _epoch(line: Mapping[str, Any], number: int) -> float:
+    """The epoch of a line; where it is no number, the line's own."""
+    value = line.get(_X)
+    return float(value if isinstance(value, (int, float)) and math.isfinite(value) else number)
 
 
 def _stage_starts(history: History) -> list[float]:
     stages = [line.get(_STAGE) for line in history]
     return [
-        float(history[i].get(_X, i)) - 0.5
-        for i in range(1, len(stages))
-        if stages[i] != stages[i - 1] and None not in stages
+        _epoch(history[i], i) - 0.5 for i in range(1, len(stages)) if stages[i] != stages[i - 1] and None not in stages
     ]

@@ -13,6 +13,7 @@ from ppl.errors import PPLValueError
 __all__ = ["as_rgb", "class_colours", "overlay", "overlay_mask"]
 
 RGB = npt.NDArray[np.uint8]
+_IGNORE, _LARGEST = 255, 65535  # what a mask file of 16 bits holds
 
 
 def class_colours(count: int) -> RGB:
@@ -82,14 +83,14 @@ def overlay_mask(image: Any, mask: Any, *, strength: float = 0.6) -> RGB:
 
     Args:
         image: (H, W, 3) uint8 array or a PIL image.
-        mask: (H, W) integers: 0 background (left as it is), class *c* is *c*+1, 255 "ignore" (grey).
+        mask: (H, W) integers in 0..65535: 0 background (left as it is), class *c* is *c*+1, 255 "ignore" (grey).
         strength: how much of the colour covers the image.
 
     Returns:
         (H, W, 3) uint8.
 
     Raises:
-        PPLValueError: if the sizes differ.
+        PPLValueError: if the sizes differ or a value is out of range.
 
     Example:
         >>> overlay_mask(np.zeros((1, 2, 3), np.uint8), [[0, 255]], strength=1.0).tolist()
@@ -98,7 +99,10 @@ def overlay_mask(image: Any, mask: Any, *, strength: float = 0.6) -> RGB:
     base, indices = as_rgb(image), _array(mask).astype(np.int64)
     if indices.shape != base.shape[:2]:
         raise PPLValueError(f"mask {indices.shape} does not fit the image {base.shape[:2]}; resize it (nearest)")
-    table = np.concatenate([np.zeros((1, 3), np.uint8), class_colours(254), np.full((1, 3), 235, np.uint8)])
+    if indices.size and not 0 <= indices.min() <= indices.max() <= _LARGEST:
+        raise PPLValueError(f"mask holds {indices.min()}..{indices.max()}; labels are 0..{_LARGEST}")
+    table = np.concatenate([np.zeros((1, 3), np.uint8), class_colours(max(_IGNORE, indices.max(initial=0)))])
+    table[_IGNORE] = 235
     drawn = _blend(base, table[indices], np.where(indices > 0, strength, 0.0))
     edge = np.zeros(indices.shape, bool)
     for axis in (0, 1):
@@ -125,7 +129,10 @@ def as_rgb(image: Any) -> RGB:
 
 
 def _array(values: Any) -> npt.NDArray[Any]:
-    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        values = values.float() if values.is_floating_point() else values  # numpy has no bfloat16
+    return np.asarray(values)
 
 
 def _blend(base: RGB, colour: npt.NDArray[Any], share: npt.NDArray[Any]) -> RGB:

@@ -178,13 +178,13 @@ def read_run(run: str | os.PathLike[str], models: Collection[str] | None = None)
     run = Path(run)
     if not run.is_dir():
         raise PPLFileNotFoundError(f"{run} is not a folder; give a run folder")
-    own = _manifest(run)
-    name = str(own.get("mode", run.name))
+    own, folder = _manifest(run), run.resolve().name  # "." has no name of its own
+    name = str(own.get("mode") or folder)
     arms = {path.name: path for path in sorted(run.glob("compare/*")) if path.is_dir()}
     arms = {arm: path for arm, path in arms.items() if models is None or arm in models} | {name: run}
     manifests = {arm: _manifest(path) for arm, path in arms.items()}
     histories = {arm: path / "metrics.jsonl" for arm, path in arms.items()}
-    report = Report(title=run.name, manifest=own, notes=[str(note) for note in own.get("notes", [])])
+    report = Report(title=folder, manifest=own, notes=[str(note) for note in own.get("notes") or []])
     report.history = {arm: read_history(path) for arm, path in histories.items() if path.is_file()}
     report.tables = [*_score_tables(manifests), *_class_tables(manifests), *_image_tables(own)]
     if (run / "sheet.png").is_file():
@@ -202,11 +202,20 @@ def _manifest(run: Path) -> dict[str, Any]:
         raise PPLValueError(f"{path} is not JSON ({error}); run the step that writes it again") from error
 
 
+def _section(manifest: Mapping[str, Any], name: str) -> dict[str, dict[str, Any]]:
+    """A section of a manifest by split; what is missing or null is empty."""
+    found = manifest.get(name) or {}
+    try:
+        return {split: dict(values or {}) for split, values in found.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise PPLValueError(f"manifest.json holds {name} = {found!r:.60}; expected split -> name -> share") from error
+
+
 def _score_tables(manifests: Mapping[str, Mapping[str, Any]]) -> list[Table]:
-    splits = dict.fromkeys(split for manifest in manifests.values() for split in manifest.get("scores", {}))
+    splits = dict.fromkeys(split for manifest in manifests.values() for split in _section(manifest, "scores"))
     tables = []
     for split in splits:
-        scores = {arm: dict(manifest.get("scores", {}).get(split, {})) for arm, manifest in manifests.items()}
+        scores = {arm: _section(manifest, "scores").get(split, {}) for arm, manifest in manifests.items()}
         names = list(dict.fromkeys(name for row in scores.values() for name in row))
         rows = [[arm, *(row.get(name) for name in names)] for arm, row in scores.items()]
         tables.append(Table(f"Scores on {split}, %", ["model", *names], rows))
@@ -214,13 +223,13 @@ def _score_tables(manifests: Mapping[str, Mapping[str, Any]]) -> list[Table]:
 
 
 def _class_tables(manifests: Mapping[str, Mapping[str, Any]]) -> list[Table]:
-    splits = dict.fromkeys(split for manifest in manifests.values() for split in manifest.get("per_class", {}))
+    splits = dict.fromkeys(split for manifest in manifests.values() for split in _section(manifest, "per_class"))
     tables = []
     for split in splits:
         columns = {
-            f"{arm}, {kind}" if len(manifests) > 1 else kind: dict(values)
+            f"{arm}, {kind}" if len(manifests) > 1 else kind: dict(values or {})
             for arm, manifest in manifests.items()
-            for kind, values in manifest.get("per_class", {}).get(split, {}).items()
+            for kind, values in _section(manifest, "per_class").get(split, {}).items()
         }
         classes = list(dict.fromkeys(name for column in columns.values() for name in column))
         rows = [[name, *(column.get(name) for column in columns.values())] for name in classes]
@@ -230,7 +239,7 @@ def _class_tables(manifests: Mapping[str, Mapping[str, Any]]) -> list[Table]:
 
 def _image_tables(manifest: Mapping[str, Any], count: int = 5) -> list[Table]:
     tables = []
-    for split, scores in manifest.get("per_image", {}).items():
+    for split, scores in _section(manifest, "per_image").items():
         known = {name: value for name, value in scores.items() if _is_number(value) and not math.isnan(value)}
         ranked = sorted(known.items(), key=lambda item: -item[1])
         pairs = zip(ranked[:count], ranked[: -count - 1 : -1], strict=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ppl.errors import PPLValueError
 from ppl.io import atomic_write
+from ppl.report.fonts import dejavu, installed_fonts
 from ppl.report.overlay import as_rgb, class_colours
 
 __all__ = ["Row", "sheet"]
@@ -26,6 +28,7 @@ _FORMATS = {
     ".tiff": "TIFF",
     ".pdf": "PDF",
 }
+_LONGEST = {"JPEG": 65500, "PDF": 65500, "WEBP": 16383}  # pixels on a side; a PDF holds a JPEG
 _GAP, _MARGIN = 8, 20
 _PAPER, _INK, _FAINT = (255, 255, 255), (30, 30, 34), (236, 236, 240)
 
@@ -67,8 +70,8 @@ def sheet(
         The sheet, RGB.
 
     Raises:
-        PPLValueError: if there is no row, a row has more or fewer cells than there are columns, or the suffix is none
-            of those.
+        PPLValueError: if there is no row, a row has more or fewer cells than there are columns, a picture is empty, the
+            suffix is none of those, or its format takes no sheet of that length.
         FileWriteError: if the file cannot be written.
 
     Example:
@@ -89,26 +92,41 @@ def sheet(
             raise PPLValueError(
                 f"row {row.title!r} has {len(row.cells)} cells for {len(columns)} columns; use None for a gap"
             )
+    columns, classes, title = [_line(name) for name in columns], [_line(name) for name in classes], _line(title)
+    titles = [_line(row.title) for row in rows]
+    others = installed_fonts([title, *titles, *columns, *classes])
+
+    def font(text: str, size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
+        return _font(others.get(text, dejavu(bold=bold)), size)
+
+    heads = [font(name, 15, bold=True) for name in columns]
     pictures = [[None if item is None else _fit(item, cell) for item in row.cells] for row in rows]
     wide = [
-        max([_text_width(name, 15, bold=True)] + [p.width for p in column if p])
-        for name, column in _columns(columns, pictures)
+        max([_text_width(name, head)] + [p.width for p in column if p])
+        for name, head, column in zip(columns, heads, zip(*pictures, strict=True), strict=True)
     ]
     high = [max([p.height for p in line if p] or [cell[0] // 2]) for line in pictures]
     width = sum(wide) + _GAP * (len(wide) - 1) + 2 * _MARGIN
-    legend = _wrap(classes, width - 2 * _MARGIN)
+    legend = _wrap(classes, [font(name, 14) for name in classes], width - 2 * _MARGIN)
     top = _MARGIN + (34 if title else 0)
     height = top + 28 + sum(h + 26 + _GAP for h in high) + 28 * len(legend) + _MARGIN
+    longest = _LONGEST.get(_FORMATS[suffix], math.inf)
+    if max(width, height) > longest:
+        raise PPLValueError(
+            f"the sheet is {width} x {height} pixels, {suffix} holds {longest} a side; draw fewer rows or write a .png"
+        )
     page = Image.new("RGB", (width, height), _PAPER)
     pen = ImageDraw.Draw(page)
     if title:
-        pen.text((_MARGIN, _MARGIN - 4), _shorten(title, 20, width - 2 * _MARGIN), fill=_INK, font=_font(20, bold=True))
+        large = font(title, 20, bold=True)
+        pen.text((_MARGIN, _MARGIN - 4), _shorten(title, large, width - 2 * _MARGIN), fill=_INK, font=large)
     lefts = [_MARGIN + sum(wide[:i]) + _GAP * i for i in range(len(wide))]
-    for left, name in zip(lefts, columns, strict=True):
-        pen.text((left, top), name, fill=_INK, font=_font(15, bold=True))
+    for left, name, head in zip(lefts, columns, heads, strict=True):
+        pen.text((left, top), name, fill=_INK, font=head)
     top += 28
-    for row, line, tall in zip(rows, pictures, high, strict=True):
-        pen.text((_MARGIN, top), _shorten(row.title, 14, width - 2 * _MARGIN), fill=_INK, font=_font(14))
+    for name, line, tall in zip(titles, pictures, high, strict=True):
+        small = font(name, 14)
+        pen.text((_MARGIN, top), _shorten(name, small, width - 2 * _MARGIN), fill=_INK, font=small)
         for left, breadth, picture in zip(lefts, wide, line, strict=True):
             if picture is None:
                 pen.rectangle((left, top + 22, left + breadth - 1, top + 21 + tall), fill=_FAINT)
@@ -120,7 +138,7 @@ def sheet(
         left = _MARGIN
         for index, name, breadth in entries:
             pen.rectangle((left, top + 4, left + 15, top + 19), fill=tuple(colours[index].tolist()))
-            pen.text((left + 21, top + 2), name, fill=_INK, font=_font(14))
+            pen.text((left + 21, top + 2), name, fill=_INK, font=font(classes[index], 14))
             left += breadth
         top += 28
     if path is not None:
@@ -129,23 +147,24 @@ def sheet(
     return page
 
 
-def _columns(names: Sequence[str], pictures: list[list[Image.Image | None]]) -> Any:
-    return zip(names, zip(*pictures, strict=True), strict=True)
-
-
 def _fit(item: Any, cell: tuple[int, int]) -> Image.Image:
     picture = Image.fromarray(as_rgb(item))
+    if 0 in picture.size:
+        raise PPLValueError(f"a picture of {picture.width} x {picture.height} pixels is empty; use None for a gap")
     ratio = min(cell[0] / picture.height, cell[1] / picture.width)
     size = max(1, round(picture.width * ratio)), max(1, round(picture.height * ratio))
     return picture.resize(size, Image.Resampling.LANCZOS)
 
 
-def _wrap(classes: Sequence[str], width: int) -> list[list[tuple[int, str, int]]]:
+def _wrap(
+    classes: Sequence[str], fonts: Sequence[ImageFont.FreeTypeFont], width: int
+) -> list[list[tuple[int, str, int]]]:
     """The legend's lines: (class, name, breadth)."""
     lines: list[list[tuple[int, str, int]]] = []
     used = width + 1
-    for index, name in enumerate(classes):
-        breadth = 21 + _text_width(name, 14) + 22
+    for index, (whole, font) in enumerate(zip(classes, fonts, strict=True)):
+        name = _shorten(whole, font, width - 21)
+        breadth = 21 + _text_width(name, font) + 22
         if used + breadth > width:
             lines.append([])
             used = 0
@@ -154,21 +173,23 @@ def _wrap(classes: Sequence[str], width: int) -> list[list[tuple[int, str, int]]
     return lines
 
 
-@lru_cache(maxsize=8)
-def _font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
-    import matplotlib
-
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"  # ships with matplotlib, so it is there everywhere
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), size)
+def _line(text: str) -> str:
+    """Text as one line: a line break cannot be laid out."""
+    return " ".join(text.split())
 
 
-def _text_width(text: str, size: int, *, bold: bool = False) -> int:
-    return int(_font(size, bold=bold).getlength(text)) + 1
+@lru_cache(maxsize=32)
+def _font(path: Path, size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(str(path), size)
 
 
-def _shorten(text: str, size: int, width: int) -> str:
-    if _text_width(text, size) <= width:
+def _text_width(text: str, font: ImageFont.FreeTypeFont) -> int:
+    return int(font.getlength(text)) + 1
+
+
+def _shorten(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    if _text_width(text, font) <= width:
         return text
-    while text and _text_width(text + "…", size) > width:
+    while text and _text_width(text + "…", font) > width:
         text = text[:-1]
     return text + "…"

@@ -149,3 +149,12 @@ def test_moving_keeps_everything():
 def test_shapes_must_fit_together():
     with pytest.raises(PPLValueError, match=r"got \(2, 5, 7\), \(3,\) and \(2,\)"):
         CamResult(torch.rand(2, 5, 7), torch.arange(3), torch.rand(2), (5, 7))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_any_float_is_saved_as_float32(tmp_path, dtype):
+    result = make_result()
+    CamResult(result.maps.to(dtype), result.classes, result.scores.to(dtype), result.size).save(tmp_path / "a.npz")
+    with np.load(tmp_path / "a.npz") as file:
+        assert file["maps"].dtype == file["scores"].dtype == np.float32
+        assert np.array_equal(file["maps"], result.maps.to(dtype).float())

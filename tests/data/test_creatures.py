@@ -11,6 +11,7 @@ import pytest
 
 from ppl.data import CREATURE_PARTS, CREATURES, make_creatures, read_folder, screen
 from ppl.data.creatures import draw_scene
+from ppl.errors import PPLValueError
 from ppl.io import FileWriteError, read_mask
 
 
@@ -107,6 +108,18 @@ def test_a_foreign_folder_is_left_alone(tmp_path):
 def test_nonsense_is_refused(tmp_path, arguments):
     with pytest.raises(ValueError, match="at least one image"):
         make_creatures(tmp_path / "set", **arguments)
+
+
+@pytest.mark.parametrize(("arguments", "words"), [({"seed": -1}, "seed is -1"), ({"train": 2.0}, r"train=2\.0.*whole")])
+def test_a_seed_below_zero_and_fractions_are_refused(tmp_path, arguments, words):
+    with pytest.raises(PPLValueError, match=words):
+        make_creatures(tmp_path / "set", **arguments)
+
+
+def test_a_broken_recipe_is_named(tmp_path):
+    (tmp_path / "creatures.json").write_text('{"version"')
+    with pytest.raises(PPLValueError, match=r"creatures\.json is broken .*; remove"):
+        make_creatures(tmp_path)
 
 
 @pytest.mark.parametrize("size", [33, 160])

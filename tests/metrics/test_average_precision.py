@@ -7,6 +7,7 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score
 
+from ppl.errors import PPLTypeError
 from ppl.metrics import average_precision, mean_average_precision
 
 
@@ -49,3 +50,17 @@ def test_bad_input():
         average_precision(torch.tensor([[0.0, math.nan]]), torch.zeros(1, 2))
     with pytest.raises(ValueError, match="zeros and ones"):
         average_precision(torch.rand(1, 2), torch.tensor([[0.5, 1.0]]))
+
+
+def test_any_memory_layout_of_numpy_scores_the_same():
+    scores, targets = np.array([[0.9, 1.0], [0.8, 0.0], [0.1, 3.0]]), np.array([[1, 0], [0, 1], [1, 0]])
+    expected = average_precision(scores, targets)
+    assert torch.equal(average_precision(scores.astype(">f4"), targets.astype(">i2")), expected)
+    assert torch.equal(average_precision(scores[::-1], targets[::-1]), expected)
+
+
+def test_what_is_no_array_of_numbers_is_refused_by_name():
+    with pytest.raises(PPLTypeError, match="scores is None"):
+        average_precision(None, [[1]])
+    with pytest.raises(PPLTypeError, match=r"targets is .*cat"):
+        average_precision([[0.5]], [["cat"]])

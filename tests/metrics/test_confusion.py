@@ -8,6 +8,7 @@ import torch
 from sklearn.metrics import confusion_matrix, jaccard_score, precision_recall_fscore_support
 from torchmetrics.classification import MulticlassJaccardIndex
 
+from ppl.errors import PPLTypeError
 from ppl.metrics import ConfusionMatrix, scores_of
 
 
@@ -118,7 +119,7 @@ def test_nothing_counted():
         (np.zeros((2, 2), int), np.zeros((2, 3), int), ValueError, r"\(2, 2\) and \(2, 3\)"),
         ([0, 3], [0, 0], ValueError, r"target holds 3; indices are 0\.\.2"),
         ([0, 0], [0, -1], ValueError, "prediction holds -1"),
-        ([0.0], [0], TypeError, "float32"),
+        ([0.0], [0], TypeError, "float64"),
     ],
 )
 def test_bad_input(target, prediction, error, words):
@@ -133,3 +134,25 @@ def test_bad_construction():
         ConfusionMatrix(3, ignore_index=0)
     with pytest.raises(ValueError, match=r"\(2, 4\)"):
         scores_of(torch.zeros(2, 4))
+
+
+def read_only(array):
+    array = array.copy()
+    array.flags.writeable = False
+    return array
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("made", [lambda a: a.astype(">i4"), lambda a: a[::-1].copy()[::-1], read_only])
+def test_any_memory_layout_of_numpy_counts_the_same(made):
+    target, prediction = pair()
+    plain, other = ConfusionMatrix(5), ConfusionMatrix(5)
+    plain.update(target, prediction)
+    other.update(made(target), made(prediction))
+    assert torch.equal(plain.counts, other.counts)
+
+
+@pytest.mark.parametrize("value", [None, "text", ["a", "b"], np.array([1, None]), [[1, 2], [3]], [1j]])
+def test_what_is_no_array_of_numbers_is_refused_by_name(value):
+    with pytest.raises(PPLTypeError, match=r"prediction (is|holds)"):
+        ConfusionMatrix(5).update([1], value)

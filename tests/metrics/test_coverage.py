@@ -46,3 +46,8 @@ def test_merging_and_bad_input():
         left.update([1], [1], [1, 1])
     with pytest.raises(ValueError, match="no part"):
         PartCoverage(())
+
+
+def test_any_memory_layout_of_numpy_counts_the_same():
+    target, prediction, parts = (np.array(row, ">i4")[::-1] for row in ([0, 1, 1, 1], [1, 1, 0, 0], [0, 1, 2, 2]))
+    assert coverage(target, prediction, parts, ("head", "body")) == {"head": 1.0, "body": 0.0}

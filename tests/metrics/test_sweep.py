@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ppl.errors import PPLValueError
+from ppl.errors import PPLTypeError, PPLValueError
 from ppl.metrics import ConfusionMatrix, ThresholdSweep
 
 
@@ -92,3 +92,26 @@ def test_a_class_below_zero_is_refused_and_no_class_is_background():
     sweep.update([[1, 2]], np.zeros((0, 1, 2)), [])
     assert sweep.counts.sum() == 2
     np.testing.assert_array_equal(sweep.scores(0.1)["iou"], [0, 0, 0])
+
+
+def test_any_memory_layout_of_numpy_counts_the_same_and_objects_are_refused():
+    plain, other = ThresholdSweep(4), ThresholdSweep(4)
+    for target, maps, present in images():
+        plain.update(target, maps, present)
+        other.update(target[::-1].astype(">i4"), maps[:, ::-1].astype(">f4"), present[::-1][::-1].astype(">i8"))
+    assert torch.equal(plain.counts, other.counts)
+    with pytest.raises(PPLTypeError, match="maps is None"):
+        plain.update([[1]], None, [0])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_threshold_that_is_not_finite_is_refused(value):
+    with pytest.raises(PPLValueError, match="finite"):
+        ThresholdSweep(3, [value])
+
+
+def test_the_best_threshold_is_the_given_one_however_small():
+    sweep = ThresholdSweep(2, [1e-8, 1e-7, 0.1])
+    sweep.update([[0, 1]], [[[5e-8, 2e-7]]], [0])
+    assert sweep.best() == 1e-7
+    assert sweep.scores()["miou"] == 1.0

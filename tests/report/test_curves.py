@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import re
 from xml.etree import ElementTree
 
 import pytest
 
-from ppl.report import curves, read_history
+from ppl.report import curves, fonts, read_history
 
 HISTORY = [
     {"epoch": 0, "stage": 0, "loss": 0.7, "val_map": None, "lr": [0.1, 1.0]},
@@ -45,3 +46,20 @@ def test_a_last_line_cut_inside_a_character_is_left_out(tmp_path):
     whole = b'{"epoch": 0}\n'
     (tmp_path / "metrics.jsonl").write_bytes(whole + '{"note": "é'.encode()[:-1])
     assert read_history(tmp_path / "metrics.jsonl") == [{"epoch": 0}]
+
+
+def test_history_takes_a_byte_order_mark_and_line_separators_inside_text(tmp_path):
+    (tmp_path / "metrics.jsonl").write_bytes('\ufeff{"note": "a\u2028b"}\r\n'.encode())
+    assert read_history(tmp_path / "metrics.jsonl") == [{"note": "a\u2028b"}]
+
+
+def test_an_epoch_that_is_null_counts_as_the_number_of_its_line():
+    unnamed = [{**line, "epoch": None} for line in HISTORY]
+    assert len(re.findall("<use ", curves({"a": unnamed}))) == len(re.findall("<use ", curves({"a": HISTORY})))
+
+
+def test_a_run_name_that_dejavu_lacks_takes_an_installed_font(monkeypatch, recwarn):
+    font = fonts.dejavu().parent / "LastResortHE-Regular.ttf"
+    monkeypatch.setattr("matplotlib.font_manager.findSystemFonts", lambda: [str(font)])
+    curves({"猫": HISTORY, "other": HISTORY})
+    assert not [warning for warning in recwarn if "Glyph" in str(warning.message)]

@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+from ppl.errors import PPLValueError
 from ppl.report import class_colours, overlay, overlay_mask
 
 
@@ -61,3 +62,16 @@ def test_nan_is_drawn_as_nothing():
 def test_bad_input(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+def test_labels_above_ignore_have_their_colour_and_those_out_of_range_are_refused():
+    drawn = overlay_mask(np.zeros((1, 3, 3), np.uint8), [[300, 255, 0]], strength=1.0)
+    assert np.array_equal(drawn[0], [class_colours(300)[299], [235] * 3, [0] * 3])
+    for label in (-1, 65536):
+        with pytest.raises(PPLValueError, match=rf"{label}; labels are 0\.\.65535"):
+            overlay_mask(np.zeros((1, 1, 3), np.uint8), [[label]])
+
+
+def test_bfloat16_maps_are_drawn():
+    maps = torch.full((4, 6), 0.5)
+    assert np.array_equal(overlay(image(), maps.bfloat16()), overlay(image(), maps))

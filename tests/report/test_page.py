@@ -110,3 +110,23 @@ def test_a_manifest_that_is_no_object_is_named(tmp_path):
     (tmp_path / "manifest.json").write_text("[1]")
     with pytest.raises(PPLValueError, match=r"manifest\.json"):
         read_run(tmp_path)
+
+
+def test_the_folder_one_stands_in_has_its_name(tmp_path, monkeypatch):
+    (tmp_path / "my_run").mkdir()
+    (tmp_path / "my_run" / "metrics.jsonl").write_text('{"epoch": 0, "loss": 1.0}\n')
+    monkeypatch.chdir(tmp_path / "my_run")
+    report = read_run(".")
+    assert report.title == "my_run"
+    assert list(report.history) == ["my_run"]
+
+
+def test_sections_that_are_null_are_left_out_and_other_ones_are_named(tmp_path):
+    path = tmp_path / "manifest.json"
+    path.write_text(json.dumps(dict.fromkeys(("mode", "notes", "scores", "per_class", "per_image"))))
+    assert read_run(tmp_path).tables == []
+    path.write_text('{"scores": {"val": null}, "per_class": {"val": {"CAM": null}}, "per_image": {"val": null}}')
+    write_report(read_run(tmp_path), tmp_path / "report.html")
+    path.write_text('{"scores": [1]}')
+    with pytest.raises(PPLValueError, match=r"scores = \[1\]; expected"):
+        read_run(tmp_path)

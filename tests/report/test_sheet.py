@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ppl.report import Row, class_colours, sheet
+from ppl.errors import PPLValueError
+from ppl.report import Row, class_colours, fonts, sheet
 
 
 def picture(colour, height=30, width=60):
@@ -61,3 +62,42 @@ def test_bad_input():
         sheet([], ["image"])
     with pytest.raises(ValueError, match="'a' has 1 cells for 2 columns"):
         sheet([Row("a", [None])], ["image", "mask"])
+
+
+def test_a_class_name_wider_than_the_sheet_is_shortened():
+    page = sheet([Row("a", [picture(0)])], ["image"], classes=["n" * 300, "dog"], cell=(60, 200))
+    assert (np.asarray(page)[:, -19:] == 255).all()
+
+
+def test_line_breaks_in_names_are_blanks():
+    def drawn(gap):
+        name = f"a{gap}b"
+        return np.asarray(sheet([Row(name, [picture(0)])], [name], classes=[name], title=name))
+
+    assert np.array_equal(drawn("\n"), drawn(" "))
+    assert np.array_equal(drawn("\u2029\r\n"), drawn(" "))
+
+
+@pytest.mark.parametrize(("height", "width"), [(0, 5), (5, 0)])
+def test_an_empty_picture_is_refused(height, width):
+    with pytest.raises(PPLValueError, match=f"{width} x {height} pixels is empty"):
+        sheet([Row("a", [picture(0, height, width)])], ["image"])
+
+
+@pytest.mark.parametrize(("suffix", "limit"), [(".jpg", 65500), (".pdf", 65500), (".webp", 16383)])
+def test_a_sheet_too_tall_for_its_format_is_refused(tmp_path, suffix, limit):
+    rows = [Row("a", [picture(0, 8, 4)])] * (limit // 42 + 1)
+    with pytest.raises(PPLValueError, match=rf"{suffix} holds {limit} .*\.png"):
+        sheet(rows, ["image"], tmp_path / f"sheet{suffix}", cell=(8, 4))
+
+
+def test_text_that_dejavu_lacks_takes_the_first_installed_font_that_has_it(monkeypatch, tmp_path):
+    (tmp_path / "broken.ttf").write_bytes(b"no font")
+    folder = fonts.dejavu().parent
+    found = [tmp_path / "broken.ttf", folder / "cmr10.ttf", folder / "LastResortHE-Regular.ttf"]
+    monkeypatch.setattr("matplotlib.font_manager.findSystemFonts", lambda: [str(path) for path in found])
+    assert fonts.installed_fonts(["cat", "Käfer", "猫"]) == {"猫": found[2]}
+    names = ["猫", "cat"]
+    with_font = sheet([Row("a", [picture(0)])], ["image"], classes=names)
+    monkeypatch.setattr("matplotlib.font_manager.findSystemFonts", list)
+    assert not np.array_equal(with_font, sheet([Row("a", [picture(0)])], ["image"], classes=names))
