@@ -25,7 +25,7 @@ from ppl.backbones.names import check_timm_name
 from ppl.backbones.runner import Runner
 from ppl.backbones.stages import find_stage
 from ppl.backbones.state import make_dummy
-from ppl.backbones.trace import call_backbone, native_size, trace_model
+from ppl.backbones.trace import call_backbone, native_size, trace_model, with_size_multiple
 from ppl.backbones.variants import is_known
 from ppl.errors import PPLError, PPLTypeError
 from ppl.layers.grid import Grid, as_grid
@@ -172,7 +172,7 @@ def check_model(
     shape = as_grid(grid)
     model.eval()
     try:
-        trace = trace_model(model, stages, input_size)
+        trace = with_size_multiple(model, trace_model(model, stages, input_size))
         found = trace.stages
         if cuts is None:
             wanted = [index for index, stage in enumerate(found[:-1]) if not stage.refusal]

@@ -15,7 +15,7 @@ from ppl.backbones.padding import check_padding
 from ppl.backbones.runner import Runner
 from ppl.backbones.stages import find_stage
 from ppl.backbones.state import make_dummy, untouched
-from ppl.backbones.trace import call_backbone, trace_model
+from ppl.backbones.trace import call_backbone, trace_model, with_size_multiple
 from ppl.backbones.variants import is_known
 from ppl.errors import PPLTypeError, PPLValueError
 from ppl.layers.grid import Grid
@@ -89,7 +89,7 @@ class CutBackbone:
         if isinstance(cuts, (str, int)):
             raise PPLTypeError(f"cuts must be a list, got {cuts!r}: write [{cuts!r}]")
         blocks = [cut for cut in cuts if isinstance(cut, str)]
-        trace = trace_model(model, stages, input_size, blocks)
+        trace = with_size_multiple(model, trace_model(model, stages, input_size, blocks))
         ends = {last_leaf(model, name) for name in stage_names(model, stages)}
         own = [stage for stage in trace.stages if stage.module in ends]
         indices = [
@@ -223,25 +223,30 @@ class CutBackbone:
             >>> CutBackbone(timm.create_model("test_resnet")).check_input_size(123, 321)
         """
         trace = self._runner.trace
-        if height % trace.multiple or width % trace.multiple:
-            wanted = [-(-side // trace.multiple) * trace.multiple for side in (height, width)]
-            raise UnsupportedBackboneError(
-                f"{type(self.model).__name__} takes images whose sides are multiples of {trace.multiple}, not "
-                f"{height}x{width}: use {wanted[0]}x{wanted[1]}"
-            )
-        free = trace.fixed is None and self._runner.family.window is None
+        fits = height % trace.multiple == 0 == width % trace.multiple
+        free = fits and trace.fixed is None and self._runner.family.window is None
         if free or (height, width) in self._sizes:
             return
-        try:
+        try:  # other sizes run, too, where strides happen to agree
             with untouched(self.model):
                 call_backbone(self.model, make_dummy(self.model, (height, width)))
         except Exception as error:  # any: models say "not this size" in many ways
-            native = "x".join(str(side) for side in trace.probe)
-            raise UnsupportedBackboneError(
-                f"{type(self.model).__name__} was built for images of {native} and does not take {height}x{width}: "
-                f"resize to {native}, use the scale 1.0 alone, or take a backbone of any input size (swin, convnext)"
-            ) from error
+            raise UnsupportedBackboneError(self._size_refusal(height, width)) from error
         self._sizes.add((height, width))
+
+    def _size_refusal(self, height: int, width: int) -> str:
+        name, trace = type(self.model).__name__, self._runner.trace
+        if trace.multiple > 1:
+            wanted = [-(-side // trace.multiple) * trace.multiple for side in (height, width)]
+            return (
+                f"{name} takes images whose sides are multiples of {trace.multiple}, not {height}x{width}: "
+                f"use {wanted[0]}x{wanted[1]}"
+            )
+        native = "x".join(str(side) for side in trace.probe)
+        return (
+            f"{name} was built for images of {native} and does not take {height}x{width}: "
+            f"resize to {native}, use the scale 1.0 alone, or take a backbone of any input size (swin, convnext)"
+        )
 
     def _checkpoints(self) -> bool:
         return any(getattr(module, "grad_checkpointing", False) for module in self.model.modules())

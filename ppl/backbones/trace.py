@@ -29,6 +29,7 @@ __all__ = [
     "runs_on",
     "size_multiple",
     "trace_model",
+    "with_size_multiple",
 ]
 
 # Oblong, so that height and width can be told apart; small, so that it costs little.
@@ -55,8 +56,8 @@ class Trace:
         has_map: `forward_features` returns that map; otherwise it is what the last stage returns.
         dummy: size of the smallest image that the model accepts.
         fixed: the one image size that is known to work, where others failed.
-        multiple: heights and widths of images must be multiples of it.
         probe: size of the image of this dry run.
+        multiple: heights and widths of images must be multiples of it, if that was asked for.
     """
 
     stages: tuple[Stage, ...]
@@ -68,8 +69,8 @@ class Trace:
     has_map: bool
     dummy: tuple[int, int]
     fixed: tuple[int, int] | None
-    multiple: int
     probe: tuple[int, int]
+    multiple: int = 1
 
 
 def has_forward_features(model: nn.Module) -> bool:
@@ -192,16 +193,24 @@ def trace_model(
         has_map=has_map,
         dummy=dummy,
         fixed=size if size not in _PROBES else None,
-        multiple=size_multiple(model) if size in _PROBES else 1,
         probe=size,
     )
 
 
-def size_multiple(model: nn.Module) -> int:
+def with_size_multiple(model: nn.Module, trace: Trace) -> Trace:
+    """The trace, with what heights and widths of images must be multiples of."""
+    return trace if trace.fixed else replace(trace, multiple=size_multiple(model, min(trace.dummy)))
+
+
+def size_multiple(model: nn.Module, least: int = 32) -> int:
     """What heights and widths must be multiples of, for a model that takes images of more than one size.
 
     Networks that add maps of several strides (HRNet, DLA), or embed their input in steps, take no others. Candidates
     are tried on images of odd multiples of them, whose maps are odd as soon as they can be.
+
+    Args:
+        model: left as it was.
+        least: a side that is known to be large enough; all that are tried are larger.
 
     Returns:
         A power of two from 1 to 64; 1 as well if the model fails at all that are tried.
@@ -212,7 +221,10 @@ def size_multiple(model: nn.Module) -> int:
         1
     """
     for multiple in _MULTIPLES:
-        sizes = [(multiple * (height // multiple | 1), multiple * (width // multiple | 1)) for height, width in _ODD]
+        # 64 more, 128 more: nothing odd is lost
+        more = -(-max(0, least - 64) // 64) * 64
+        sides = [[(side + more) // multiple | 1 for side in size] for size in _ODD]
+        sizes = [(multiple * height, multiple * width) for height, width in sides]
         if all(runs_on(model, size) for size in sizes):
             return multiple
     return 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,8 @@ __all__ = ["ClassMapReader", "make_reader"]
 
 # Every model of timm runs on images of the last one at least.
 _SIDES = (32, 64, 96, 128)
+# What sizes of images must be multiples of, by classifier: a reader lives for a call alone.
+_KNOWN: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
 
 
 class ClassMapReader(Protocol):
@@ -137,9 +140,11 @@ class _TimmReader:
         least = 1 if min(height, width) >= _SIDES[-1] else self._least
         return _padded(height, width, (least, least), self._multiple)
 
-    @cached_property
+    @property
     def _multiple(self) -> int:
-        return 1 if self._fixed else size_multiple(self.model)
+        if self.model not in _KNOWN:
+            _KNOWN[self.model] = 1 if self._fixed else size_multiple(self.model, self._least)
+        return _KNOWN[self.model]
 
     @cached_property
     def _least(self) -> int:

@@ -59,7 +59,8 @@ class InstanceMask:
             if isinstance(segmentation, dict):
                 mask[_decode_runs(segmentation["counts"], self.size)] = label + 1
                 continue
-            for polygon in segmentation:
+            # points and lines beside polygons have no area
+            for polygon in [corners for corners in segmentation if np.size(corners) not in (2, 4)] or segmentation:
                 _fill(mask, polygon, label + 1)
         return mask
 
@@ -101,7 +102,10 @@ def read_coco(
         raise NoSplitError(f"{root} has no split {split!r}; there are: {', '.join(found)}")
     try:
         content = json.loads(found[split].read_bytes())
+        used = {note["category_id"] for note in content["annotations"]}
         categories = sorted(content["categories"], key=lambda category: category["id"])
+        # some tools list a background, which no instance has
+        categories = [one for one in categories if one["id"] in used or one["name"].strip().lower() != "background"]
         index = {category["id"]: i for i, category in enumerate(categories)}
         instances = defaultdict(list)
         for note in content["annotations"]:

@@ -65,11 +65,10 @@ def make_cams(recipe: Recipe, folder: RunFolder, split: str, images: TaggedImage
     if out.exists() and not folder.is_current(step, inputs):  # what is there may be removed: nothing may be in the way
         check_maps(load_model(weights), extreme_sizes(images), scales=settings.scales, method=settings.method)
     folder.begin(step, inputs, out)
-    folder.keep_images(out, images.stems)
     todo = [sample for sample in images if not _is_of(out / f"{sample.stem}.npz", sample, settings)]
     if todo:
         folder.reopen(f"masks/{split}", f"refined/{split}")
-        if split == affinity_split(recipe):
+        if recipe.affinity is not None and split == affinity_split(recipe):
             shutil.rmtree(folder.affinity.parent, ignore_errors=True)  # what was learned from the old maps
     for made_of_them in (folder.masks(split), folder.refined(split)):
         for sample in todo:
@@ -106,7 +105,6 @@ def make_masks(
     """
     step, out = f"masks/{split}", folder.masks(split)
     folder.begin(step, mask_inputs(recipe, folder, split), out)
-    folder.keep_images(out, images.stems)
     with folder.finishing(step):
         return _write_masks(images, folder.cams(split), out, recipe.cam, recipe.jobs, progress)
 

@@ -48,8 +48,14 @@ def read_recipe(path: Path) -> dict[str, Any]:
             values[key] = str(path.parent / Path(values[key]).expanduser())
     if isinstance(content.get("refine"), list):
         with suppress(PPLError):  # a step that is none is told with all other faults
-            content["refine"] = with_files(content["refine"], lambda file: path.parent / file.expanduser())
+            content["refine"] = with_files(content["refine"], lambda file: _beside(path, file.expanduser()))
     return content
+
+
+def _beside(recipe: Path, file: Path) -> Path:
+    """A file that a recipe names: beside it, or, as recipes of older runs have it, in the working directory."""
+    beside = recipe.parent / file
+    return file if file.is_file() and not beside.is_file() else beside
 
 
 def with_overrides(content: dict[str, Any], overrides: list[str]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from ppl.cam import CamResult
 from ppl.data import TaggedImages
 from ppl.errors import PPLFileNotFoundError, PPLValueError
 from ppl.io import atomic_write, read_mask
+from ppl.io.listing import list_files, nfc
 from ppl.metrics import ConfusionMatrix, PartCoverage, Scores, ThresholdSweep
 from ppl.pipeline.cams import mask_inputs
 from ppl.pipeline.folder import RunFolder
@@ -170,8 +171,9 @@ def score_masks(predictions: str | Path, images: TaggedImages, notes: list[str] 
     scored = [sample for sample in images if sample.mask is not None]
     if not scored:
         raise PPLValueError(f"{images.name} has no masks to score against; give a data set or a split that has some")
-    paths = {sample.stem: Path(predictions) / f"{sample.stem}.png" for sample in scored}
-    missing = [stem for stem, path in paths.items() if not path.exists()]
+    there = list_files(Path(predictions)) if Path(predictions).is_dir() else {}
+    paths = {sample.stem: there.get(nfc(f"{sample.stem}.png")) for sample in scored}
+    missing = [stem for stem, path in paths.items() if path is None]
     if len(missing) == len(scored):
         raise PPLFileNotFoundError(
             f"{predictions} holds no {missing[0]}.png nor any other of the {len(scored)} images that have a mask; give "
@@ -185,7 +187,7 @@ def score_masks(predictions: str | Path, images: TaggedImages, notes: list[str] 
     for sample in scored:
         target, path = sample.read_mask(), paths[sample.stem]
         try:
-            confusion.update(target, read_mask(path) if path.exists() else np.zeros_like(target))
+            confusion.update(target, np.zeros_like(target) if path is None else read_mask(path))
         except PPLValueError as error:
             raise PPLValueError(f"{path}: {error}") from None
     return confusion.compute()

@@ -17,7 +17,6 @@ from typing import Any
 from ppl.errors import PPLValueError
 from ppl.io import FileWriteError, atomic_write
 from ppl.io.files import is_temporary
-from ppl.io.listing import nfc
 
 __all__ = ["RunFolder", "fingerprint"]
 
@@ -157,19 +156,6 @@ class RunFolder:
         outputs.mkdir(parents=True, exist_ok=True)
         self.record(steps={step: {**(known if same else {}), "fingerprint": stamp, "finished": False}})
         return stale
-
-    @staticmethod
-    def keep_images(outputs: Path, stems: Iterable[str]) -> None:
-        """Remove the maps or masks of images that the split no longer has.
-
-        Args:
-            outputs: a folder of `begin`.
-            stems: names of the images that it has.
-        """
-        known = set(stems)
-        for path in [*outputs.rglob("*.npz"), *outputs.rglob("*.png")]:
-            if nfc(path.relative_to(outputs).with_suffix("").as_posix()) not in known:
-                path.unlink()
 
     def is_current(self, step: str, inputs: Any) -> bool:
         """Whether a step was finished, and from these very inputs."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,19 +39,23 @@ def refine_masks(
     if recipe.affinity is not None:
         steps = walking_on(folder.affinity, steps)
     step, out = f"refined/{split}", folder.refined(split)
-    folder.begin(step, _inputs(recipe, folder, split), out)
-    folder.keep_images(out, images.stems)
+    inputs = _inputs(recipe, folder, split)
+    # then what is there is of these maps, whenever a copy of the folder says that it was written
+    current = folder.is_current(step, inputs)
+    folder.begin(step, inputs, out)
     (out / "refine.json").unlink(missing_ok=True)  # the run has its own record, which holds no paths
     jobs = [RefineJob(sample.stem, sample.image, folder.cams(split) / f"{sample.stem}.npz") for sample in images]
+    todo = [job for job in jobs if not (current and (out / f"{job.stem}.png").exists())]
     with folder.finishing(step, images=len(jobs)):
         summary = refine_folder(
-            jobs,
+            todo,
             out,
             steps,
             background=_rule(recipe.cam.background),
             n_jobs=recipe.jobs,
             progress=progress,
         )
+    summary = replace(summary, skipped=summary.skipped + len(jobs) - len(todo))
     record = [step.record() for step in steps]
     folder.record(refinement=record, not_refined={split: {bad.stem: bad.reason for bad in summary.bad}})
     if len(steps) == 1:

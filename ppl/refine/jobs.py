@@ -134,8 +134,11 @@ def jobs_from_folders(
         if not folder.is_dir():
             raise PPLFileNotFoundError(f"no folder at {folder}")
     pictures = list_images(images)
-    found = (path.relative_to(cams).with_suffix("").as_posix() for path in cams.rglob("*.npz"))
-    chosen = sorted(found) if stems is None else list(stems)
+    found = {nfc(path.relative_to(cams).with_suffix("").as_posix()): path for path in cams.rglob("*.npz")}
+    chosen = sorted(found) if stems is None else [nfc(stem) for stem in stems]
     if stems is None and not chosen:
         raise PPLFileNotFoundError(f"{cams} holds no CAM files (.npz); make them with `ppl cam`, or give their folder")
-    return [RefineJob(stem, pictures.get(nfc(stem), images / f"{stem}.jpg"), cams / f"{stem}.npz") for stem in chosen]
+    return [
+        RefineJob(stem, pictures.get(stem, images / f"{stem}.jpg"), found.get(stem, cams / f"{stem}.npz"))
+        for stem in chosen
+    ]

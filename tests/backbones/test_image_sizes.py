@@ -128,3 +128,34 @@ def test_patches_that_a_backbone_would_enlarge_are_refused_with_a_size() -> None
         assert model(torch.zeros(1, 3, 128, 256)).shape == (1, 2)
         with pytest.raises(UnsupportedBackboneError, match="use images of 256x256"):
             model(torch.zeros(1, 3, 150, 200))
+
+
+def test_a_backbone_that_needs_room_is_not_taken_for_one_of_multiples() -> None:
+    class Roomy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = nn.Sequential(nn.Conv2d(3, 4, 11, 4), nn.Conv2d(4, 4, 5, 2))
+            self.tail = nn.Sequential(nn.Conv2d(4, 4, 5, 2), nn.Conv2d(4, 4, 4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.tail(self.stem(x))  # type: ignore[no-any-return]
+
+    model = PPLNet(Roomy(), 2, mode="baseline", stages=["stem", "tail"])
+    assert model.size_multiple == 1
+    model.check_input_size(225, 301)
+
+
+def test_a_size_that_happens_to_run_is_taken() -> None:
+    model = PPLNet(TwoResolutions(), 2, mode="baseline", stages=["stem", "last"]).eval()
+    model.check_input_size(63, 64)  # 16 cells, as of 64
+    with torch.no_grad():
+        assert model(torch.zeros(1, 3, 63, 64)).shape == (1, 2)
+
+
+def test_a_classifier_is_asked_for_its_multiples_once() -> None:
+    model = timm.create_model("test_resnet", pretrained=False, num_classes=2).eval()
+    generate(model, [torch.randn(3, 128, 128)], [[0]], scales=[1.0])
+    calls: list[torch.Size] = []
+    model.conv1.register_forward_pre_hook(lambda _, args: calls.append(args[0].shape))
+    generate(model, [torch.randn(3, 128, 128)], [[0]], scales=[1.0])
+    assert calls == [torch.Size((2, 3, 128, 128))]

@@ -232,3 +232,15 @@ def test_a_file_of_other_bytes_or_nameless_categories_is_named(coco, content):
     (coco / "annotations" / "instances_val2017.json").write_bytes(content)
     with pytest.raises(PPLValueError, match="not a whole COCO instances file"):
         read_coco(coco)
+
+
+def test_lines_beside_polygons_have_no_area(coco):
+    before = read_coco(coco)[0].read_mask()
+    change(coco, lambda content: content["annotations"][1]["segmentation"].append([1, 2, 3, 4]))
+    assert np.array_equal(read_coco(coco)[0].read_mask(), before)
+
+
+def test_a_background_that_no_instance_has_is_no_class(coco):
+    classes = read_coco(coco).classes
+    change(coco, lambda content: content["categories"].insert(0, {"id": 0, "name": "Background"}))
+    assert read_coco(coco).classes == classes
