@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Literal, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +20,7 @@ Background: TypeAlias = float | Literal["auto"] | Callable[[Tensor], Tensor]
 """A threshold in [0,1], "auto", or a rule that makes background scores (h,w) of the best class values (h,w)."""
 
 _BINS = 256
+_TINY = float(np.finfo(np.float32).tiny)  # what float32 can only hold with fewer digits is nothing
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def otsu_background(best: Tensor) -> Tensor:
     """Background score of the rule "auto": Otsu's threshold of this image's own values, the same at every pixel.
 
     Otsu's method splits the values into two groups that differ as much as possible. No ground truth is needed. A map
-    with one value only is all background. That "auto" means this rule is our choice.
+    with one value only, up to rounding, is all background. That "auto" means this rule is our choice.
 
     Args:
         best: the largest class value of every pixel, shape (h,w).
@@ -74,12 +76,15 @@ def otsu_background(best: Tensor) -> Tensor:
     """
     from skimage.filters import threshold_otsu
 
+    best = best.detach()
     values = best[best.isfinite()].double().cpu().numpy()
     if not values.size:
         return torch.full_like(best, math.inf)
+    spread = values.max() - values.min()
+    if spread <= max(_TINY, _BINS * np.spacing(np.abs(values).max())):  # no room for the bins: one value
+        return torch.full_like(best, float(values.max()))
     # skimage gives the middle of the last bin of the lower group; that bin's upper edge keeps the group together.
-    half_bin = (values.max() - values.min()) / _BINS / 2
-    return torch.full_like(best, float(threshold_otsu(values, nbins=_BINS) + half_bin))
+    return torch.full_like(best, float(threshold_otsu(values, nbins=_BINS) + spread / _BINS / 2))
 
 
 def background_score(best: Tensor, background: Background) -> Tensor:

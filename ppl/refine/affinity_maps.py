@@ -19,6 +19,7 @@ from torch import nn
 
 from ppl.errors import PPLFileNotFoundError, PPLTypeError, PPLValueError
 from ppl.io import atomic_write
+from ppl.io.files import sha256
 from ppl.refine.affinity_network import AffinityNetwork
 from ppl.refine.arrays import as_image
 
@@ -133,13 +134,17 @@ def load_affinity(
         raise PPLFileNotFoundError(f"no affinity network at {file}; train one with ppl.refine.affinity.fit_affinity")
     place = str(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if backbone is not None:
-        return _Predictor(_read(file, backbone).to(place))
+        return _predictor(file.resolve(), backbone, place)
     return _cached_predictor(str(file.resolve()), file.stat().st_mtime_ns, place)
 
 
 @lru_cache(maxsize=2)
 def _cached_predictor(path: str, _changed: int, device: str) -> _Predictor:
-    return _Predictor(_read(Path(path), None).to(device))
+    return _predictor(Path(path), None, device)
+
+
+def _predictor(path: Path, backbone: nn.Module | None, device: str) -> _Predictor:
+    return _Predictor(_read(path, backbone).to(device), path, sha256(path))
 
 
 def _read(path: Path, backbone: nn.Module | None) -> AffinityNetwork:
@@ -174,10 +179,15 @@ def _read(path: Path, backbone: nn.Module | None) -> AffinityNetwork:
 class _Predictor:
     """A network for many threads: each has its own hooks, all share the weights."""
 
-    def __init__(self, network: AffinityNetwork) -> None:
+    def __init__(self, network: AffinityNetwork, path: Path, digest: str) -> None:
+        self.path, self.sha256 = path, digest
         self._network = network
         self._local = threading.local()
         self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        """What the records of steps keep: the file and what it held."""
+        return f"load_affinity({str(self.path)!r}, sha256={self.sha256!r})"
 
     def __call__(self, image: Any) -> AffinityMaps:
         if not hasattr(self._local, "network"):

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from pydantic import Field
 
 from ppl.errors import PPLTypeError, PPLValueError
+from ppl.refine.crf.validation import native_bytes
 
-__all__ = ["as_image", "as_tensor", "check_batch", "check_finite", "like"]
+__all__ = ["Positive", "Weight", "as_image", "as_tensor", "check_batch", "check_finite", "like"]
 
 Array = TypeVar("Array", npt.NDArray[np.generic], torch.Tensor)
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+"""A parameter that is a number above 0."""
+
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+"""A parameter that is a number from 0."""
 
 # What resizing or half precision may leave beyond [0, 1].
 _ROUNDING = 1e-2
@@ -53,8 +61,7 @@ def as_tensor(array: Any, name: str, shape: str) -> torch.Tensor:
 
 def _over(array: npt.NDArray[Any]) -> torch.Tensor:
     """A tensor over the array's memory, or over a copy: torch has no read-only memory, strides below 0, other bytes."""
-    if not array.dtype.isnative:
-        array = array.astype(array.dtype.newbyteorder("="))
+    array = native_bytes(array)
     return torch.from_numpy(array if array.flags.writeable and array.flags.c_contiguous else array.copy())
 
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from ppl.errors import PPLValueError
 from ppl.io import atomic_write, read_image, write_mask
 from ppl.refine.jobs import RefineJob, resize_maps
+from ppl.refine.names import recorded_name
 from ppl.refine.parallel import FolderSummary, run_jobs
 from ppl.refine.pipeline import Recipe, Step, apply_steps, check_files, parse_steps
 from ppl.refine.probabilities import Background, cams_to_probs
+from ppl.refine.results import check_places, date_result, is_current, newest_source, probs_path, remove_results
 
 __all__ = ["refine_folder"]
 
@@ -42,7 +42,7 @@ def refine_folder(
         background: as for `cams_to_probs`.
         n_jobs: workers; -1 for one per core.
         overwrite: make all results again; the old ones are removed first. Without it, results that are there are kept,
-            but for those that are older than their picture or their CAM file.
+            but for those that are older than their picture or their CAM file, or that lack their probabilities.
         keep_probs: also write `<stem>.npz` with `probs` (1 + k, H, W) float16 and `classes` (k,), so that thresholds
             can be chosen later. A folder of masks made without it counts as made in another way.
         progress: a bar with images per second and the time left, on a terminal only.
@@ -52,8 +52,9 @@ def refine_folder(
 
     Raises:
         PPLValueError: for steps that do not parse or name a file that is no affinity network, two jobs of one name,
-            no workers, a `lambda` as the background, or if `out` holds results that were made in another way, or the
-            pictures themselves.
+            no workers, a background or an affinity that cannot be named in a record (a `lambda`, a method), or if
+            `out` holds results that were made in another way, or the pictures or the CAM files that results would
+            replace.
         PPLFileNotFoundError: if the affinity network that a step names is not there.
         FileWriteError: if results cannot be written.
 
@@ -71,12 +72,11 @@ def refine_folder(
     chosen = parse_steps(steps)
     check_files(chosen)
     jobs, out = list(jobs), Path(out)
-    own = next((job.image for job in jobs if job.image.resolve() == (out / f"{job.stem}.png").resolve()), None)
-    if own is not None:
-        raise PPLValueError(f"the mask of {own} would take its place: choose another folder than {out}")
+    check_places(jobs, out, keep_probs)
     if not callable(background):
         cams_to_probs(np.zeros((0, 1, 1), np.float32), background)  # before any work
-    record = {"steps": [step.record() for step in chosen], "background": _named(background)}
+    name = recorded_name("background", background) if callable(background) else float(background)
+    record = {"steps": [step.record() for step in chosen], "background": name}
     return run_jobs(
         jobs,
         partial(_refine_one, steps=chosen, background=background, keep_probs=keep_probs),
@@ -85,44 +85,23 @@ def refine_folder(
         n_jobs=n_jobs,
         overwrite=overwrite,
         progress=progress,
-        is_done=_is_of,
+        is_done=partial(is_current, probs=keep_probs),
+        remove=remove_results,
     )
-
-
-def _is_of(job: RefineJob, path: Path) -> bool:
-    """Whether a mask is there and of this very picture and these maps."""
-    return path.exists() and path.stat().st_mtime_ns >= _newest(job)
-
-
-def _newest(job: RefineJob) -> int:
-    """When the picture or the maps of a job were last written, in nanoseconds."""
-    sources = [path for path in (job.image, job.cams) if isinstance(path, Path)]
-    return max((path.stat().st_mtime_ns for path in sources if path.exists()), default=0)
 
 
 def _refine_one(
     job: RefineJob, path: Path, *, steps: tuple[Step, ...], background: Background, keep_probs: bool
 ) -> None:
-    newest = _newest(job)
+    newest = newest_source(job)
     image = np.asarray(read_image(job.image))
     maps, classes = job.load()
     probs = cams_to_probs(resize_maps(maps, (image.shape[0], image.shape[1])), background)
     probs = apply_steps(steps, image, probs)
     if keep_probs:
-        with atomic_write(path.with_name(path.name.removesuffix(".png") + ".npz")) as handle:
+        with atomic_write(probs_path(path)) as handle:
             np.savez_compressed(handle, probs=probs.astype(np.float16), classes=classes)
     # The mask comes last: where it is, all is.
     values = np.concatenate([[0], classes + 1])
     write_mask(path, values[probs.argmax(axis=0)].astype(np.uint8))
-    if path.stat().st_mtime_ns < newest:  # sources from the future would be taken for newer ones for ever
-        os.utime(path, ns=(newest, newest))
-
-
-def _named(background: Background) -> float | str:
-    if not callable(background):
-        return float(background)
-    # The repr of a plain function holds its address, which differs from run to run.
-    name = getattr(background, "__qualname__", None) or repr(background)
-    if "<lambda>" in name:  # a stopped run could go on with another one and would not know
-        raise PPLValueError("background is a lambda, of which no record can be kept: give a named function or a rule")
-    return name
+    date_result(path, newest)

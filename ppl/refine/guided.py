@@ -18,13 +18,16 @@ __all__ = ["guided_filter"]
 
 Array = TypeVar("Array", npt.NDArray[np.generic], torch.Tensor)
 
+# Rounding errors of the variances stay far below the first; the cube of the second is a number, too.
+_LEAST_EPS, _MOST_EPS = 1e-8, 1e8
+
 
 def guided_filter(
     image: npt.NDArray[np.generic] | torch.Tensor,
     maps: Array,
     *,
     radius: Annotated[int, Field(ge=0)] = 8,
-    eps: Annotated[float, Field(gt=0)] = 1e-4,
+    eps: Annotated[float, Field(ge=_LEAST_EPS, le=_MOST_EPS)] = 1e-4,
 ) -> Array:
     """Filter maps with the colour image as their guide.
 

@@ -30,6 +30,7 @@ __all__ = [
     "keep_record",
     "parallel_map",
     "progress_bar",
+    "remove_result",
     "run_jobs",
 ]
 
@@ -64,6 +65,11 @@ class FolderSummary:
         return self.done / self.seconds if self.seconds else 0.0
 
 
+def remove_result(_job: Any, path: Path) -> None:
+    """Remove the result of a job, if there is one."""
+    path.unlink(missing_ok=True)
+
+
 def run_jobs(
     jobs: Sequence[Any],
     work: Callable[[Any, Path], None],
@@ -75,6 +81,7 @@ def run_jobs(
     progress: bool = True,
     description: str = "refine",
     is_done: Callable[[Any, Path], bool] = lambda job, path: path.exists(),
+    remove: Callable[[Any, Path], None] = remove_result,
 ) -> FolderSummary:
     """Run `work` for every job whose result `out/<stem>.png` is not there yet.
 
@@ -92,6 +99,7 @@ def run_jobs(
         progress: a bar with images per second and the time left, on a terminal only.
         description: in front of the bar.
         is_done: whether the result of a job, by its path, is there and need not be made again.
+        remove: takes away the old result of a job, by its path, before it is made again.
 
     Returns:
         What was done. An error in a job makes it a `BadFile`.
@@ -105,13 +113,13 @@ def run_jobs(
     _check_unique(jobs)
     if overwrite:  # whatever stops this run, nothing made in the old way stands under the new record
         for job in jobs:
-            _result(out, job).unlink(missing_ok=True)
+            remove(job, _result(out, job))
     keep_record(out / _RECORD, record, overwrite)
     waiting = [job for job in jobs if overwrite or not is_done(job, _result(out, job))]
     bad = []
     start = time.perf_counter()
     with progress_bar(description, len(jobs), len(jobs) - len(waiting), progress) as advance:
-        for failure in parallel_map(partial(guarded, partial(_make, work, out)), waiting, n_jobs):
+        for failure in parallel_map(partial(guarded, partial(_make, work, remove, out)), waiting, n_jobs):
             if failure is not None:
                 bad.append(failure)
             advance()
@@ -174,7 +182,8 @@ def _check_unique(jobs: Sequence[Any]) -> None:
         seen.add(job.stem)
 
 
-def _make(work: Callable[[Any, Path], None], out: Path, job: Any) -> None:
+def _make(work: Callable[[Any, Path], None], remove: Callable[[Any, Path], None], out: Path, job: Any) -> None:
+    remove(job, _result(out, job))  # of a job that turned bad nothing old may stay
     work(job, _result(out, job))
 
 

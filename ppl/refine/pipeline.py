@@ -16,6 +16,7 @@ from ppl.errors import PPLFileNotFoundError, PPLTypeError, PPLValueError, neares
 from ppl.io.files import sha256
 from ppl.parameters import check_parameters, known_parameters
 from ppl.refine.arrays import as_tensor, like
+from ppl.refine.names import recorded_name
 from ppl.refine.steps import REFINERS
 
 __all__ = ["Recipe", "Step", "apply_steps", "check_files", "iterate_steps", "parse_steps", "with_files"]
@@ -69,17 +70,22 @@ class Step:
 
         Returns:
             A dictionary that JSON can hold.
+
+        Raises:
+            PPLValueError: for a parameter that cannot be named, such as a `lambda` for affinities.
         """
         refiner = REFINERS[self.name]
         parameters = refiner.resolve({**known_parameters(refiner.function), **self.parameters})
-        parameters = {name: _plain(value) for name, value in parameters.items()}
+        parameters = {name: _plain(f"{self.name}: {name}", value) for name, value in parameters.items()}
         digests = {name: sha256(path) for name, path in self.files.items() if path.is_file()}
         return {"name": self.name, "parameters": parameters} | ({"sha256": digests} if digests else {})
 
 
-def _plain(value: Any) -> Any:
+def _plain(what: str, value: Any) -> Any:
     if isinstance(value, tuple):
         return list(value)
+    if callable(value):
+        return recorded_name(what, value)
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
 
 

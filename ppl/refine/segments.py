@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 
 from ppl.parameters import check_parameters
-from ppl.refine.arrays import as_image, as_tensor, check_finite, like
+from ppl.refine.arrays import Positive, Weight, as_image, as_tensor, check_finite, like
 
 __all__ = ["superpixel_segments", "superpixels"]
 
@@ -24,10 +24,10 @@ def superpixel_segments(
     *,
     method: Method = "slic",
     n_segments: Annotated[int, Field(ge=1)] = 1000,
-    compactness: Annotated[float, Field(gt=0)] = 10.0,
-    scale: Annotated[float, Field(gt=0)] = 50.0,
+    compactness: Positive = 10.0,
+    scale: Positive = 50.0,
     min_size: Annotated[int, Field(ge=1)] = 30,
-    sigma: Annotated[float, Field(ge=0)] = 0.5,
+    sigma: Weight = 0.5,
 ) -> npt.NDArray[np.int64]:
     """Cut an image into segments of similar colour, by scikit-image.
 
@@ -92,10 +92,10 @@ def superpixels(
     mode: Mode = "mean",
     method: Method = "slic",
     n_segments: Annotated[int, Field(ge=1)] = 1000,
-    compactness: Annotated[float, Field(gt=0)] = 10.0,
-    scale: Annotated[float, Field(gt=0)] = 50.0,
+    compactness: Positive = 10.0,
+    scale: Positive = 50.0,
     min_size: Annotated[int, Field(ge=1)] = 30,
-    sigma: Annotated[float, Field(ge=0)] = 0.5,
+    sigma: Weight = 0.5,
 ) -> Array:
     """Give all pixels of a segment the same scores.
 

@@ -21,7 +21,7 @@ from pydantic import AfterValidator, Field
 from ppl.errors import PPLTypeError, nearest
 from ppl.parameters import check_parameters
 from ppl.refine.adaptive import pixel_adaptive
-from ppl.refine.arrays import as_image, as_tensor, like
+from ppl.refine.arrays import Positive, Weight, as_image, as_tensor, like
 from ppl.refine.crf import PRESETS, crf_backend
 from ppl.refine.crf.problem import from_preset, solve
 from ppl.refine.guided import guided_filter
@@ -31,8 +31,6 @@ from ppl.refine.walk import random_walk
 __all__ = ["REFINERS", "Refiner", "crf_step", "random_walk_step"]
 
 Array = TypeVar("Array", npt.NDArray[np.generic], torch.Tensor)
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 def _known_preset(name: str) -> str:
@@ -148,10 +146,13 @@ def random_walk_step(
     """
     given = _resolve_walk({"affinity": affinity, "stride": stride, "beta": beta, "steps": steps})
     values = as_tensor(probs, "probs", "L H W")
-    size = (values.shape[-2], values.shape[-1])
+    size, dtype = (values.shape[-2], values.shape[-1]), values.dtype
+    values = values.to(torch.promote_types(dtype, torch.float32))  # ratios of small scores leave half precision
     colours = as_image(image, size).to(values)
     if not values.numel():
-        return like(probs, values.clone())
+        return like(probs, values.to(dtype, copy=True))
+    if background is not None and len(values) == 1:  # no class competes with the constant
+        return like(probs, torch.ones_like(values, dtype=dtype))
     if affinity is None:
         cells = tuple((length - 1) // given["stride"] + 1 for length in size)
         guides: dict[str, Any] = {"features": F.interpolate(colours.permute(2, 0, 1)[None], cells, mode="area")[0]}
@@ -170,9 +171,8 @@ def random_walk_step(
     walked = random_walk(start, **guides, radius=radius, beta=given["beta"], steps=given["steps"])
     result = F.interpolate(walked[None], size, mode="bilinear", align_corners=False)[0]
     if background is not None:
-        highest = result.max().clamp(min=1e-12) if len(result) else 1.0
-        result = torch.cat([torch.full_like(values[:1], background), result / highest])
-    return like(probs, result / result.sum(dim=0, keepdim=True).clamp(min=1e-12))
+        result = torch.cat([torch.full_like(values[:1], background), result / result.max().clamp(min=1e-12)])
+    return like(probs, (result / result.sum(dim=0, keepdim=True).clamp(min=1e-12)).to(dtype))
 
 
 def _resolve_walk(parameters: Mapping[str, Any]) -> dict[str, Any]:

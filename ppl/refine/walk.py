@@ -54,12 +54,14 @@ def random_walk(
         steps: length of the walk. IRN's `exp_times=8` and PSA's `logt=8` are 256 steps.
 
     Returns:
-        `(k, h, w)` of the same kind, type and device as `maps`, with values between the lowest and the highest score
-        that went in. Not differentiable.
+        `(k, h, w)` of the same kind, type and device as `maps`. With `features` its values lie between the lowest and
+        the highest score that went in; with `edges` between those of the scores times `1 - edge`, which may be nearer
+        to 0. Not differentiable.
 
     Raises:
         PPLTypeError: if neither or both of `edges` and `features` are given.
-        PPLValueError: for shapes that do not match, values that are not finite, edges outside [0, 1].
+        PPLValueError: for shapes that do not match, values that are not finite, edges outside [0, 1], features without
+            channels.
 
     Example:
         >>> import numpy as np
@@ -94,6 +96,8 @@ def random_walk(
             assert features is not None
             vectors = as_tensor(features, "features", "C h w").to(working)
             _check_size("features", vectors, size)
+            if not len(vectors):
+                raise PPLValueError(f"features have no channels, got shape {tuple(vectors.shape)}: give at least one")
             check_finite("features", vectors)
             affinity = feature_affinity(vectors, radius)
         result = _walk(working, affinity.pow_(beta), radius, steps) if working.numel() else working

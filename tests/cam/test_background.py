@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from ppl.cam import PowerBackground
-from ppl.cam.background import background_score, otsu_background
+from ppl.cam import PowerBackground, otsu_background
+from ppl.cam.background import background_score
 from ppl.errors import PPLValueError
 
 
@@ -39,6 +39,18 @@ def test_auto_of_a_flat_map_is_all_background():
     for value in (0.0, 1.0):
         best = torch.full((4, 4), value)
         assert not (best > otsu_background(best)).any()
+
+
+@pytest.mark.parametrize("values", [(1, 1 + 2.3e-16), (0, 1e-45), (0, 1e-322)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_auto_of_a_map_that_is_flat_up_to_rounding_is_all_background(values, dtype):
+    best = torch.tensor([values], dtype=dtype)
+    assert not (best > otsu_background(best)).any()
+
+
+def test_auto_takes_maps_with_a_gradient():
+    best = torch.rand(3, 4)
+    assert torch.equal(otsu_background(best.clone().requires_grad_()), otsu_background(best))
 
 
 def test_auto_ignores_nan():

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import joblib
 import numpy as np
@@ -13,11 +14,14 @@ import pytest
 import torch
 from PIL import Image
 
+from ppl.cam import PowerBackground
 from ppl.errors import PPLFileNotFoundError, PPLValueError
 from ppl.io import FileWriteError, read_mask
+from ppl.io.files import sha256
 from ppl.refine import apply_steps, cams_to_probs, jobs_from_folders, parse_steps, refine_folder
 from ppl.refine.affinity import AffinityNetwork
-from ppl.refine.affinity_maps import save_affinity
+from ppl.refine.affinity_maps import load_affinity, save_affinity
+from ppl.refine.names import recorded_name
 from ppl.refine.parallel import run_jobs
 
 STEPS = "guided_filter: 2, superpixels: {n_segments: 20}"
@@ -169,6 +173,103 @@ def test_mistakes_are_found_before_any_work(folders):
     with pytest.raises(PPLValueError, match="two jobs"):
         refine_folder(jobs_in(folders)[:1] * 2, folders / "out", None)
     assert not list(folders.glob("out/*.png"))
+
+
+def test_a_mask_in_the_place_of_another_images_picture_is_refused(folders):
+    first, second = jobs_in(folders)[:2]
+    with pytest.raises(PPLValueError, match=r"0\.png: a result would take its place"):
+        refine_folder([replace(first, stem="1"), replace(second, stem="0")], folders / "images", None, overwrite=True)
+    assert len(list((folders / "images").glob("*.png"))) == 6 and not (folders / "images" / "refine.json").exists()
+
+
+def test_probabilities_in_the_place_of_cam_files_are_refused(folders):
+    before = {path: path.read_bytes() for path in (folders / "cams").iterdir()}
+    with pytest.raises(PPLValueError, match=r"0\.npz: a result would take its place"):
+        refine_folder(jobs_in(folders), folders / "cams", None, keep_probs=True, overwrite=True)
+    assert {path: path.read_bytes() for path in (folders / "cams").iterdir()} == before
+
+
+def test_masks_beside_their_cam_files_leave_these_alone(folders):
+    before = {path: path.read_bytes() for path in (folders / "cams").iterdir()}
+    for _ in range(2):
+        assert refine_folder(jobs_in(folders), folders / "cams", None, overwrite=True).done == 6
+    assert {path: path.read_bytes() for path in (folders / "cams").glob("*.npz")} == before
+
+
+def test_probabilities_of_a_former_run_do_not_stay_beside_new_masks(folders):
+    refine_folder(jobs_in(folders), folders / "out", None, keep_probs=True)
+    refine_folder(jobs_in(folders), folders / "out", STEPS, overwrite=True)
+    assert not list((folders / "out").glob("*.npz"))
+
+
+def test_of_an_image_that_turned_bad_nothing_old_stays(folders):
+    refine_folder(jobs_in(folders), folders / "out", None, keep_probs=True)
+    (folders / "cams" / "2.npz").write_bytes(b"no")
+    os.utime(folders / "cams" / "2.npz", (time.time() + 9, time.time() + 9))
+    assert [file.stem for file in refine_folder(jobs_in(folders), folders / "out", None, keep_probs=True).bad] == ["2"]
+    assert not list((folders / "out").glob("2.*"))
+
+
+def test_probabilities_that_were_removed_are_made_again(folders):
+    refine_folder(jobs_in(folders), folders / "out", None, keep_probs=True)
+    (folders / "out" / "2.npz").unlink()
+    assert refine_folder(jobs_in(folders), folders / "out", None, keep_probs=True).done == 1
+    assert (folders / "out" / "2.npz").exists()
+
+
+def a_rule(best):
+    return 1 - best
+
+
+def another_rule():
+    def rule(best):
+        return best / 2
+
+    return rule
+
+
+class Shaded:
+    """A rule with an address for a name."""
+
+    def __call__(self, best):
+        return best / 2
+
+    def method(self, best):
+        return best / 2
+
+
+@pytest.mark.parametrize(
+    ("rule", "kind"),
+    [
+        (lambda best: best, "a lambda"),
+        (another_rule(), "a function inside another one"),
+        (Shaded().method, "a method"),
+        (partial(a_rule), "a partial"),
+        (Shaded(), "a Shaded"),
+    ],
+)
+def test_what_cannot_be_named_in_a_record_is_refused(folders, rule, kind):
+    with pytest.raises(PPLValueError, match=f"background is {kind}, of which no record can be kept"):
+        refine_folder(jobs_in(folders), folders / "out", None, background=rule)
+    with pytest.raises(PPLValueError, match=f"random_walk: affinity is {kind}, of which no record can be kept"):
+        refine_folder(jobs_in(folders), folders / "out", [{"random_walk": {"affinity": rule}}])
+    assert not (folders / "out").exists()
+
+
+def test_functions_and_rules_are_recorded_so_that_each_is_told_from_others():
+    assert recorded_name("background", a_rule) == f"{__name__}.a_rule"
+    assert recorded_name("background", PowerBackground(4)) == "PowerBackground(alpha=4)"
+
+
+def test_a_loaded_network_is_recorded_by_its_file_and_what_that_held(tmp_path):
+    def record(seed):
+        torch.manual_seed(seed)
+        save_affinity(AffinityNetwork("test_resnet"), tmp_path / "net.safetensors")
+        predictor = load_affinity(tmp_path / "net.safetensors", device="cpu")
+        return parse_steps([{"random_walk": {"affinity": predictor}}])[0].record()["parameters"]["affinity"]
+
+    assert record(0) == record(0) != record(1)
+    assert sha256(tmp_path / "net.safetensors") in record(1) and "net.safetensors" in record(1)
 
 
 @pytest.mark.parametrize("source", ["cams/2.npz", "images/2.png"])

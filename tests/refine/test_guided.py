@@ -82,6 +82,13 @@ def test_tiny_and_empty_images(size):
     np.testing.assert_allclose(refined, 1, atol=1e-6)
 
 
+@pytest.mark.parametrize("eps", [1e-8, 1e8])
+def test_the_least_and_the_greatest_eps_keep_a_constant(eps):
+    image = np.full((60, 70, 3), 40, np.uint8)
+    image[:, 30:] = 215
+    np.testing.assert_allclose(guided_filter(image, np.ones((1, 60, 70), np.float32), eps=eps), 1, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -89,6 +96,8 @@ def test_tiny_and_empty_images(size):
         ({"maps": np.full((1, 9, 12), np.nan, np.float32)}, "NaN"),
         ({"radius": -1}, "radius=-1"),
         ({"eps": 0}, "eps=0"),
+        ({"eps": 1e-120}, "eps=1e-120"),
+        ({"eps": np.inf}, "eps=inf"),
     ],
 )
 def test_bad_input_is_named(scene, change, words):

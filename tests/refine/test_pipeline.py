@@ -218,3 +218,20 @@ def test_irns_way_walks_the_cams_themselves_whatever_constant_stood_behind_them(
     walked = random_walk(cams, features=image.transpose(2, 0, 1).astype(np.float32) / 255, beta=60, steps=8)
     expected = np.concatenate([np.full((1, 20, 24), 0.25, np.float32), walked / walked.max()])
     np.testing.assert_allclose(refined, expected / expected.sum(axis=0), rtol=1e-3, atol=1e-5)
+
+
+def test_irns_way_leaves_an_image_of_no_class_to_the_background():
+    refined = REFINERS["random_walk"].function(
+        np.zeros((5, 6, 3), np.uint8), np.ones((1, 5, 6), np.float16), background=0.25
+    )
+    np.testing.assert_array_equal(refined, np.ones((1, 5, 6), np.float16))
+
+
+def test_irns_way_takes_half_precision_without_any_background():
+    random = np.random.default_rng(4)
+    image = random.integers(0, 256, (6, 7, 3)).astype(np.uint8)
+    probs = cams_to_probs(random.random((2, 6, 7)).astype(np.float32), 0.0).astype(np.float16)
+    step = REFINERS["random_walk"].function
+    refined = step(image, probs, background=0.25, steps=4)
+    assert refined.dtype == np.float16
+    np.testing.assert_allclose(refined, step(image, probs.astype(np.float32), background=0.25, steps=4), atol=1e-3)

@@ -143,6 +143,7 @@ def test_read_only_and_strided_arrays(scene):
         ({"maps": np.zeros((9, 13), np.float32)}, PPLValueError, r"\(k, h, w\)"),
         ({"maps": np.zeros((2, 9, 13), np.int64)}, PPLTypeError, "int64"),
         ({"maps": [[1.0]]}, PPLTypeError, "list"),
+        ({"edges": None, "features": np.zeros((0, 9, 13), np.float32)}, PPLValueError, "no channels"),
         ({"radius": 1}, PPLValueError, "radius=1"),
         ({"beta": 0}, PPLValueError, "beta=0"),
         ({"steps": -1}, PPLValueError, "steps=-1"),

@@ -75,6 +75,9 @@ def test_empty_images(size):
     [
         ({"method": "slick"}, PPLValueError, "method='slick'"),
         ({"mode": "max"}, PPLValueError, "mode='max'"),
+        ({"sigma": np.inf}, PPLValueError, "sigma=inf"),
+        ({"compactness": np.inf}, PPLValueError, "compactness=inf"),
+        ({"scale": np.nan}, PPLValueError, "scale=nan"),
         ({"n_segments": 0}, PPLValueError, "n_segments=0"),
         ({"image": np.zeros((4, 4, 3), np.uint8)}, PPLValueError, r"\(4, 4\)"),
         ({"image": np.zeros((40, 54), np.uint8)}, PPLValueError, "channels last"),

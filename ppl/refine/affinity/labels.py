@@ -17,6 +17,7 @@ from ppl.refine.jobs import RefineJob, resize_maps
 from ppl.refine.parallel import FolderSummary, run_jobs
 from ppl.refine.pipeline import Recipe, apply_steps, parse_steps
 from ppl.refine.probabilities import cams_to_probs
+from ppl.refine.results import check_places, date_result, is_current, newest_source
 
 __all__ = ["UNSURE", "confident_label_folder", "confident_labels"]
 
@@ -98,11 +99,13 @@ def confident_label_folder(
         What was done, what was bad.
 
     Raises:
-        PPLValueError: for steps or scores that cannot be, or if `out` holds labels of other CAM files, scores or steps.
+        PPLValueError: for steps or scores that cannot be, or if `out` holds labels of other CAM files, scores or steps,
+            or the pictures themselves.
     """
     chosen = parse_steps(steps)
     _check_scores(foreground, background)
-    jobs = list(jobs)
+    jobs, out = list(jobs), Path(out)
+    check_places(jobs, out)
     record = {
         "foreground": foreground,
         "background": background,
@@ -112,12 +115,13 @@ def confident_label_folder(
     return run_jobs(
         jobs,
         partial(_label_one, foreground=foreground, background=background, steps=chosen),
-        Path(out),
+        out,
         record={"confident_labels": record},
         n_jobs=n_jobs,
         overwrite=overwrite,
         progress=progress,
         description="confident labels",
+        is_done=is_current,
     )
 
 
@@ -140,8 +144,10 @@ def _check_scores(foreground: float, background: float) -> None:
 
 
 def _label_one(job: RefineJob, path: Path, *, foreground: float, background: float, steps: Recipe) -> None:
+    newest = newest_source(job)
     image = np.asarray(read_image(job.image))
     maps, classes = job.load()
     resized = resize_maps(maps, (image.shape[0], image.shape[1]))
     labels = confident_labels(image, resized, classes, foreground=foreground, background=background, steps=steps)
     write_mask(path, labels)
+    date_result(path, newest)

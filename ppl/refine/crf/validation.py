@@ -27,6 +27,7 @@ __all__ = [
     "check_probs_tensor",
     "device_of",
     "is_torch",
+    "native_bytes",
     "to_caller",
 ]
 
@@ -98,6 +99,11 @@ def device_of(array: Any) -> str:
     return str(array.device) if is_torch(array) else "cpu"
 
 
+def native_bytes(array: NDArray[Any]) -> NDArray[Any]:
+    """The array itself, or a copy in the byte order of this machine, which is the only one that torch knows."""
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
 def as_numpy(array: Any, name: str) -> NDArray[Any]:
     """A numpy view or copy of a numpy array or a torch tensor on any device."""
     if is_torch(array):
@@ -107,7 +113,7 @@ def as_numpy(array: Any, name: str) -> NDArray[Any]:
         result: NDArray[Any] = tensor.cpu().numpy()
         return result
     if isinstance(array, np.ndarray):
-        return array
+        return native_bytes(array)
     raise PPLTypeError(f"{name} must be a numpy array or a torch tensor, got {type(array).__name__}")
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import time
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -61,12 +64,33 @@ def test_bad_input_is_named(scene, change, words):
         confident_labels(*scene, **change)
 
 
-def test_folders(tmp_path, scene):
+@pytest.fixture
+def jobs(tmp_path, scene):
     for name in ("images", "cams"):
         (tmp_path / name).mkdir()
     for stem in "ab":
         Image.fromarray(scene[0]).save(tmp_path / "images" / f"{stem}.png")
         np.savez(tmp_path / "cams" / f"{stem}.npz", maps=scene[1], classes=np.array([3, 8]))
+    return jobs_from_folders(tmp_path / "images", tmp_path / "cams")
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_labels_in_the_place_of_the_pictures_are_refused(tmp_path, jobs, overwrite):
+    before = {path: path.read_bytes() for path in (tmp_path / "images").iterdir()}
+    with pytest.raises(PPLValueError, match=r"a\.png: a result would take its place"):
+        confident_label_folder(jobs, tmp_path / "images", steps=None, overwrite=overwrite)
+    assert {path: path.read_bytes() for path in (tmp_path / "images").iterdir()} == before
+
+
+@pytest.mark.parametrize("later", [0.0, 1e6])
+def test_labels_of_a_replaced_picture_are_made_again_once(tmp_path, jobs, later):
+    confident_label_folder(jobs, tmp_path / "out", steps=None)
+    os.utime(tmp_path / "out" / "a.png", (1e9, 1e9))
+    os.utime(tmp_path / "images" / "a.png", (time.time() + later, time.time() + later))
+    assert [confident_label_folder(jobs, tmp_path / "out", steps=None).done for _ in range(2)] == [1, 0]
+
+
+def test_folders(tmp_path, scene, jobs):
     (tmp_path / "cams" / "c.npz").write_bytes(b"")
     jobs = jobs_from_folders(tmp_path / "images", tmp_path / "cams")
     summary = confident_label_folder(jobs, tmp_path / "out", steps="guided_filter: 1", n_jobs=2)

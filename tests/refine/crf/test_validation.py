@@ -120,6 +120,15 @@ def test_any_float_any_layout_read_only_or_not(dtype):
     np.testing.assert_array_equal(probs, before[1])
 
 
+@pytest.mark.parametrize("backend", ["native", "torch"])
+def test_every_engine_takes_another_byte_order(backend):
+    probs = np.random.default_rng(0).dirichlet((1, 1), (4, 5)).transpose(2, 0, 1)
+    refined = crf(IMAGE, probs.astype(">f4"), backend=backend)
+    np.testing.assert_array_equal(refined, crf(IMAGE, probs.astype("<f4"), backend=backend))
+    labels = crf_from_labels(IMAGE, (LABELS + 1).astype(">i4"), 2, backend=backend)
+    np.testing.assert_array_equal(labels, crf_from_labels(IMAGE, LABELS + 1, 2, backend=backend))
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_torch_in_torch_out(dtype):
     probs = torch.tensor(PROBS, dtype=dtype, requires_grad=True)
