@@ -13,7 +13,6 @@ from torch.utils.checkpoint import checkpoint
 
 from ppl.backbones import CutBackbone
 from ppl.backbones.trace import tensors_of
-from ppl.layers.grid import Grid
 
 __all__ = ["checkpointed"]
 
@@ -43,21 +42,14 @@ def checkpointed(cutter: CutBackbone) -> Callable[..., Tensor]:
 
 # the compiler cannot trace a checkpoint with contexts: what it compiles ends here and goes on behind
 @torch.compiler.disable  # type: ignore[untyped-decorator]
-def _recomputed(
-    cutter: CutBackbone,
-    cut_index: int,
-    features: Any,
-    grid: Grid,
-    size: tuple[int, int],
-    image_size: tuple[int, int] | None = None,
-) -> Tensor:
+def _recomputed(cutter: CutBackbone, cut_index: int, features: Any, *where: Any) -> Tensor:
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         return nullcontext(), _still_statistics(cutter.model)
 
     run = partial(checkpoint, cutter.patched, use_reentrant=False, context_fn=contexts)
     live = any(norm.training for norm in _norms(cutter.model))
     halves = [features] if live else _halves(features)  # live statistics of a half would be other ones
-    return torch.cat([run(cut_index, half, grid, size, image_size) for half in halves])
+    return torch.cat([run(cut_index, half, *where) for half in halves])
 
 
 def _halves(features: Any) -> list[Any]:

@@ -41,7 +41,7 @@ def check_models(recipe: Recipe, arms: Mapping[str, RunFolder], splits: Splits, 
         recipe: of the run.
         arms: by mode, where each model is trained.
         splits: the images.
-        maps: whether maps will be made of them: then the models must allow the method, at the size of every image.
+        maps: whether maps will be made of them: then the models must allow the method, and the sizes of the images.
 
     Raises:
         PPLValueError: unknown backbone or cut, a grid too fine for the map, an output stride that cannot be, a

@@ -114,6 +114,17 @@ def test_a_file_that_a_step_names_is_relative_to_the_recipe(tmp_path: Path, step
     assert recipe.refine[1]["random_walk"]["affinity"] == str(tmp_path / "net.safetensors")
 
 
+def test_a_file_in_the_working_directory_alone_is_found_as_recipes_of_older_runs_have_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run").mkdir()
+    recipe = tmp_path / "run" / "recipe.yaml"
+    recipe.write_text("data: {root: photos}\nrefine: ['random_walk: net.safetensors']\n")
+    (tmp_path / "net.safetensors").touch()
+    monkeypatch.chdir(tmp_path)
+    assert load_recipe(recipe).refine == [{"random_walk": {"affinity": "net.safetensors"}}]
+
+
 def test_a_file_that_a_step_names_is_written_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     recipe = check_recipe(DATA | {"refine": ["random_walk: net.safetensors", {"random_walk": "~/net.safetensors"}]})

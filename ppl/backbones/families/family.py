@@ -65,7 +65,8 @@ class Family:
         batched_dummy: so is the batch, so there are as many dummies as patches.
         final: takes the final map out of what `forward_features` returns.
         from_last_stage: the final map is the last stage's, as `forward_features` returns none.
-        order: for tokens that do not lie row by row, `(model, stage, (H,W), device)` to the index (H*W,) that does.
+        order: the index (H*W,) that puts tokens in an order of their own row by row, from `(model, stage, (H,W),
+            device)`.
         cut: cuts the features of a stage that has no ordinary layout; the model, then the arguments of `cut_features`.
         window: cells of a map that attention windows must divide, at every stage; patches are that large or more.
         refuse: says why this very model cannot be cut.
