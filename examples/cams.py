@@ -27,7 +27,7 @@ def main(size: int = 96, out: Path = Path("runs/examples/cams")) -> None:
     results = generate(model, [sample.image for sample in samples], [list(sample.labels) for sample in samples])
     for sample, result in zip(samples, results, strict=True):
         names = [samples.classes[index] for index in result.classes.tolist()]
-        print(f"{sample.stem}: maps {tuple(result.maps.shape)} of {', '.join(names)}")
+        print(f"{sample.image_id}: maps {tuple(result.maps.shape)} of {', '.join(names)}")
 
     # The same as a stream, for a folder of any length; without labels the model's own predictions count.
     predicted = sum(len(result.classes) for result in iter_generate(model, [sample.image for sample in samples]))

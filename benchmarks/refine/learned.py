@@ -33,7 +33,7 @@ def evenly(items: list, count: int | None) -> list:
 
 
 def with_cams(folder: Path, split: str, cams: Path, count: int | None) -> list:
-    samples = [sample for sample in open_dataset(folder, split) if (cams / f"{sample.stem}.npz").is_file()]
+    samples = [sample for sample in open_dataset(folder, split) if (cams / f"{sample.image_id}.npz").is_file()]
     return evenly(samples, count)
 
 
@@ -61,7 +61,7 @@ def main() -> None:
     classes = len(open_dataset(options.dataset, "val").classes) + 1
     val = with_cams(options.dataset, "val", options.cams, options.limit)
     train = with_cams(options.dataset, "train", options.train_cams, options.train_images)
-    jobs = [RefineJob(one.stem, one.image, options.train_cams / f"{one.stem}.npz") for one in train]
+    jobs = [RefineJob(one.image_id, one.image, options.train_cams / f"{one.image_id}.npz") for one in train]
     config = AffinityConfig(epochs=options.epochs, crop=options.crop, batch_size=options.batch)
     scores = {"foreground": options.confident[0], "background": options.confident[1]}
     confident_label_folder(jobs, options.work / "labels", **scores, n_jobs=options.jobs)

@@ -74,7 +74,7 @@ def start_of(sample, source: str, cams: Path | None) -> tuple[np.ndarray, np.nda
     if cams is None:
         maps, labels = one_hot(target)
         return image, target, corrupt(maps, source), labels
-    maps, classes = load_cams(cams / f"{sample.stem}.npz")
+    maps, classes = load_cams(cams / f"{sample.image_id}.npz")
     rule = source.partition(":")[2]
     background = otsu_background if rule == "auto" else float(rule)
     probs = cams_to_probs(resize_maps(maps, image.shape[:2]), background)
@@ -124,7 +124,7 @@ def main() -> None:
     dataset = open_dataset(arguments.dataset, arguments.split)
     samples = [sample for sample in dataset if sample.mask is not None]
     if arguments.cams is not None:
-        samples = [sample for sample in samples if (arguments.cams / f"{sample.stem}.npz").is_file()]
+        samples = [sample for sample in samples if (arguments.cams / f"{sample.image_id}.npz").is_file()]
     if arguments.limit and arguments.limit < len(samples):
         samples = [samples[i] for i in np.linspace(0, len(samples) - 1, arguments.limit).astype(int)]
     torch.set_num_threads(1)

@@ -105,7 +105,7 @@ def main() -> None:
     gains = np.subtract(scores[1], scores[0])
     order = np.argsort(gains)
     for name, chosen in (("losses", order[: options.rows]), ("gains", order[::-1][: options.rows])):
-        notes = [f"{images[number].stem}: {100 * gains[number]:+.0f} points" for number in chosen]
+        notes = [f"{images[number].image_id}: {100 * gains[number]:+.0f} points" for number in chosen]
         draw(images, columns, list(chosen), notes, options.out / f"{options.data.name}_{name}.png")
         print(options.out / f"{options.data.name}_{name}.png")
     targets = images.targets().bool().numpy()

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from ppl.errors import PPLTypeError, PPLValueError
-from ppl.io.images import read_image, upright_rgb
+from ppl.io.images import read_image, to_rgb
 
 __all__ = ["ImageLike", "check_images", "to_tensor"]
 
@@ -82,6 +82,6 @@ def _decoded(image: Image.Image, number: int) -> Image.Image:
     try:
         with _DECODING:
             image.load()
-        return upright_rgb(image)
+        return to_rgb(image)
     except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, ... on broken bytes
         raise PPLValueError(f"image {number} cannot be decoded: {error}; replace it or take it out") from error

@@ -47,6 +47,6 @@ def cam(
         raise PPLValueError("cam.labels=tags needs the tags of the pictures: add --labels CSV")
     summary = cam_folder(target, images, out, labels, settings, overwrite=overwrite, progress=not quiet)
     for file in summary.bad:
-        say(f"left out {file.stem}: {file.reason}")
+        say(f"left out {file.image_id}: {file.reason}")
     count = summary.done + summary.skipped
     say(f"maps of {count} images in {out / 'cams'} ({summary.done} new), masks in {out / 'masks'}")

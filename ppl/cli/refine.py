@@ -54,6 +54,6 @@ def refine(
         target, images, out, steps, background or "auto", workers, overwrite=overwrite, progress=not quiet
     )
     for bad in summary.bad:
-        say(f"left out {bad.stem}: {bad.reason}")
+        say(f"left out {bad.image_id}: {bad.reason}")
     rate = f", {summary.images_per_second:.1f} images/s" if summary.done else ""
     say(f"{summary.done} masks in {out} ({summary.skipped} were there{rate})")

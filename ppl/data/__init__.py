@@ -1,7 +1,8 @@
-"""Tagged images: readers of three layouts, screening, transforms, loaders and a sample set made from seeds."""
+"""Tagged images: readers of three layouts, checks of files, transforms, loaders and a sample set made from seeds."""
 
 from __future__ import annotations
 
+from ppl.data.checks import BadFile, check_images
 from ppl.data.coco import InstanceMask, read_coco
 from ppl.data.creatures import CREATURE_PARTS, CREATURES, make_creatures
 from ppl.data.dataset import MaskSource, NoSplitError, Sample, TaggedImages
@@ -9,7 +10,6 @@ from ppl.data.folder import read_folder
 from ppl.data.layouts import Layout, open_dataset
 from ppl.data.loader import Batch, TrainLoader, eval_loader, train_loader
 from ppl.data.pictures import read_images
-from ppl.data.screening import BadFile, screen
 from ppl.data.transforms import eval_transform, train_transform
 from ppl.data.voc import VOC_CLASSES, read_voc
 
@@ -26,6 +26,7 @@ __all__ = [
     "Sample",
     "TaggedImages",
     "TrainLoader",
+    "check_images",
     "eval_loader",
     "eval_transform",
     "make_creatures",
@@ -34,7 +35,6 @@ __all__ = [
     "read_folder",
     "read_images",
     "read_voc",
-    "screen",
     "train_loader",
     "train_transform",
 ]

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ppl.data.dataset import NoSplitError, Sample, TaggedImages, warn_absent_classes
 from ppl.errors import PPLError, PPLFileNotFoundError, PPLValueError
 from ppl.io import BadImageError
-from ppl.io.listing import list_files, nfc
+from ppl.io.listing import list_files, normalize_name
 
 __all__ = ["InstanceMask", "read_coco"]
 
@@ -78,7 +78,7 @@ def read_coco(
     Args:
         root: the folder that holds `annotations`.
         split: e.g. "val2017"; None takes the only instances file there is.
-        missing: whether an image that is not there is an error or is kept for `screen` to report.
+        missing: whether an image that is not there is an error or is kept for `check_images` to report.
 
     Returns:
         The data set: classes by rising category id, tags from the instances, images without an instance included
@@ -115,17 +115,17 @@ def read_coco(
         samples = []
         for image in content["images"]:
             own = tuple(instances.get(image["id"], ()))
-            name = Path(nfc(image["file_name"]))
+            name = Path(normalize_name(image["file_name"]))
             whole = outlined and all(outline is not None for _, _, outline in own)
             samples.append(
                 Sample(
-                    stem=name.with_suffix("").as_posix(),
+                    image_id=name.with_suffix("").as_posix(),
                     image=name,
                     labels=tuple(sorted({label for label, _, _ in own})),
                     mask=InstanceMask((image["height"], image["width"]), own) if whole else None,
                 )
             )
-        classes = tuple(nfc(category["name"]) for category in categories)
+        classes = tuple(normalize_name(category["name"]) for category in categories)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         what = f"{type(error).__name__}: {error}"
         raise PPLValueError(f"{found[split]} is not a whole COCO instances file ({what}); download it again") from error

@@ -93,16 +93,20 @@ def make_creatures(
         return root
     from joblib import Parallel, delayed
 
-    stems = {"train": [f"train_{i:04d}" for i in range(train)], "val": [f"val_{i:04d}" for i in range(val)]}
-    jobs = [(stem, (seed, part, i)) for part, split in enumerate(stems) for i, stem in enumerate(stems[split])]
+    image_ids = {"train": [f"train_{i:04d}" for i in range(train)], "val": [f"val_{i:04d}" for i in range(val)]}
+    jobs = [
+        (image_id, (seed, part, i))
+        for part, split in enumerate(image_ids)
+        for i, image_id in enumerate(image_ids[split])
+    ]
     with atomic_folder(root) as folder:
         for name in ("images", "masks", "masks_parts"):
             (folder / name).mkdir()
         workers = min(os.cpu_count() or 1, 1 + len(jobs) // 150)
-        rows = Parallel(n_jobs=workers)(delayed(_write)(folder, stem, key, size) for stem, key in jobs)
+        rows = Parallel(n_jobs=workers)(delayed(_write)(folder, image_id, key, size) for image_id, key in jobs)
         (folder / "labels.csv").write_text("image,labels\n" + "".join(f"{row}\n" for row in rows))
         (folder / "classes.txt").write_text("".join(f"{name}\n" for name in CREATURES))
-        for split, names in stems.items():
+        for split, names in image_ids.items():
             (folder / f"{split}.txt").write_text("".join(f"{name}\n" for name in names))
         (folder / "creatures.json").write_text(json.dumps(recipe))
     return root
@@ -115,13 +119,13 @@ def _found_recipe(path: Path) -> Any:
         raise PPLValueError(f"{path} is broken ({error}); remove {path.parent}, then it is made again") from error
 
 
-def _write(folder: Path, stem: str, key: tuple[int, ...], size: int) -> str:
+def _write(folder: Path, image_id: str, key: tuple[int, ...], size: int) -> str:
     image, mask, parts = draw_scene(np.random.default_rng(key), size)
-    Image.fromarray(image).save(folder / "images" / f"{stem}.jpg", quality=92)
-    mask_image(mask).save(folder / "masks" / f"{stem}.png")
-    mask_image(parts).save(folder / "masks_parts" / f"{stem}.png")
+    Image.fromarray(image).save(folder / "images" / f"{image_id}.jpg", quality=92)
+    mask_image(mask).save(folder / "masks" / f"{image_id}.png")
+    mask_image(parts).save(folder / "masks_parts" / f"{image_id}.png")
     present = [name for index, name in enumerate(CREATURES, start=1) if (mask == index).any()]
-    return f"{stem}.jpg,{';'.join(present)}"
+    return f"{image_id}.jpg,{';'.join(present)}"
 
 
 # --- a scene: texture, stones, one to three creatures, leaves --------------------------------------------------------

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ppl.errors import PPLFileNotFoundError, PPLValueError, nearest
 from ppl.io import read_image, read_mask
-from ppl.io.listing import nfc
+from ppl.io.listing import normalize_name
 
 __all__ = ["MaskSource", "NoSplitError", "Sample", "TaggedImages", "warn_absent_classes"]
 
@@ -39,13 +39,13 @@ class Sample:
     """One image and what is known about it.
 
     Attributes:
-        stem: its name without extension, unique in its data set; "/" where images lie in sub-folders.
+        image_id: its name without extension, unique in its data set; "/" where images lie in sub-folders.
         image: the file.
         labels: class indices 0..K-1, rising; empty when none of the classes is in the image.
         mask: file or source of the mask, None where there is none. Class *c* is *c*+1 in it, 0 is background.
     """
 
-    stem: str
+    image_id: str
     image: Path
     labels: tuple[int, ...]
     mask: Path | MaskSource | None = None
@@ -61,7 +61,7 @@ class Sample:
             PPLValueError: if the image has no mask.
         """
         if self.mask is None:
-            raise PPLValueError(f"image {self.stem!r} has no mask; use a split with masks")
+            raise PPLValueError(f"image {self.image_id!r} has no mask; use a split with masks")
         return self.mask.read() if isinstance(self.mask, MaskSource) else read_mask(self.mask)
 
 
@@ -71,16 +71,16 @@ class TaggedImages(Sequence[Sample]):
 
     Attributes:
         classes: names of the K classes, background not among them.
-        samples: the images, no two of one stem.
+        samples: the images, no two with the same image id.
         name: for messages and manifests, e.g. "clothing/train".
 
     Example:
         >>> tags = {"a": (1,), "b": (0, 1), "c": ()}
-        >>> samples = tuple(Sample(stem, Path(f"{stem}.jpg"), labels) for stem, labels in tags.items())
+        >>> samples = tuple(Sample(image_id, Path(f"{image_id}.jpg"), labels) for image_id, labels in tags.items())
         >>> pets = TaggedImages(("cat", "dog"), samples, "pets")
         >>> pets.targets().tolist()
         [[0.0, 1.0], [1.0, 1.0], [0.0, 0.0]]
-        >>> pets.without(["b"]).stems
+        >>> pets.without(["b"]).image_ids
         ('a', 'c')
     """
 
@@ -95,24 +95,24 @@ class TaggedImages(Sequence[Sample]):
         if background is not None:
             fix = "the background is always there, as value 0 of the masks; leave it out of the classes and tags"
             raise PPLValueError(f"{self.name} has a class {background!r}, but {fix}")
-        self._check_stems()
+        self._check_image_ids()
         for sample in self.samples:
             if sample.labels and not 0 <= min(sample.labels) <= max(sample.labels) < len(self.classes):
-                what = f"image {sample.stem!r} has labels {sample.labels}"
+                what = f"image {sample.image_id!r} has labels {sample.labels}"
                 raise PPLValueError(f"{self.name}: {what}, outside 0..{len(self.classes) - 1}")
 
-    def _check_stems(self) -> None:
-        """Results are written under the stems: one for each image, and inside of the folder that they go to."""
+    def _check_image_ids(self) -> None:
+        """Results are written under the image ids: one for each image, and inside of the folder that they go to."""
         seen: dict[str, Sample] = {}
         for sample in self.samples:
-            stem = nfc(sample.stem)
-            if os.path.isabs(stem) or ".." in stem.split("/"):
-                what = f"image {sample.stem!r} leads out of the folder of the images"
+            image_id = normalize_name(sample.image_id)
+            if os.path.isabs(image_id) or ".." in image_id.split("/"):
+                what = f"image {sample.image_id!r} leads out of the folder of the images"
                 raise PPLValueError(f"{self.name}: {what}; name it by its path below that folder")
-            if stem in seen:
-                what = f"{seen[stem].image} and {sample.image} are both named {stem!r} without their extension"
+            if image_id in seen:
+                what = f"{seen[image_id].image} and {sample.image} are both named {image_id!r} without their extension"
                 raise PPLValueError(f"{self.name}: {what}; rename or remove one of them")
-            seen[stem] = sample
+            seen[image_id] = sample
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -127,9 +127,9 @@ class TaggedImages(Sequence[Sample]):
         return self.samples[index]
 
     @property
-    def stems(self) -> tuple[str, ...]:
+    def image_ids(self) -> tuple[str, ...]:
         """The samples' names, in order."""
-        return tuple(sample.stem for sample in self.samples)
+        return tuple(sample.image_id for sample in self.samples)
 
     def targets(self) -> Tensor:
         """The tags as (N, K) float32 of zeros and ones."""
@@ -138,24 +138,26 @@ class TaggedImages(Sequence[Sample]):
             targets[row, list(sample.labels)] = 1.0
         return targets
 
-    def subset(self, stems: Iterable[str]) -> TaggedImages:
+    def subset(self, image_ids: Iterable[str]) -> TaggedImages:
         """The samples of these names, in the order given.
 
         Raises:
             PPLValueError: if a name is unknown, and the message holds the nearest ones; or comes twice.
         """
-        by_stem = {nfc(sample.stem): sample for sample in self.samples}
+        by_id = {normalize_name(sample.image_id): sample for sample in self.samples}
         chosen = []
-        for stem in map(nfc, stems):
-            if stem not in by_stem:
-                raise PPLValueError(f"{self.name} has no image {stem!r}{nearest(stem, by_stem)}")
-            chosen.append(by_stem[stem])
+        for image_id in map(normalize_name, image_ids):
+            if image_id not in by_id:
+                raise PPLValueError(f"{self.name} has no image {image_id!r}{nearest(image_id, by_id)}")
+            chosen.append(by_id[image_id])
         return replace(self, samples=tuple(chosen))
 
-    def without(self, stems: Iterable[str]) -> TaggedImages:
+    def without(self, image_ids: Iterable[str]) -> TaggedImages:
         """All samples but those of these names; names that are not there are no error."""
-        left_out = set(map(nfc, stems))
-        return replace(self, samples=tuple(sample for sample in self.samples if nfc(sample.stem) not in left_out))
+        left_out = set(map(normalize_name, image_ids))
+        return replace(
+            self, samples=tuple(sample for sample in self.samples if normalize_name(sample.image_id) not in left_out)
+        )
 
 
 def warn_absent_classes(dataset: TaggedImages) -> TaggedImages:

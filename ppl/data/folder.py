@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 from ppl.data.dataset import NoSplitError, Sample, TaggedImages, warn_absent_classes
 from ppl.errors import PPLFileNotFoundError, PPLValueError, nearest
 from ppl.io import IMAGE_SUFFIXES, list_images
-from ppl.io.listing import list_masks, nfc
+from ppl.io.listing import list_masks, normalize_name
 
 __all__ = ["read_classes", "read_folder", "read_labels", "read_list"]
 
@@ -36,7 +36,7 @@ def read_folder(
     Args:
         root: the folder.
         split: name of a list without ".txt"; None reads every row of the CSV, in its order.
-        missing: "error" refuses a list with an image that is not there, "keep" leaves it in, so that `screen`
+        missing: "error" refuses a list with an image that is not there, "keep" leaves it in, so that `check_images`
             can report it and the rest of the images can be used.
 
     Returns:
@@ -71,14 +71,18 @@ def read_folder(
     rows = _read_labels(root / "labels.csv", classes)
     images = list_images(root / "images")
     masks = list_masks(root / "masks", images)
-    stems = _read_split(root, split, rows) if split is not None else {stem: row.line for stem, row in rows.items()}
+    image_ids = (
+        _read_split(root, split, rows) if split is not None else {image_id: row.line for image_id, row in rows.items()}
+    )
     samples = []
-    for stem, line in stems.items():
-        if stem not in images and missing == "error":
+    for image_id, line in image_ids.items():
+        if image_id not in images and missing == "error":
             where = root / ("labels.csv" if split is None else f"{split}.txt")
-            raise PPLFileNotFoundError(f"{where} line {line}: images/ has no file for {stem!r}{nearest(stem, images)}")
-        image = images.get(stem, root / "images" / stem)
-        samples.append(Sample(stem, image, rows[stem].labels, masks.get(stem)))
+            raise PPLFileNotFoundError(
+                f"{where} line {line}: images/ has no file for {image_id!r}{nearest(image_id, images)}"
+            )
+        image = images.get(image_id, root / "images" / image_id)
+        samples.append(Sample(image_id, image, rows[image_id].labels, masks.get(image_id)))
     return warn_absent_classes(TaggedImages(classes, tuple(samples), f"{root.name}/{split}" if split else root.name))
 
 
@@ -101,20 +105,22 @@ def read_classes(path: Path) -> tuple[str, ...]:
 
 def read_list(path: Path) -> dict[str, int]:
     """The names in a split list, without extension, with their line numbers; see `read_folder`."""
-    stems: dict[str, int] = {}
+    image_ids: dict[str, int] = {}
     for number, name in _lines(path, "a list of image names, one per line"):
-        stem = _without_suffix(name)
-        if stem in stems:
-            raise PPLValueError(f"{path} line {number}: {name!r} is already on line {stems[stem]}; remove one of them")
-        stems[stem] = number
-    if not stems:
+        image_id = _without_suffix(name)
+        if image_id in image_ids:
+            raise PPLValueError(
+                f"{path} line {number}: {name!r} is already on line {image_ids[image_id]}; remove one of them"
+            )
+        image_ids[image_id] = number
+    if not image_ids:
         raise PPLValueError(f"{path} is empty; write one image name per line")
-    return stems
+    return image_ids
 
 
 def read_labels(path: Path, classes: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
     """The class indices of every image of a labels.csv, by name without extension; see `read_folder`."""
-    return {stem: row.labels for stem, row in _read_labels(path, classes, "among the classes").items()}
+    return {image_id: row.labels for image_id, row in _read_labels(path, classes, "among the classes").items()}
 
 
 def _classes(root: Path) -> tuple[str, ...]:
@@ -142,19 +148,19 @@ class _Row(NamedTuple):
 
 def _read_labels(path: Path, classes: tuple[str, ...], known: str = "in classes.txt") -> dict[str, _Row]:
     """The rows of a labels.csv by image name without extension; `known` is where a tag has to be."""
-    indices = {nfc(name): index for index, name in enumerate(classes)}
+    indices = {normalize_name(name): index for index, name in enumerate(classes)}
     rows: dict[str, _Row] = {}
     for line, name, tags in _cells(path):
-        stem = _without_suffix(name)
-        if stem in rows:
+        image_id = _without_suffix(name)
+        if image_id in rows:
             raise PPLValueError(
-                f"{path} line {line}: {name!r} is already on line {rows[stem].line}; merge the two rows"
+                f"{path} line {line}: {name!r} is already on line {rows[image_id].line}; merge the two rows"
             )
         unknown = next((tag for tag in tags if tag not in indices), None)
         if unknown is not None:
             close = nearest(unknown, classes)
             raise PPLValueError(f"{path} line {line}: tag {unknown!r} of image {name!r} is not {known}{close}")
-        rows[stem] = _Row(line, tuple(sorted({indices[tag] for tag in tags})))
+        rows[image_id] = _Row(line, tuple(sorted({indices[tag] for tag in tags})))
     if not rows:
         raise PPLValueError(f"{path} holds a header and no rows; write one row per image")
     return rows
@@ -205,14 +211,16 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 def _read_split(root: Path, split: str, rows: dict[str, _Row]) -> dict[str, int]:
     path = root / f"{split}.txt"
     if not path.is_file():
-        others = sorted(file.stem for file in root.glob("*.txt") if file.name != "classes.txt")
+        others = sorted(path.stem for path in root.glob("*.txt") if path.name != "classes.txt")
         there = f"there are: {', '.join(others)}" if others else "there are no lists at all: leave the split out"
         raise NoSplitError(f"{path} is missing, so there is no split {split!r}; {there}")
-    stems = read_list(path)
-    for stem, line in stems.items():
-        if stem not in rows:
-            raise PPLValueError(f"{path} line {line}: image {stem!r} has no row in labels.csv{nearest(stem, rows)}")
-    return stems
+    image_ids = read_list(path)
+    for image_id, line in image_ids.items():
+        if image_id not in rows:
+            raise PPLValueError(
+                f"{path} line {line}: image {image_id!r} has no row in labels.csv{nearest(image_id, rows)}"
+            )
+    return image_ids
 
 
 def _lines(path: Path, what: str) -> Iterator[tuple[int, str]]:
@@ -225,7 +233,7 @@ def _lines(path: Path, what: str) -> Iterator[tuple[int, str]]:
 def _text(path: Path, what: str) -> str:
     """The content in NFC, as all names are compared."""
     try:
-        return nfc(path.read_text(encoding="utf-8-sig"))  # Windows editors put a byte-order mark in front
+        return normalize_name(path.read_text(encoding="utf-8-sig"))  # Windows editors put a byte-order mark in front
     except FileNotFoundError as error:
         raise PPLFileNotFoundError(f"{path} is missing; it should be {what}") from error
     except UnicodeDecodeError as error:

@@ -31,7 +31,7 @@ def open_dataset(
         split: which part; see `read_folder`, `read_voc`, `read_coco`. None reads all there is.
         layout: "folder", "voc", "coco", or "auto" to look for `labels.csv`, `annotations/instances_*.json` and
             `JPEGImages`, in this order.
-        missing: "error" or "keep": whether an image that is not there stops the reading or is left to `screen`.
+        missing: "error" or "keep": whether an image that is not there stops the reading or is left to `check_images`.
 
     Raises:
         PPLFileNotFoundError: if `root` is not a folder or no layout is recognised.

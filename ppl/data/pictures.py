@@ -36,11 +36,11 @@ def read_images(
     if not images:
         raise PPLValueError(f"{folder} holds no pictures; check the path")
     if labels is None:
-        samples = tuple(Sample(stem, path, ()) for stem, path in images.items())
+        samples = tuple(Sample(image_id, path, ()) for image_id, path in images.items())
         return TaggedImages(tuple(classes), samples, folder.name)
     tags = read_labels(Path(labels), tuple(classes))
-    for stem in tags:
-        if stem not in images:
-            raise PPLFileNotFoundError(f"{labels}: {folder} has no picture {stem!r}{nearest(stem, images)}")
-    samples = tuple(Sample(stem, images[stem], row) for stem, row in tags.items())
+    for image_id in tags:
+        if image_id not in images:
+            raise PPLFileNotFoundError(f"{labels}: {folder} has no picture {image_id!r}{nearest(image_id, images)}")
+    samples = tuple(Sample(image_id, images[image_id], row) for image_id, row in tags.items())
     return TaggedImages(tuple(classes), samples, folder.name)

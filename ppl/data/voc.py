@@ -11,7 +11,7 @@ from ppl.data.dataset import NoSplitError, Sample, TaggedImages, warn_absent_cla
 from ppl.data.folder import read_classes, read_list
 from ppl.errors import PPLFileNotFoundError, PPLValueError, nearest
 from ppl.io import list_images
-from ppl.io.listing import list_masks, nfc
+from ppl.io.listing import list_masks, normalize_name
 
 __all__ = ["VOC_CLASSES", "find_voc", "read_voc"]
 
@@ -51,7 +51,7 @@ def read_voc(
         root: the folder with `JPEGImages`, or one above it (`VOCdevkit`, or the folder that it was unpacked into).
         split: a list in `ImageSets/Segmentation`, else in `ImageSets/Main`; "Main/train" names the folder too. None
             reads every image that has an annotation.
-        missing: whether an image that is not there is an error or is kept for `screen` to report.
+        missing: whether an image that is not there is an error or is kept for `check_images` to report.
 
     Returns:
         The data set. Its classes are VOC's 20, or the lines of a `classes.txt` beside `JPEGImages`.
@@ -69,16 +69,16 @@ def read_voc(
     own_classes = base / "classes.txt"
     classes = read_classes(own_classes) if own_classes.is_file() else VOC_CLASSES
     images = list_images(base / "JPEGImages")
-    notes = {nfc(path.stem): path for path in sorted((base / "Annotations").glob("*.xml"))}
+    notes = {normalize_name(path.stem): path for path in sorted((base / "Annotations").glob("*.xml"))}
     masks = list_masks(base / "SegmentationClassAug", images) | list_masks(base / "SegmentationClass", images)
-    stems = _read_split(base, split) if split is not None else list(notes)
+    image_ids = _read_split(base, split) if split is not None else list(notes)
     samples = []
-    for stem in stems:
-        if stem not in images and missing == "error":
-            raise PPLFileNotFoundError(f"{base / 'JPEGImages'} has no file for {stem!r}; unpack the archive again")
-        labels = _read_annotation(notes.get(stem, base / "Annotations" / f"{stem}.xml"), classes)
-        image = images.get(stem, base / "JPEGImages" / f"{stem}.jpg")
-        samples.append(Sample(stem, image, labels, masks.get(stem)))
+    for image_id in image_ids:
+        if image_id not in images and missing == "error":
+            raise PPLFileNotFoundError(f"{base / 'JPEGImages'} has no file for {image_id!r}; unpack the archive again")
+        labels = _read_annotation(notes.get(image_id, base / "Annotations" / f"{image_id}.xml"), classes)
+        image = images.get(image_id, base / "JPEGImages" / f"{image_id}.jpg")
+        samples.append(Sample(image_id, image, labels, masks.get(image_id)))
     return warn_absent_classes(TaggedImages(classes, tuple(samples), f"{base.name}/{split}" if split else base.name))
 
 
@@ -115,7 +115,7 @@ def _read_annotation(path: Path, classes: tuple[str, ...]) -> tuple[int, ...]:
     except ElementTree.ParseError as error:
         raise PPLValueError(f"{path} is not whole XML ({error}); unpack the archive again") from error
     labels = set()
-    for name in (nfc(element.text or "").strip() for element in tree.iterfind("object/name")):
+    for name in (normalize_name(element.text or "").strip() for element in tree.iterfind("object/name")):
         if name not in classes:
             fix = nearest(name, classes)
             raise PPLValueError(

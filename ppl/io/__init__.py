@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ppl.io.bad_file import BadFile
 from ppl.io.files import FileWriteError, atomic_folder, atomic_write
-from ppl.io.images import BadImageError, image_size, read_image, upright_rgb
+from ppl.io.images import BadImageError, image_size, read_image, to_rgb
 from ppl.io.listing import IMAGE_SUFFIXES, list_images
 from ppl.io.masks import mask_image, palette, read_mask, write_mask
 
@@ -21,6 +21,6 @@ __all__ = [
     "palette",
     "read_image",
     "read_mask",
-    "upright_rgb",
+    "to_rgb",
     "write_mask",
 ]

@@ -12,9 +12,9 @@ class BadFile:
     """An image that could not be used, and why.
 
     Attributes:
-        stem: its name in the data set.
+        image_id: its name in the data set.
         reason: one line.
     """
 
-    stem: str
+    image_id: str
     reason: str

@@ -61,18 +61,18 @@ def atomic_write(path: str | os.PathLike[str], mode: Literal["wb", "w"] = "wb") 
     if mode not in ("wb", "w"):
         raise PPLValueError(f'mode {mode!r} is not understood; use "wb" for bytes or "w" for text')
     path = Path(path)
-    with _told(path):
+    with _name_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = _beside(path)
         # O_EXCL + 0o666: a new file with the permissions that the user's umask asks for (mkstemp gives 0600)
         descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     try:
         encoding = None if mode == "wb" else "utf-8"
-        with _told(path, _DISK_ERRNOS), os.fdopen(descriptor, mode, encoding=encoding) as handle:
+        with _name_write_errors(path, _DISK_ERRNOS), os.fdopen(descriptor, mode, encoding=encoding) as handle:
             yield handle
             handle.flush()
             os.fsync(handle.fileno())
-        with _told(path):
+        with _name_write_errors(path):
             os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -103,14 +103,14 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     path = Path(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise FileWriteError(f"{path} already holds something; choose another folder or empty it")
-    with _told(path):
+    with _name_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = _beside(path)
         temporary.mkdir()
     try:
-        with _told(path, _DISK_ERRNOS):
+        with _name_write_errors(path, _DISK_ERRNOS):
             yield temporary
-        with _told(path):
+        with _name_write_errors(path):
             if path.exists():
                 path.rmdir()
             os.replace(temporary, path)
@@ -143,7 +143,7 @@ def _beside(path: Path) -> Path:
 
 
 @contextmanager
-def _told(path: Path, errnos: set[int] | None = None) -> Iterator[None]:
+def _name_write_errors(path: Path, errnos: set[int] | None = None) -> Iterator[None]:
     """Turn an `OSError` (only of `errnos`, if given) into one line that names the file."""
     try:
         yield

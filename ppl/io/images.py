@@ -12,7 +12,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ppl.errors import PPLFileNotFoundError, PPLValueError
 
-__all__ = ["BadImageError", "image_size", "read_image", "upright_rgb"]
+__all__ = ["BadImageError", "image_size", "read_image", "to_rgb"]
 
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
@@ -56,7 +56,7 @@ def read_image(path: str | os.PathLike[str], *, at_least: int | tuple[int, int] 
             if at_least is not None:
                 image.draft(None, _draft_size(image, at_least))
             image.load()
-            return upright_rgb(image)
+            return to_rgb(image)
     except (PPLFileNotFoundError, BadImageError):
         raise
     except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, ValueError, ... on broken bytes
@@ -84,7 +84,7 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         return (width, height) if _orientation(image) in _TURNED else (height, width)
 
 
-def upright_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
     """A picture that is in memory already as :func:`read_image` would give it: upright 8-bit RGB.
 
     Args:
@@ -97,10 +97,10 @@ def upright_rgb(image: Image.Image) -> Image.Image:
         ValueError: if it holds values outside 0..65535.
 
     Example:
-        >>> upright_rgb(Image.new("I;16", (1, 1), 65535)).getpixel((0, 0))
+        >>> to_rgb(Image.new("I;16", (1, 1), 65535)).getpixel((0, 0))
         (255, 255, 255)
     """
-    return _to_rgb(_upright(image))
+    return _convert(_upright(image))
 
 
 def _open(path: str | os.PathLike[str]) -> Image.Image:
@@ -143,7 +143,7 @@ def _upright(image: Image.Image) -> Image.Image:
     return ImageOps.exif_transpose(image) if _orientation(image) != 1 else image
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _convert(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image.copy()
     if image.mode.startswith(("I", "F")):  # wider than 8 bits: PIL's own conversion would clip

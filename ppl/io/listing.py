@@ -10,17 +10,17 @@ from pathlib import Path
 
 from ppl.errors import PPLFileNotFoundError, PPLValueError
 
-__all__ = ["IMAGE_SUFFIXES", "list_files", "list_images", "list_masks", "nfc"]
+__all__ = ["IMAGE_SUFFIXES", "list_files", "list_images", "list_masks", "normalize_name"]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".jp2")
 """Endings of the files that count as pictures, in any case."""
 
 
-def nfc(name: str) -> str:
+def normalize_name(name: str) -> str:
     r"""The name as it is compared: macOS stores an accent behind its letter, nearly all else the two as one.
 
     Example:
-        >>> nfc("cafe\u0301") == "caf\u00e9"
+        >>> normalize_name("cafe\u0301") == "caf\u00e9"
         True
     """
     return unicodedata.normalize("NFC", name)
@@ -37,7 +37,7 @@ def list_images(folder: Path) -> dict[str, Path]:
     """
     if not folder.is_dir():
         raise PPLFileNotFoundError(f"{folder} is not there; it should hold the images")
-    return _by_stem(list_files(folder), IMAGE_SUFFIXES)
+    return _by_id(list_files(folder), IMAGE_SUFFIXES)
 
 
 def list_masks(folder: Path, images: Collection[str]) -> dict[str, Path]:
@@ -53,7 +53,7 @@ def list_masks(folder: Path, images: Collection[str]) -> dict[str, Path]:
         PPLValueError: if two files differ in their extension alone, or a sub-folder cannot be read.
     """
     files = list_files(folder) if folder.is_dir() else {}
-    masks = _by_stem(files, (".png",))
+    masks = _by_id(files, (".png",))
     if files and masks.keys().isdisjoint(images):
         warnings.warn(
             f"{folder} holds {len(files)} files and none is named after an image: scores need NAME.png for every image "
@@ -71,7 +71,7 @@ def list_files(folder: Path) -> dict[str, Path]:
     """
     files: dict[str, Path] = {}
     for path in _files(folder):
-        name = nfc(path.relative_to(folder).as_posix())
+        name = normalize_name(path.relative_to(folder).as_posix())
         if name in files:
             raise PPLValueError(
                 f"{path} is there twice, with its accents stored in two ways; rename or remove one of them"
@@ -80,18 +80,18 @@ def list_files(folder: Path) -> dict[str, Path]:
     return files
 
 
-def _by_stem(files: dict[str, Path], suffixes: tuple[str, ...]) -> dict[str, Path]:
+def _by_id(files: dict[str, Path], suffixes: tuple[str, ...]) -> dict[str, Path]:
     """Those files that have one of the extensions, by name without it."""
     found: dict[str, Path] = {}
     for name, path in files.items():
         if path.suffix.lower() not in suffixes:
             continue
-        stem = name.removesuffix(path.suffix)
-        if stem in found:
+        image_id = name.removesuffix(path.suffix)
+        if image_id in found:
             raise PPLValueError(
-                f"{path} and {found[stem].name} differ in extension alone; rename or remove one of them"
+                f"{path} and {found[image_id].name} differ in extension alone; rename or remove one of them"
             )
-        found[stem] = path
+        found[image_id] = path
     return found
 
 

@@ -51,7 +51,7 @@ def _learn(
     recipe: Recipe, settings: AffinityRecipe, folder: RunFolder, split: str, train: TaggedImages, progress: bool
 ) -> None:
     summary = learn_affinity(
-        [RefineJob(sample.stem, sample.image, folder.cams(split) / f"{sample.stem}.npz") for sample in train],
+        [RefineJob(sample.image_id, sample.image, folder.cams(split) / f"{sample.image_id}.npz") for sample in train],
         folder.affinity.parent,
         _network(recipe, settings, folder),
         settings.train,
@@ -61,7 +61,7 @@ def _learn(
         device=None if recipe.device == "auto" else recipe.device,
         progress=progress,
     )
-    folder.record(affinity={"losses": summary.losses, "left_out": {bad.stem: bad.reason for bad in summary.bad}})
+    folder.record(affinity={"losses": summary.losses, "left_out": {bad.image_id: bad.reason for bad in summary.bad}})
 
 
 def walking_on(affinity: Path, steps: Sequence[Step]) -> tuple[Step, ...]:

@@ -16,7 +16,7 @@ import numpy as np
 from ppl.cam import CamResult, iter_generate
 from ppl.cam.background import Background
 from ppl.cam.generate import check_maps
-from ppl.data import BadFile, Sample, TaggedImages, read_images, screen
+from ppl.data import BadFile, Sample, TaggedImages, check_images, read_images
 from ppl.errors import PPLValueError
 from ppl.io import image_size, write_mask
 from ppl.io.files import sha256
@@ -40,7 +40,7 @@ __all__ = ["affinity_split", "cam_folder", "extreme_sizes", "make_cams", "make_m
 
 
 def make_cams(recipe: Recipe, folder: RunFolder, split: str, images: TaggedImages, *, progress: bool = True) -> int:
-    """Write `cams/<split>/<stem>.npz` for every image that has none yet, or one of another picture or other tags.
+    """Write `cams/<split>/<image_id>.npz` for every image that has none yet, or one of another picture or other tags.
 
     Args:
         recipe: scales, flips, which checkpoint.
@@ -65,14 +65,14 @@ def make_cams(recipe: Recipe, folder: RunFolder, split: str, images: TaggedImage
     if out.exists() and not folder.is_current(step, inputs):  # what is there may be removed: nothing may be in the way
         check_maps(load_model(weights), extreme_sizes(images), scales=settings.scales, method=settings.method)
     folder.begin(step, inputs, out)
-    todo = [sample for sample in images if not _is_of(out / f"{sample.stem}.npz", sample, settings)]
+    todo = [sample for sample in images if not _is_of(out / f"{sample.image_id}.npz", sample, settings)]
     if todo:
         folder.reopen(f"masks/{split}", f"refined/{split}")
         if recipe.affinity is not None and split == affinity_split(recipe):
             shutil.rmtree(folder.affinity.parent, ignore_errors=True)  # what was learned from the old maps
     for made_of_them in (folder.masks(split), folder.refined(split)):
         for sample in todo:
-            (made_of_them / f"{sample.stem}.png").unlink(missing_ok=True)
+            (made_of_them / f"{sample.image_id}.png").unlink(missing_ok=True)
     with folder.finishing(step, images=len(images)):
         if todo:
             model = load_model(weights).to(torch_device(recipe.device))
@@ -98,7 +98,7 @@ def extreme_sizes(images: Iterable[Sample]) -> list[tuple[int, int]]:
 def make_masks(
     recipe: Recipe, folder: RunFolder, split: str, images: TaggedImages, *, progress: bool = True
 ) -> list[BadFile]:
-    """Write `masks/<split>/<stem>.png`: the best class of every pixel, or background by the recipe's rule.
+    """Write `masks/<split>/<image_id>.png`: the best class of every pixel, or background by the recipe's rule.
 
     Returns:
         Images whose maps cannot be read.
@@ -162,7 +162,7 @@ def cam_folder(
     if model.classes is None and labels is not None:
         raise PPLValueError(f"{checkpoint} does not name its classes, so tags mean nothing to it; leave the labels out")
     classes = model.classes or tuple(f"class {index}" for index in range(model.num_classes))
-    dataset, bad = screen(read_images(images, classes, labels), progress=progress)
+    dataset, bad = check_images(read_images(images, classes, labels), progress=progress)
     check_maps(model, extreme_sizes(dataset), scales=settings.scales, method=settings.method)
     cams, masks = out / "cams", out / "masks"
     there, drawn = (_results(*where) for where in ((cams, "cams.json", ".npz"), (masks, "masks.json", ".png")))
@@ -175,9 +175,9 @@ def cam_folder(
         path.unlink()
     keep_record(cams / "cams.json", record, overwrite=True)
     keep_record(masks / "masks.json", rule, overwrite=True)
-    todo = [sample for sample in dataset if overwrite or not _is_of(cams / f"{sample.stem}.npz", sample, settings)]
+    todo = [sample for sample in dataset if overwrite or not _is_of(cams / f"{sample.image_id}.npz", sample, settings)]
     for sample in todo:
-        (masks / f"{sample.stem}.png").unlink(missing_ok=True)
+        (masks / f"{sample.image_id}.png").unlink(missing_ok=True)
     if todo:
         _warn_of_empty_maps(_write_cams(model, todo, cams, settings, jobs, progress), images.name)
     bad += _write_masks(dataset, cams, masks, settings, jobs, progress)
@@ -238,7 +238,7 @@ def _write_cams(
     maps = empty = 0
     with written_behind(jobs) as submit:
         for sample, result in zip(samples, tracked(results, "maps", len(samples), progress), strict=True):
-            submit(_save, result, out / f"{sample.stem}.npz", sample.image)
+            submit(_save, result, out / f"{sample.image_id}.npz", sample.image)
             maps += len(result.classes)
             empty += int((result.maps.amax(dim=(1, 2)) == 0).sum())
     return empty / max(maps, 1)
@@ -265,12 +265,12 @@ def _write_masks(
 ) -> list[BadFile]:
     """Write the masks that are not there; returns the images whose maps cannot be read."""
     background = parse_background(settings.background)
-    todo = [sample for sample in samples if not (out / f"{sample.stem}.png").exists()]
+    todo = [sample for sample in samples if not (out / f"{sample.image_id}.png").exists()]
     work = partial(guarded, partial(_write_mask, cams, out, background))
     found = tracked(parallel_map(work, todo, jobs), "masks", len(todo), progress)
     return [failure for failure in found if failure is not None]
 
 
 def _write_mask(cams: Path, out: Path, background: Background, sample: Sample) -> None:
-    maps = CamResult.load(cams / f"{sample.stem}.npz")
-    write_mask(out / f"{sample.stem}.png", maps.to_mask(background=background).numpy())
+    maps = CamResult.load(cams / f"{sample.image_id}.npz")
+    write_mask(out / f"{sample.image_id}.png", maps.to_mask(background=background).numpy())

@@ -14,7 +14,7 @@ from ppl.cam import CamResult
 from ppl.data import TaggedImages
 from ppl.errors import PPLFileNotFoundError, PPLValueError
 from ppl.io import atomic_write, read_mask
-from ppl.io.listing import list_files, nfc
+from ppl.io.listing import list_files, normalize_name
 from ppl.metrics import ConfusionMatrix, PartCoverage, Scores, ThresholdSweep
 from ppl.pipeline.cams import mask_inputs
 from ppl.pipeline.folder import RunFolder
@@ -55,7 +55,7 @@ def score_split(
             f"the masks of {split} in {folder.path} were not cut by {recipe.cam.background!r} from the maps that are "
             f"there; run `ppl cam {folder.path}` first"
         )
-    scored = images.subset(sample.stem for sample in images if sample.mask is not None)
+    scored = images.subset(sample.image_id for sample in images if sample.mask is not None)
     _check_there(folder, split, scored)
     sweep = ThresholdSweep(len(images.classes) + 1)
     cam, refined = (ConfusionMatrix(len(images.classes) + 1) for _ in range(2))
@@ -65,17 +65,17 @@ def score_split(
     final = _refined_masks(recipe, folder, split, scored, notes)
     for sample in scored:
         target = sample.read_mask()
-        result = CamResult.load(folder.cams(split) / f"{sample.stem}.npz")
-        mask = read_mask(folder.masks(split) / f"{sample.stem}.png")
+        result = CamResult.load(folder.cams(split) / f"{sample.image_id}.npz")
+        mask = read_mask(folder.masks(split) / f"{sample.image_id}.png")
         sweep.update(target, result.maps, result.classes)
         cam.update(target, mask)
         if parts_folder.is_dir():
-            parts.update(target, mask, read_mask(parts_folder / f"{sample.stem}.png"))
-        if sample.stem in final:
-            mask = read_mask(final[sample.stem])
+            parts.update(target, mask, read_mask(parts_folder / f"{sample.image_id}.png"))
+        if sample.image_id in final:
+            mask = read_mask(final[sample.image_id])
             refined.update(target, mask)
-        if not final or sample.stem in final:  # IoUs of both kinds side by side would rank the kinds
-            per_image[sample.stem] = _iou(len(images.classes) + 1, target, mask)
+        if not final or sample.image_id in final:  # IoUs of both kinds side by side would rank the kinds
+            per_image[sample.image_id] = _iou(len(images.classes) + 1, target, mask)
     if not int(cam.counts.sum()):
         notes.append(f"{recipe.model.mode}, {split}: no pixel of its masks counts (all are 255), so nothing is scored")
         folder.forget_scores(split)
@@ -124,7 +124,7 @@ def score_split(
 
 def _check_there(folder: RunFolder, split: str, scored: TaggedImages) -> None:
     for path, suffix in ((folder.cams(split), "npz"), (folder.masks(split), "png")):
-        missing = [sample.stem for sample in scored if not (path / f"{sample.stem}.{suffix}").exists()]
+        missing = [sample.image_id for sample in scored if not (path / f"{sample.image_id}.{suffix}").exists()]
         if missing:
             raise PPLFileNotFoundError(
                 f"{path} lacks {len(missing)} of {len(scored)} files, as {missing[0]}.{suffix}; run "
@@ -145,8 +145,8 @@ def _refined_masks(
             f"or by other steps; {again}"
         )
         return {}
-    paths = {sample.stem: folder.refined(split) / f"{sample.stem}.png" for sample in scored}
-    there = {stem: path for stem, path in paths.items() if path.exists()}
+    paths = {sample.image_id: folder.refined(split) / f"{sample.image_id}.png" for sample in scored}
+    there = {image_id: path for image_id, path in paths.items() if path.exists()}
     if len(there) < len(paths):
         missing = f"{len(paths) - len(there)} of {len(paths)} images have no refined mask"
         notes.append(f"{where}: {missing}{' and are not in refined mIoU' if there else ''}: {again}")
@@ -157,7 +157,7 @@ def score_masks(predictions: str | Path, images: TaggedImages, notes: list[str] 
     """Score a folder of palette PNGs against the masks of a data set.
 
     Args:
-        predictions: folder with `<stem>.png`; a missing one counts as all background.
+        predictions: folder with `<image_id>.png`; a missing one counts as all background.
         images: the data set; images without a mask are passed over.
         notes: takes the line that says how many images had no file.
 
@@ -172,8 +172,8 @@ def score_masks(predictions: str | Path, images: TaggedImages, notes: list[str] 
     if not scored:
         raise PPLValueError(f"{images.name} has no masks to score against; give a data set or a split that has some")
     there = list_files(Path(predictions)) if Path(predictions).is_dir() else {}
-    paths = {sample.stem: there.get(nfc(f"{sample.stem}.png")) for sample in scored}
-    missing = [stem for stem, path in paths.items() if path is None]
+    paths = {sample.image_id: there.get(normalize_name(f"{sample.image_id}.png")) for sample in scored}
+    missing = [image_id for image_id, path in paths.items() if path is None]
     if len(missing) == len(scored):
         raise PPLFileNotFoundError(
             f"{predictions} holds no {missing[0]}.png nor any other of the {len(scored)} images that have a mask; give "
@@ -185,7 +185,7 @@ def score_masks(predictions: str | Path, images: TaggedImages, notes: list[str] 
         )
     confusion = ConfusionMatrix(len(images.classes) + 1)
     for sample in scored:
-        target, path = sample.read_mask(), paths[sample.stem]
+        target, path = sample.read_mask(), paths[sample.image_id]
         try:
             confusion.update(target, np.zeros_like(target) if path is None else read_mask(path))
         except PPLValueError as error:

@@ -23,7 +23,7 @@ __all__ = ["has_refined", "refine_cams", "refine_masks"]
 def refine_masks(
     recipe: Recipe, folder: RunFolder, split: str, images: TaggedImages, *, progress: bool = True
 ) -> FolderSummary:
-    """Write `refined/<split>/<stem>.png` for every image that has none yet.
+    """Write `refined/<split>/<image_id>.png` for every image that has none yet.
 
     Args:
         recipe: its `refine` list, and the background rule.
@@ -44,8 +44,10 @@ def refine_masks(
     current = folder.is_current(step, inputs)
     folder.begin(step, inputs, out)
     (out / "refine.json").unlink(missing_ok=True)  # the run has its own record, which holds no paths
-    jobs = [RefineJob(sample.stem, sample.image, folder.cams(split) / f"{sample.stem}.npz") for sample in images]
-    todo = [job for job in jobs if not (current and (out / f"{job.stem}.png").exists())]
+    jobs = [
+        RefineJob(sample.image_id, sample.image, folder.cams(split) / f"{sample.image_id}.npz") for sample in images
+    ]
+    todo = [job for job in jobs if not (current and (out / f"{job.image_id}.png").exists())]
     with folder.finishing(step, images=len(jobs)):
         summary = refine_folder(
             todo,
@@ -57,7 +59,7 @@ def refine_masks(
         )
     summary = replace(summary, skipped=summary.skipped + len(jobs) - len(todo))
     record = [step.record() for step in steps]
-    folder.record(refinement=record, not_refined={split: {bad.stem: bad.reason for bad in summary.bad}})
+    folder.record(refinement=record, not_refined={split: {bad.image_id: bad.reason for bad in summary.bad}})
     if len(steps) == 1:
         folder.record(refinement_scores={split: []})
     elif summary.done:
@@ -87,7 +89,7 @@ def _score_chain(
     steps: Sequence[Step],
 ) -> None:
     """Record what every step of a chain gains, where there are masks; of a single step, the scores of a run tell."""
-    masks = {sample.stem: sample.read_mask for sample in images if sample.mask is not None}
+    masks = {sample.image_id: sample.read_mask for sample in images if sample.mask is not None}
     if not masks:
         return
     found, _ = score_steps(

@@ -54,12 +54,12 @@ def make_report(recipe: Recipe, folder: RunFolder, splits: Splits, modes: Sequen
         cells: list[Any] = [image]
         if has_truth:
             cells.append(None if sample.mask is None else overlay_mask(image, sample.read_mask()))
-        cells += [_cam(image, folders[mode].cams(split) / f"{sample.stem}.npz") for mode in modes]
+        cells += [_cam(image, folders[mode].cams(split) / f"{sample.image_id}.npz") for mode in modes]
         if with_refined:
-            path = folder.refined(split) / f"{sample.stem}.png"
+            path = folder.refined(split) / f"{sample.image_id}.png"
             cells.append(overlay_mask(image, read_mask(path)) if path.exists() else None)
         tags = ", ".join(images.classes[label] for label in sample.labels)
-        rows.append(Row(f"{sample.stem}: {tags}", cells))
+        rows.append(Row(f"{sample.image_id}: {tags}", cells))
     sheet(rows, columns, folder.sheet, classes=images.classes, title=f"{recipe.data.root.resolve().name}, {split}")
     return folder.sheet, write_report(read_run(folder.path, modes), folder.report)
 

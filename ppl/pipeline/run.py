@@ -133,12 +133,12 @@ def _run_model(
             say(f"{mode}: maps of {len(images)} images of {split} ({made} new)")
         if "cam" in steps or "refine" in steps:  # both may have changed the background rule
             for bad in make_masks(recipe, folder, split, images, progress=progress):
-                say(f"{mode}: no mask: {bad.stem}: {bad.reason}")
+                say(f"{mode}: no mask: {bad.image_id}: {bad.reason}")
         if "refine" in steps and recipe.refine:
             refined = refine_masks(recipe, folder, split, images, progress=progress)
             say(f"{mode}: refined {refined.done + refined.skipped} masks of {split} ({refined.done} new)")
             for bad in refined.bad:
-                say(f"{mode}: not refined: {bad.stem}: {bad.reason}")
+                say(f"{mode}: not refined: {bad.image_id}: {bad.reason}")
         elif "refine" in steps:
             folder.record(refinement=[], refinement_scores={split: []})
         if "evaluate" in steps and any(sample.mask is not None for sample in images):
@@ -163,6 +163,6 @@ def _record_data(folder: RunFolder, recipe: Recipe, splits: Splits, steps: Seque
         data={
             "root": str(recipe.data.root.resolve()),
             "images": {"train": train} | {name: len(images) for name, images in splits.masked.items()},
-            "left_out": known.get("left_out", {}) | {bad.stem: bad.reason for bad in splits.bad},
+            "left_out": known.get("left_out", {}) | {bad.image_id: bad.reason for bad in splits.bad},
         }
     )

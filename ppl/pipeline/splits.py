@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ppl.data import BadFile, NoSplitError, TaggedImages, open_dataset, screen
+from ppl.data import BadFile, NoSplitError, TaggedImages, check_images, open_dataset
 from ppl.errors import PPLValueError
 from ppl.pipeline.recipe import DataRecipe
 
@@ -62,16 +62,16 @@ def open_splits(recipe: DataRecipe, *, training: bool = True, progress: bool = T
     bad: dict[str, BadFile] = {}
     seen: dict[int, TaggedImages] = {}
 
-    def screened(dataset: TaggedImages) -> TaggedImages:
+    def checked(dataset: TaggedImages) -> TaggedImages:
         if id(dataset) not in seen:
-            seen[id(dataset)], faults = screen(dataset, progress=progress)
-            bad.update((fault.stem, fault) for fault in faults)
+            seen[id(dataset)], faults = check_images(dataset, progress=progress)
+            bad.update((fault.image_id, fault) for fault in faults)
         return seen[id(dataset)]
 
     return Splits(
-        train=screened(train) if training else train,
-        val=screened(val) if val is not None and (training or recipe.val in masked) else val,
-        masked={name: screened(dataset) for name, dataset in masked.items()},
+        train=checked(train) if training else train,
+        val=checked(val) if val is not None and (training or recipe.val in masked) else val,
+        masked={name: checked(dataset) for name, dataset in masked.items()},
         bad=tuple(bad.values()),
         notes=tuple(notes),
     )
@@ -96,7 +96,7 @@ def _outside(images: TaggedImages, val: TaggedImages | None, recipe: DataRecipe,
     notes.append(f"{recipe.root.resolve().name} has no split {recipe.train!r}: trained on every image{where}")
     if val is None:
         return images
-    rest = images.without(val.stems)
+    rest = images.without(val.image_ids)
     if not rest:
         raise PPLValueError(
             f"{recipe.root} has no split {recipe.train!r}, and every image is in {recipe.val!r}: none is left to train "

@@ -36,15 +36,15 @@ def refine_folder(
 
     Args:
         jobs: the images, see `RefineJob` and `jobs_from_folders`. CAMs of another resolution are resized.
-        out: folder of the results: `<stem>.png`, palette masks in which 0 is background and class c is c + 1, and
+        out: folder of the results: `<image_id>.png`, palette masks in which 0 is background and class c is c + 1, and
             `refine.json`, which says how they were made.
         steps: as `parse_steps` takes them; all are checked before any work. None: the CAMs' own best labels.
         background: as for `cams_to_probs`.
         n_jobs: workers; -1 for one per core.
         overwrite: make all results again; the old ones are removed first. Without it, results that are there are kept,
             but for those that are older than their picture or their CAM file, or that lack their probabilities.
-        keep_probs: also write `<stem>.npz` with `probs` (1 + k, H, W) float16 and `classes` (k,), so that thresholds
-            can be chosen later. A folder of masks made without it counts as made in another way.
+        keep_probs: also write `<image_id>.npz` with `probs` (1 + k, H, W) float16 and `classes` (k,), to choose
+            thresholds later. A folder of masks made without it counts as made in another way.
         progress: a bar with images per second and the time left, on a terminal only.
 
     Returns:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from ppl.errors import PPLFileNotFoundError, PPLValueError
 from ppl.io import list_images
-from ppl.io.listing import nfc
+from ppl.io.listing import normalize_name
 
 __all__ = ["Cams", "RefineJob", "jobs_from_folders", "load_cams", "resize_maps"]
 
@@ -28,7 +28,7 @@ class RefineJob:
     """One image to refine.
 
     Args:
-        stem: name of the result, without extension.
+        image_id: name of the result, without extension.
         image: the picture.
         cams: `.npz` file with the arrays `maps` and `classes`, or a function that returns the two.
 
@@ -38,7 +38,7 @@ class RefineJob:
         ppl.errors.PPLFileNotFoundError: no CAMs at cams/cat.npz
     """
 
-    stem: str
+    image_id: str
     image: Path
     cams: Path | Callable[[], Cams]
 
@@ -51,7 +51,7 @@ class RefineJob:
         """
         if callable(self.cams):
             maps, classes = self.cams()
-            return _checked(np.asarray(maps, np.float32), np.asarray(classes, np.int64), self.stem)
+            return _checked(np.asarray(maps, np.float32), np.asarray(classes, np.int64), self.image_id)
         return load_cams(self.cams)
 
 
@@ -112,33 +112,35 @@ def resize_maps(maps: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDA
 
 
 def jobs_from_folders(
-    images: str | os.PathLike[str], cams: str | os.PathLike[str], stems: Iterable[str] | None = None
+    images: str | os.PathLike[str], cams: str | os.PathLike[str], image_ids: Iterable[str] | None = None
 ) -> list[RefineJob]:
-    """Pair the pictures of one folder with the CAM files of another, by their stems.
+    """Pair the pictures of one folder with the CAM files of another, by image id.
 
     Args:
-        images: folder of pictures, also in sub-folders ("/" in the stem).
+        images: folder of pictures, also in sub-folders ("/" in the image id).
         cams: folder of `.npz` files, likewise.
-        stems: which ones; by default all CAM files. A stem without CAM file or picture stays in the list, so that the
-            run reports it.
+        image_ids: which ones; by default all CAM files. An image id without CAM file or picture stays in the list, and
+            the run reports it.
 
     Returns:
-        The jobs, in the order of `stems`, else of the names.
+        The jobs, in the order of `image_ids`, else of the names.
 
     Raises:
         PPLFileNotFoundError: if one of the folders is not there, or no CAM file is to be found.
-        PPLValueError: if two pictures have the same stem.
+        PPLValueError: if two pictures have the same image id.
     """
     images, cams = Path(images), Path(cams)
     for folder in (images, cams):
         if not folder.is_dir():
             raise PPLFileNotFoundError(f"no folder at {folder}")
     pictures = list_images(images)
-    found = {nfc(path.relative_to(cams).with_suffix("").as_posix()): path for path in cams.rglob("*.npz")}
-    chosen = sorted(found) if stems is None else [nfc(stem) for stem in stems]
-    if stems is None and not chosen:
+    found = {normalize_name(path.relative_to(cams).with_suffix("").as_posix()): path for path in cams.rglob("*.npz")}
+    chosen = sorted(found) if image_ids is None else [normalize_name(image_id) for image_id in image_ids]
+    if image_ids is None and not chosen:
         raise PPLFileNotFoundError(f"{cams} holds no CAM files (.npz); make them with `ppl cam`, or give their folder")
     return [
-        RefineJob(stem, pictures.get(stem, images / f"{stem}.jpg"), found.get(stem, cams / f"{stem}.npz"))
-        for stem in chosen
+        RefineJob(
+            image_id, pictures.get(image_id, images / f"{image_id}.jpg"), found.get(image_id, cams / f"{image_id}.npz")
+        )
+        for image_id in chosen
     ]

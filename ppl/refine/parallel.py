@@ -83,14 +83,14 @@ def run_jobs(
     is_done: Callable[[Any, Path], bool] = lambda job, path: path.exists(),
     remove: Callable[[Any, Path], None] = remove_result,
 ) -> FolderSummary:
-    """Run `work` for every job whose result `out/<stem>.png` is not there yet.
+    """Run `work` for every job whose result `out/<image_id>.png` is not there yet.
 
     Threads of this process by default: what takes the time releases the interpreter's lock. Inside
     `joblib.parallel_config(backend="loky" | "dask" | "ray")` the same call goes to processes or a cluster; the folders
     must then be visible from there. At most two jobs per worker are in memory.
 
     Args:
-        jobs: things with a `stem`; picklable, for a cluster.
+        jobs: things with an `image_id`; picklable, for a cluster.
         work: gets a job and the path of its result, which it writes whole or not at all; raises if it cannot.
         out: folder of the results.
         record: how they are made, for `out/refine.json`. Results made in another way are not mixed in.
@@ -105,7 +105,7 @@ def run_jobs(
         What was done. An error in a job makes it a `BadFile`.
 
     Raises:
-        PPLValueError: if two jobs have the same stem, `n_jobs` is 0, or `out` holds results with another record.
+        PPLValueError: if two jobs have the same image id, `n_jobs` is 0, or `out` holds results with another record.
         FileWriteError: if results cannot be written: the next ones could not either.
         MissingExtraError: if a step needs a package that is not installed.
     """
@@ -123,14 +123,14 @@ def run_jobs(
             if failure is not None:
                 bad.append(failure)
             advance()
-    order = {job.stem: index for index, job in enumerate(jobs)}
-    bad.sort(key=lambda file: order[file.stem])
+    order = {job.image_id: index for index, job in enumerate(jobs)}
+    bad.sort(key=lambda file: order[file.image_id])
     seconds = time.perf_counter() - start
     return FolderSummary(len(waiting) - len(bad), len(jobs) - len(waiting), tuple(bad), seconds)
 
 
 def _result(out: Path, job: Any) -> Path:
-    return out / f"{job.stem}.png"
+    return out / f"{job.image_id}.png"
 
 
 def check_workers(n_jobs: int) -> int:
@@ -177,9 +177,9 @@ def keep_record(path: Path, record: Mapping[str, Any], overwrite: bool = False) 
 def _check_unique(jobs: Sequence[Any]) -> None:
     seen = set()
     for job in jobs:
-        if job.stem in seen:
-            raise PPLValueError(f"two jobs are named {job.stem!r}: their results would overwrite each other")
-        seen.add(job.stem)
+        if job.image_id in seen:
+            raise PPLValueError(f"two jobs are named {job.image_id!r}: their results would overwrite each other")
+        seen.add(job.image_id)
 
 
 def _make(work: Callable[[Any, Path], None], remove: Callable[[Any, Path], None], out: Path, job: Any) -> None:
@@ -192,7 +192,7 @@ def guarded(work: Callable[[Any], T], job: Any) -> T | BadFile:
 
     Args:
         work: any function of a job.
-        job: something with a `stem`.
+        job: something with an `image_id`.
 
     Returns:
         What `work` returns, or a `BadFile`.
@@ -203,15 +203,15 @@ def guarded(work: Callable[[Any], T], job: Any) -> T | BadFile:
 
     Example:
         >>> from types import SimpleNamespace
-        >>> guarded(lambda job: 1 / 0, SimpleNamespace(stem="a"))
-        BadFile(stem='a', reason='division by zero')
+        >>> guarded(lambda job: 1 / 0, SimpleNamespace(image_id="a"))
+        BadFile(image_id='a', reason='division by zero')
     """
     try:
         return work(job)
     except (FileWriteError, MissingExtraError):
         raise
     except Exception as error:  # one broken image must not end a run of thousands
-        return BadFile(job.stem, " ".join(str(error).split()) or type(error).__name__)
+        return BadFile(job.image_id, " ".join(str(error).split()) or type(error).__name__)
 
 
 def parallel_map(work: Callable[[Any], T], jobs: Sequence[Any], n_jobs: int) -> Iterator[T]:

@@ -43,7 +43,7 @@ def check_places(jobs: Sequence[RefineJob], out: Path, probs: bool = False) -> N
         Traceback (most recent call last):
         ppl.errors.PPLValueError: images/cat.png: a result would take its place: choose another folder than images
     """
-    masks = [out / f"{job.stem}.png" for job in jobs]
+    masks = [out / f"{job.image_id}.png" for job in jobs]
     taken = {path.resolve() for path in masks} | {probs_path(path).resolve() for path in masks if probs}
     for job in jobs:
         own = next((path for path in _sources(job) if path.resolve() in taken), None)

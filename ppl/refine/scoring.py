@@ -54,7 +54,7 @@ def score_steps(
 
     Args:
         jobs: the images and their CAMs; those without a mask are left out.
-        masks: ground truth by stem, a file or a function that returns it; 255 is not scored.
+        masks: ground truth by image id, a file or a function that returns it; 255 is not scored.
         steps: as for `parse_steps`.
         num_classes: classes of the dataset, the background not counted.
         background: as for `cams_to_probs`.
@@ -81,7 +81,7 @@ def score_steps(
         [('CAM', 1.0), ('guided_filter: 2', 1.0)]
     """
     chosen = parse_steps(steps)
-    scored = [job for job in jobs if job.stem in masks]
+    scored = [job for job in jobs if job.image_id in masks]
     if not scored:
         raise PPLValueError("none of the images has a ground-truth mask: nothing to score")
     work = partial(_score_one, masks=masks, steps=chosen, num_classes=num_classes, background=background)
@@ -98,13 +98,13 @@ def score_steps(
                     seconds[index].append(time_taken)
             advance()
     if len(bad) == len(scored):
-        raise PPLValueError(f"none of the {len(bad)} images could be scored; {bad[0].stem}: {bad[0].reason}")
+        raise PPLValueError(f"none of the {len(bad)} images could be scored; {bad[0].image_id}: {bad[0].reason}")
     scores: list[StepScore] = []
     for label, total, times in zip(["CAM", *(step.label for step in chosen)], totals, seconds, strict=True):
         miou = total.compute()["miou"]
         gain = miou - scores[-1].miou if scores else 0.0
         scores.append(StepScore(label, miou, gain, statistics.median(times)))
-    return tuple(scores), tuple(sorted(bad, key=lambda file: file.stem))
+    return tuple(scores), tuple(sorted(bad, key=lambda file: file.image_id))
 
 
 def _score_one(
@@ -116,7 +116,7 @@ def _score_one(
     background: Background,
 ) -> list[tuple[torch.Tensor, float]]:
     """Counts and seconds of every state of one image."""
-    source = masks[job.stem]
+    source = masks[job.image_id]
     image, target = np.asarray(read_image(job.image)), source() if callable(source) else read_mask(source)
     maps, classes = job.load()
     values = np.concatenate([[0], classes + 1])

@@ -110,7 +110,7 @@ def fingerprint(dataset: TaggedImages) -> str:
         >>> fingerprint(TaggedImages(("cat",), (), "none"))
         '0 images, ...'
     """
-    content = [list(dataset.classes), [[sample.stem, list(sample.labels)] for sample in dataset]]
+    content = [list(dataset.classes), [[sample.image_id, list(sample.labels)] for sample in dataset]]
     return f"{len(dataset)} images, {hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]}"
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ppl.data import InstanceMask, open_dataset, read_coco, screen
+from ppl.data import InstanceMask, check_images, open_dataset, read_coco
 from ppl.errors import PPLValueError
 
 
@@ -71,7 +71,7 @@ def coco(tmp_path):
 def test_it_is_read_as_it_unpacks(coco):
     dataset = open_dataset(coco, "val2017")
     assert dataset.classes == ("person", "toothbrush")
-    assert dataset.stems == ("000000000009", "000000000025")
+    assert dataset.image_ids == ("000000000009", "000000000025")
     assert [sample.labels for sample in dataset] == [(0, 1), ()]
     expected = np.zeros((6, 8))
     expected[:5] = 2
@@ -201,8 +201,8 @@ def test_an_image_with_a_damaged_outline_is_left_out(coco, name):
     outline, words = DAMAGED[name]
     change(coco, lambda content: content["annotations"][0].update(segmentation=outline))
     with pytest.warns(UserWarning, match="coco/val2017: '000000000009' is left out: "):
-        good, bad = screen(read_coco(coco, missing="keep"))
-    assert good.stems == ("000000000025",)
+        good, bad = check_images(read_coco(coco, missing="keep"))
+    assert good.image_ids == ("000000000025",)
     assert words in bad[0].reason
     assert "\n" not in bad[0].reason
 
@@ -214,7 +214,7 @@ def test_accents_may_be_stored_in_either_form(coco, on_disk, written):
     name_second(coco, unicodedata.normalize(written, "caf\u00e9.jpg"))
     change(coco, lambda content: content["categories"][0].update(name=unicodedata.normalize(written, "gar\u00e7on")))
     dataset = read_coco(coco)
-    assert dataset.stems[1] == "caf\u00e9"
+    assert dataset.image_ids[1] == "caf\u00e9"
     assert dataset.classes == ("person", "gar\u00e7on")
     assert dataset[1].read_image().size == (8, 6)
 

@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from ppl.data import CREATURE_PARTS, CREATURES, make_creatures, read_folder, screen
+from ppl.data import CREATURE_PARTS, CREATURES, check_images, make_creatures, read_folder
 from ppl.data.creatures import draw_scene
 from ppl.errors import PPLValueError
 from ppl.io import FileWriteError, read_mask
@@ -29,14 +29,14 @@ def test_it_is_a_whole_data_set(root):
     train, val = read_folder(root, "train"), read_folder(root, "val")
     assert (len(train), len(val)) == (60, 20)
     assert train.classes == CREATURES
-    assert screen(train)[1] == screen(val)[1] == []
+    assert check_images(train)[1] == check_images(val)[1] == []
     assert (train.targets().sum(0) >= 8).all()
     assert 1.1 < train.targets().sum(1).mean() < 2.2
 
 
 def test_tags_masks_and_parts_agree(root):
     for sample in read_folder(root, "train"):
-        mask, parts = sample.read_mask(), read_mask(root / "masks_parts" / f"{sample.stem}.png")
+        mask, parts = sample.read_mask(), read_mask(root / "masks_parts" / f"{sample.image_id}.png")
         assert sample.labels == tuple(np.unique(mask[mask > 0]) - 1)
         assert np.array_equal(mask > 0, parts > 0)
         assert parts.max() <= len(CREATURE_PARTS)

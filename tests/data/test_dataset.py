@@ -17,9 +17,9 @@ def make(count=4):
 def test_it_is_a_sequence():
     dataset = make()
     assert len(dataset) == 4
-    assert dataset[1].stem == "s1"
-    assert [sample.stem for sample in dataset] == list(dataset.stems)
-    assert dataset[1:3].stems == ("s1", "s2")
+    assert dataset[1].image_id == "s1"
+    assert [sample.image_id for sample in dataset] == list(dataset.image_ids)
+    assert dataset[1:3].image_ids == ("s1", "s2")
     assert dataset[-1] in dataset
     assert pickle.loads(pickle.dumps(dataset)) == dataset
 
@@ -31,8 +31,8 @@ def test_targets():
 
 
 def test_subsets_keep_the_order_asked_for():
-    assert make().subset(["s3", "s0"]).stems == ("s3", "s0")
-    assert make().without(["s3", "other"]).stems == ("s0", "s1", "s2")
+    assert make().subset(["s3", "s0"]).image_ids == ("s3", "s0")
+    assert make().without(["s3", "other"]).image_ids == ("s0", "s1", "s2")
     with pytest.raises(ValueError, match=r"set has no image 'S3'; did you mean 's3'"):
         make().subset(["S3"])
 
@@ -62,15 +62,15 @@ def test_two_images_of_one_name_are_refused():
     )
     with pytest.raises(PPLValueError, match=words):
         TaggedImages(("x",), samples, "set")
-    accents = tuple(Sample(stem, Path(stem), ()) for stem in ("caf\u00e9", "cafe\u0301"))
+    accents = tuple(Sample(image_id, Path(image_id), ()) for image_id in ("caf\u00e9", "cafe\u0301"))
     with pytest.raises(PPLValueError, match="are both named"):
         TaggedImages(("x",), accents)
 
 
-@pytest.mark.parametrize("stem", ["../x", "a/../../x", "..", str(Path("x").absolute())])
-def test_a_name_that_leads_out_of_the_folder_is_refused(stem):
+@pytest.mark.parametrize("image_id", ["../x", "a/../../x", "..", str(Path("x").absolute())])
+def test_a_name_that_leads_out_of_the_folder_is_refused(image_id):
     with pytest.raises(PPLValueError, match="leads out of the folder of the images; name it by its path below"):
-        TaggedImages(("x",), (Sample(stem, Path("x.png"), ()),))
+        TaggedImages(("x",), (Sample(image_id, Path("x.png"), ()),))
     assert len(TaggedImages(("x",), (Sample("a..b/..c", Path("x.png"), ()),))) == 1
 
 
@@ -85,5 +85,5 @@ def test_images_are_chosen_by_names_in_either_form_of_accents():
     one, other = "caf\u00e9", "cafe\u0301"
     for stored, asked in ((one, other), (other, one)):
         images = TaggedImages(("x",), (Sample(stored, Path("a.png"), ()),))
-        assert images.subset([asked]).stems == (stored,)
-        assert images.without([asked]).stems == ()
+        assert images.subset([asked]).image_ids == (stored,)
+        assert images.without([asked]).image_ids == ()

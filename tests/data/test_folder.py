@@ -14,7 +14,7 @@ from ppl.errors import PPLError, PPLFileNotFoundError, PPLValueError
 def test_everything_is_read(root):
     dataset = read_folder(root)
     assert dataset.classes == ("cat", "dog")
-    assert dataset.stems == ("a", "b.c", "sub/d")
+    assert dataset.image_ids == ("a", "b.c", "sub/d")
     assert [sample.labels for sample in dataset] == [(1,), (0, 1), ()]
     assert [sample.image.name for sample in dataset] == ["a.jpg", "b.c.png", "d.JPG"]
     assert [sample.mask and sample.mask.name for sample in dataset] == ["a.png", None, "d.png"]
@@ -25,7 +25,7 @@ def test_everything_is_read(root):
 
 def test_splits(root):
     with pytest.warns(UserWarning, match=r"pets/train: no image is tagged 'cat'"):
-        assert read_folder(root, "train").stems == ("a", "sub/d")
+        assert read_folder(root, "train").image_ids == ("a", "sub/d")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert read_folder(root, "val").name == "pets/val"
@@ -126,7 +126,7 @@ def test_missing_images_can_be_left_to_screening(root):
     (root / "images" / "a.jpg").unlink()
     with pytest.raises(PPLFileNotFoundError, match=r"labels\.csv line 2: images/ has no file for 'a'"):
         read_folder(root)
-    assert read_folder(root, missing="keep").stems == ("a", "b.c", "sub/d")
+    assert read_folder(root, missing="keep").image_ids == ("a", "b.c", "sub/d")
     with pytest.raises(PPLValueError, match="'drop'"):
         read_folder(root, missing="drop")
 
@@ -168,7 +168,7 @@ def test_accents_may_be_stored_in_either_form(root, on_disk, written):
     (root / "classes.txt").write_text(disk("gar\u00e7on\n"), encoding="utf-8")
     (root / "train.txt").write_text(text("caf\u00e9\n"), encoding="utf-8")
     (sample,) = read_folder(root, "train")
-    assert (sample.stem, sample.labels) == ("caf\u00e9", (0,))
+    assert (sample.image_id, sample.labels) == ("caf\u00e9", (0,))
     assert sample.read_image().size == (40, 30)
     assert sample.read_mask().shape == (30, 40)
     assert read_images(root / "images", [disk("gar\u00e7on")], root / "labels.csv")[0].labels == (0,)

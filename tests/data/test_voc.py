@@ -16,9 +16,9 @@ def voc(tmp_path):
     base = tmp_path / "VOCdevkit" / "VOC2012"
     for folder in ("JPEGImages", "Annotations", "SegmentationClass", "ImageSets/Segmentation", "ImageSets/Main"):
         (base / folder).mkdir(parents=True)
-    for stem, names in {"2007_000032": ["person", "aeroplane", "person"], "2007_000039": ["tvmonitor"]}.items():
-        Image.new("RGB", (8, 6)).save(base / "JPEGImages" / f"{stem}.jpg")
-        (base / "Annotations" / f"{stem}.xml").write_text(XML.format("".join(map(OBJECT.format, names))))
+    for image_id, names in {"2007_000032": ["person", "aeroplane", "person"], "2007_000039": ["tvmonitor"]}.items():
+        Image.new("RGB", (8, 6)).save(base / "JPEGImages" / f"{image_id}.jpg")
+        (base / "Annotations" / f"{image_id}.xml").write_text(XML.format("".join(map(OBJECT.format, names))))
     write_mask(base / "SegmentationClass" / "2007_000032.png", np.zeros((6, 8), np.uint8))
     (base / "ImageSets" / "Segmentation" / "train.txt").write_text("2007_000032\n")
     (base / "ImageSets" / "Main" / "train.txt").write_text("2007_000032\n2007_000039\n")
@@ -31,7 +31,7 @@ def test_it_is_read_as_it_unpacks(voc):
     for root in (voc, voc.parent, voc.parent.parent):
         dataset = open_dataset(root, "train")
         assert dataset.classes == VOC_CLASSES
-        assert dataset.stems == ("2007_000032",)
+        assert dataset.image_ids == ("2007_000032",)
         assert [dataset.classes[label] for label in dataset[0].labels] == ["aeroplane", "person"]
         assert dataset[0].read_mask().shape == (6, 8)
         assert dataset.name == "VOC2012/train"
@@ -68,7 +68,7 @@ def test_broken_pieces_are_named(voc):
     (voc / "JPEGImages" / "2007_000039.jpg").unlink()
     with pytest.raises(FileNotFoundError, match="no file for '2007_000039'"):
         read_voc(voc)
-    assert read_voc(voc, missing="keep").stems == ("2007_000039",)
+    assert read_voc(voc, missing="keep").image_ids == ("2007_000039",)
 
 
 def test_several_years_need_a_choice(voc):
@@ -97,7 +97,7 @@ def test_accents_may_be_stored_in_either_form(voc):
     (voc / "classes.txt").write_text("tvmonitor\ngarc\u0327on\n", encoding="utf-8")
     (voc / "ImageSets" / "Segmentation" / "train.txt").write_text("caf\u00e9\n", encoding="utf-8")
     (sample,) = read_voc(voc, "train")
-    assert (sample.stem, sample.labels) == ("caf\u00e9", (1,))
+    assert (sample.image_id, sample.labels) == ("caf\u00e9", (1,))
     assert sample.read_image().size == (8, 6)
     assert sample.read_mask().shape == (6, 8)
     assert len(read_voc(voc)) == 2

@@ -8,7 +8,7 @@ from PIL import Image
 from skimage import data
 
 from ppl.errors import PPLFileNotFoundError
-from ppl.io import BadImageError, image_size, read_image, upright_rgb
+from ppl.io import BadImageError, image_size, read_image, to_rgb
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_exif_rotation_is_applied(tmp_path, photo, suffix, orientation):
     assert np.abs(got - upright).mean() < 4
     assert image_size(path) == got.shape[:2]
     with Image.open(path) as unread:
-        assert np.array_equal(np.asarray(upright_rgb(unread)), got)
+        assert np.array_equal(np.asarray(to_rgb(unread)), got)
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])

@@ -31,14 +31,14 @@ def files(folder: Path) -> dict[str, int]:
 
 def test_a_run_leaves_the_files_that_the_design_names(finished: tuple[Path, RunResult], creatures: Path) -> None:
     out, result = finished
-    stems = open_dataset(creatures, "val").stems
+    image_ids = open_dataset(creatures, "val").image_ids
     for folder in (out, out / "compare" / "baseline"):
         for name in ("metrics.jsonl", "best.safetensors", "last.safetensors", "manifest.json"):
             assert (folder / name).is_file(), name
-        for stem in stems:
-            assert (folder / "cams" / "val" / f"{stem}.npz").is_file()
-            assert (folder / "masks" / "val" / f"{stem}.png").is_file()
-            assert (folder / "refined" / "val" / f"{stem}.png").is_file()
+        for image_id in image_ids:
+            assert (folder / "cams" / "val" / f"{image_id}.npz").is_file()
+            assert (folder / "masks" / "val" / f"{image_id}.png").is_file()
+            assert (folder / "refined" / "val" / f"{image_id}.png").is_file()
     assert result.report == out / "report.html" and result.report.is_file()
     assert result.sheet == out / "sheet.png" and result.sheet.is_file()
     assert (out / "recipe.yaml").is_file()
@@ -50,7 +50,7 @@ def test_scores_are_those_of_the_files(finished: tuple[Path, RunResult], creatur
     hits = np.zeros(5)
     union = np.zeros(5)
     for sample in images:
-        target, mask = sample.read_mask(), read_mask(out / "masks" / "val" / f"{sample.stem}.png")
+        target, mask = sample.read_mask(), read_mask(out / "masks" / "val" / f"{sample.image_id}.png")
         for index in range(5):
             hits[index] += ((target == index) & (mask == index)).sum()
             union[index] += ((target == index) | (mask == index)).sum()
@@ -60,7 +60,7 @@ def test_scores_are_those_of_the_files(finished: tuple[Path, RunResult], creatur
 def test_only_tagged_classes_get_a_map(finished: tuple[Path, RunResult], creatures: Path) -> None:
     out, _ = finished
     for sample in open_dataset(creatures, "val"):
-        cam = CamResult.load(out / "cams" / "val" / f"{sample.stem}.npz")
+        cam = CamResult.load(out / "cams" / "val" / f"{sample.image_id}.npz")
         assert tuple(cam.classes.tolist()) == sample.labels
         assert cam.maps.shape[1:] == Image.open(sample.image).size[::-1]
 
@@ -129,14 +129,14 @@ def test_bad_images_are_left_out_and_listed(tiny_recipe: MakeRecipe, creatures: 
 
     root = tmp_path / "set"
     shutil.copytree(creatures, root)
-    stems = (root / "val.txt").read_text().split()
-    broken = next((root / "images").glob(f"{stems[0]}.*"))
+    image_ids = (root / "val.txt").read_text().split()
+    broken = next((root / "images").glob(f"{image_ids[0]}.*"))
     broken.write_bytes(broken.read_bytes()[:200])
-    with pytest.warns(UserWarning, match=stems[0]):
+    with pytest.warns(UserWarning, match=image_ids[0]):
         run_recipe(tiny_recipe(root), tmp_path / "run", progress=False)
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
-    assert list(manifest["data"]["left_out"]) == [stems[0]]
-    assert len(list((tmp_path / "run" / "refined" / "val").glob("*.png"))) == len(stems) - 1
+    assert list(manifest["data"]["left_out"]) == [image_ids[0]]
+    assert len(list((tmp_path / "run" / "refined" / "val").glob("*.png"))) == len(image_ids) - 1
 
 
 def test_without_masks_there_are_masks_but_no_scores(tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path) -> None:
@@ -206,12 +206,12 @@ def test_later_steps_keep_the_list_of_bad_training_images(
 
     root = tmp_path / "set"
     shutil.copytree(creatures, root)
-    stem = (root / "train.txt").read_text().split()[0]
-    next((root / "images").glob(f"{stem}.*")).write_bytes(b"no picture")
-    with pytest.warns(UserWarning, match=stem):
+    image_id = (root / "train.txt").read_text().split()[0]
+    next((root / "images").glob(f"{image_id}.*")).write_bytes(b"no picture")
+    with pytest.warns(UserWarning, match=image_id):
         run_recipe(tiny_recipe(root), tmp_path / "run", ("train", "cam"), progress=False)
     run_recipe(tiny_recipe(root), tmp_path / "run", ("refine", "evaluate"), progress=False)
-    assert list(json.loads((tmp_path / "run" / "manifest.json").read_text())["data"]["left_out"]) == [stem]
+    assert list(json.loads((tmp_path / "run" / "manifest.json").read_text())["data"]["left_out"]) == [image_id]
 
 
 def test_a_chain_of_refiners_records_what_each_step_gains(
@@ -233,9 +233,9 @@ def test_a_chain_of_refiners_records_what_each_step_gains(
     assert last["gain"] == pytest.approx(last["miou"] - first["miou"])
 
 
-def _with_tags(root: Path, stem: str, tags: str) -> None:
+def _with_tags(root: Path, image_id: str, tags: str) -> None:
     lines = (root / "labels.csv").read_text().splitlines()
-    changed = [f"{line.split(',')[0]},{tags}" if line.startswith(f"{stem}.") else line for line in lines]
+    changed = [f"{line.split(',')[0]},{tags}" if line.startswith(f"{image_id}.") else line for line in lines]
     assert changed != lines
     (root / "labels.csv").write_text("\n".join(changed) + "\n")
 
@@ -248,14 +248,14 @@ def test_a_corrected_tag_renews_the_image_and_it_alone(
     run_recipe(tiny_recipe(data), out, progress=False)
     sample = open_dataset(data, "val")[0]
     other = next(index for index in range(4) if index not in sample.labels)
-    _with_tags(data, sample.stem, open_dataset(data, "val").classes[other])
+    _with_tags(data, sample.image_id, open_dataset(data, "val").classes[other])
     before = files(out)
     run_recipe(tiny_recipe(data), out, ("cam", "refine"), progress=False)
     renewed = {name for name, time in files(out).items() if before[name] != time and name.endswith((".npz", ".png"))}
     kinds = {"cams": "npz", "masks": "png", "refined": "png"}
-    assert renewed == {f"{kind}/val/{sample.stem}.{suffix}" for kind, suffix in kinds.items()}
-    assert CamResult.load(out / "cams" / "val" / f"{sample.stem}.npz").classes.tolist() == [other]
-    assert set(np.unique(read_mask(out / "refined" / "val" / f"{sample.stem}.png"))) <= {0, other + 1}
+    assert renewed == {f"{kind}/val/{sample.image_id}.{suffix}" for kind, suffix in kinds.items()}
+    assert CamResult.load(out / "cams" / "val" / f"{sample.image_id}.npz").classes.tolist() == [other]
+    assert set(np.unique(read_mask(out / "refined" / "val" / f"{sample.image_id}.png"))) <= {0, other + 1}
 
 
 def test_a_replaced_picture_gets_a_new_map(tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path) -> None:
@@ -263,7 +263,7 @@ def test_a_replaced_picture_gets_a_new_map(tiny_recipe: MakeRecipe, creatures: P
     shutil.copytree(creatures, data)
     run_recipe(tiny_recipe(data), out, ("train", "cam"), progress=False)
     sample = open_dataset(data, "val")[0]
-    path = out / "cams" / "val" / f"{sample.stem}.npz"
+    path = out / "cams" / "val" / f"{sample.image_id}.npz"
     before = CamResult.load(path).maps
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(sample.image)
     run_recipe(tiny_recipe(data), out, ("cam",), progress=False)
@@ -383,10 +383,10 @@ def test_what_could_not_be_refined_is_told_and_forgotten_when_it_could(
 ) -> None:
     recipe, folder, said = tiny_recipe(creatures), RunFolder(tmp_path), []
     run_recipe(recipe, tmp_path, ("train", "cam"), progress=False)
-    stem = open_dataset(creatures, "val").stems[1]
+    image_id = open_dataset(creatures, "val").image_ids[1]
 
     def faulty(path: Path, values: Any) -> None:
-        if path.stem == stem:
+        if path.stem == image_id:
             raise ValueError("no such mask")
         write_mask(path, values)
 
@@ -395,9 +395,9 @@ def test_what_could_not_be_refined_is_told_and_forgotten_when_it_could(
         run_recipe(recipe, tmp_path, ("refine",), progress=False, say=said.append)
     assert said == [
         "progressive: refined 3 masks of val (3 new)",
-        f"progressive: not refined: {stem}: no such mask",
+        f"progressive: not refined: {image_id}: no such mask",
     ]
-    assert folder.read_manifest()["not_refined"] == {"val": {stem: "no such mask"}}
+    assert folder.read_manifest()["not_refined"] == {"val": {image_id: "no such mask"}}
     folder.record(refinement_scores={"gone": [1]})
     run_recipe(recipe, tmp_path, ("refine",), progress=False)
     manifest = folder.read_manifest()
@@ -564,7 +564,7 @@ def test_cam_masks_are_not_scored_as_refined_ones(tiny_recipe: MakeRecipe, creat
 def test_a_deleted_mask_or_map_names_the_command_that_makes_it(
     tiny_recipe: MakeRecipe, creatures: Path, copied: Path, file: str
 ) -> None:
-    (copied / file.format(open_dataset(creatures, "val").stems[0])).unlink()
+    (copied / file.format(open_dataset(creatures, "val").image_ids[0])).unlink()
     with pytest.raises(PPLFileNotFoundError, match=r"lacks 1 of 4 files, as .*; run `ppl cam "):
         run_recipe(tiny_recipe(creatures), copied, ("evaluate",), progress=False)
     run_recipe(tiny_recipe(creatures), copied, ("cam", "evaluate"), progress=False)
@@ -637,7 +637,7 @@ def test_predictions_are_found_however_their_accents_are_stored(tmp_path: Path) 
     root = make_creatures(tmp_path / "set", train=4, val=1, size=64)
     images = open_dataset(root, "val")
     (sample,) = images
-    accented = replace(images, samples=(replace(sample, stem="caf\u00e9"),))
+    accented = replace(images, samples=(replace(sample, image_id="caf\u00e9"),))
     (tmp_path / "out").mkdir()
     shutil.copy(str(sample.mask), tmp_path / "out" / "cafe\u0301.png")
     assert score_masks(tmp_path / "out", accented)["miou"] == 1.0
@@ -647,9 +647,9 @@ def test_later_steps_keep_the_number_of_training_images(
     tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path
 ) -> None:
     root = Path(shutil.copytree(creatures, tmp_path / "set"))
-    stem = (root / "train.txt").read_text().split()[0]
-    next((root / "images").glob(f"{stem}.*")).write_bytes(b"no picture")
-    with pytest.warns(UserWarning, match=stem):
+    image_id = (root / "train.txt").read_text().split()[0]
+    next((root / "images").glob(f"{image_id}.*")).write_bytes(b"no picture")
+    with pytest.warns(UserWarning, match=image_id):
         run_recipe(tiny_recipe(root), tmp_path / "run", ("train", "cam"), progress=False)
     run_recipe(tiny_recipe(root), tmp_path / "run", ("evaluate",), progress=False)
     assert RunFolder(tmp_path / "run").read_manifest()["data"]["images"] == {"train": 7, "val": 4}

@@ -28,9 +28,9 @@ def voc(tmp_path: Path) -> Path:
     for folder in ("JPEGImages", "Annotations", "ImageSets/Segmentation"):
         (base / folder).mkdir(parents=True)
     (base / "classes.txt").write_text("cat\n")
-    for stem in ("a", "b", "c"):
-        Image.new("RGB", (8, 6)).save(base / "JPEGImages" / f"{stem}.jpg")
-        (base / "Annotations" / f"{stem}.xml").write_text(VOC_XML.format("cat"))
+    for image_id in ("a", "b", "c"):
+        Image.new("RGB", (8, 6)).save(base / "JPEGImages" / f"{image_id}.jpg")
+        (base / "Annotations" / f"{image_id}.xml").write_text(VOC_XML.format("cat"))
     (base / "ImageSets" / "Segmentation" / "train.txt").write_text("a\nb\n")
     (base / "ImageSets" / "Segmentation" / "val.txt").write_text("c\n")
     return base
@@ -46,8 +46,8 @@ def names(root: Path, split: str) -> set[str]:
 
 def test_both_lists_are_used_and_nothing_is_noted(root: Path) -> None:
     splits = opened(root)
-    assert set(splits.train.stems) == names(root, "train")
-    assert splits.val is not None and set(splits.val.stems) == names(root, "val")
+    assert set(splits.train.image_ids) == names(root, "train")
+    assert splits.val is not None and set(splits.val.image_ids) == names(root, "val")
     assert list(splits.masked) == ["val"] and splits.masked["val"] is splits.val
     assert splits.notes == ()
 
@@ -68,8 +68,8 @@ def test_without_a_train_list_the_validation_images_are_not_trained_on(root: Pat
     held_out = names(root, "val")
     (root / "train.txt").unlink()
     splits = opened(root)
-    assert len(splits.train) == 8 and not held_out & set(splits.train.stems)
-    assert splits.val is not None and set(splits.val.stems) == held_out
+    assert len(splits.train) == 8 and not held_out & set(splits.train.image_ids)
+    assert splits.val is not None and set(splits.val.image_ids) == held_out
     assert list(splits.masked) == ["val"]
     assert splits.notes == ("photos has no split 'train': trained on every image outside 'val'",)
     assert len(opened(root, splits=["all"]).masked["all"]) == 12
@@ -100,17 +100,17 @@ def test_a_folder_that_is_not_there_is_no_missing_split(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("layout", ["auto", "voc"])
-@pytest.mark.parametrize("stem", ["a", "c"])
-def test_a_missing_voc_annotation_is_no_missing_split(voc: Path, layout: str, stem: str) -> None:
-    (voc / "Annotations" / f"{stem}.xml").unlink()
-    with pytest.raises(PPLFileNotFoundError, match=rf"{stem}\.xml is missing"):
+@pytest.mark.parametrize("image_id", ["a", "c"])
+def test_a_missing_voc_annotation_is_no_missing_split(voc: Path, layout: str, image_id: str) -> None:
+    (voc / "Annotations" / f"{image_id}.xml").unlink()
+    with pytest.raises(PPLFileNotFoundError, match=rf"{image_id}\.xml is missing"):
         opened(voc, layout=layout)
 
 
 def test_voc_without_a_train_list_trains_outside_val(voc: Path) -> None:
     (voc / "ImageSets" / "Segmentation" / "train.txt").unlink()
     splits = opened(voc)
-    assert splits.train.stems == ("a", "b") and list(splits.masked) == ["val"]
+    assert splits.train.image_ids == ("a", "b") and list(splits.masked) == ["val"]
     assert splits.notes == ("voc has no split 'train': trained on every image outside 'val'",)
 
 
@@ -125,7 +125,7 @@ def test_a_missing_coco_image_folder_is_no_missing_split(tmp_path: Path) -> None
         (tmp_path / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
         (tmp_path / split).mkdir()
         Image.new("RGB", (8, 6)).save(tmp_path / split / f"{split}.jpg")
-    assert opened(tmp_path).train.stems == ("train",)
+    assert opened(tmp_path).train.image_ids == ("train",)
     shutil.rmtree(tmp_path / "val")
     with pytest.raises(PPLFileNotFoundError, match="has neither val/ nor images/"):
         opened(tmp_path)

@@ -61,9 +61,9 @@ def test_masks_are_those_of_the_steps(folders, workers):
     summary = refine_folder(jobs_in(folders), folders / "out", STEPS, background=0.4, n_jobs=workers)
     assert (summary.done, summary.skipped, summary.bad) == (6, 0, ())
     assert summary.images_per_second > 0
-    for stem, mask in results(folders / "out").items():
-        image = np.asarray(Image.open(folders / "images" / f"{stem}.png"))
-        with np.load(folders / "cams" / f"{stem}.npz") as file:
+    for image_id, mask in results(folders / "out").items():
+        image = np.asarray(Image.open(folders / "images" / f"{image_id}.png"))
+        with np.load(folders / "cams" / f"{image_id}.npz") as file:
             probs = apply_steps(parse_steps(STEPS), image, cams_to_probs(file["maps"], 0.4))
             values = np.array([0, *(file["classes"] + 1)])
         np.testing.assert_array_equal(mask, values[probs.argmax(axis=0)])
@@ -96,7 +96,7 @@ def test_a_stopped_overwrite_leaves_nothing_of_the_old_way(folders):
     assert refine_folder(jobs_in(folders), folders / "out", "guided_filter: 3", overwrite=True).done == 5
     assert "2" not in results(folders / "out")
     again = refine_folder(jobs_in(folders), folders / "out", "guided_filter: 3")
-    assert (again.skipped, [file.stem for file in again.bad]) == (5, ["2"])
+    assert (again.skipped, [file.image_id for file in again.bad]) == (5, ["2"])
 
 
 def test_bad_files_are_listed_and_the_rest_is_done(folders):
@@ -106,7 +106,7 @@ def test_bad_files_are_listed_and_the_rest_is_done(folders):
     np.savez(folders / "cams" / "5.npz", maps=np.full((1, 3, 3), np.nan), classes=np.array([0]))
     summary = refine_folder(jobs_in(folders), folders / "out", STEPS)
     assert summary.done == 2
-    assert [file.stem for file in summary.bad] == ["1", "2", "4", "5"]
+    assert [file.image_id for file in summary.bad] == ["1", "2", "4", "5"]
     assert "1.png" in summary.bad[0].reason and "2.npz" in summary.bad[1].reason
     assert all("\n" not in file.reason for file in summary.bad)
     assert sorted(results(folders / "out")) == ["0", "3"]
@@ -178,7 +178,9 @@ def test_mistakes_are_found_before_any_work(folders):
 def test_a_mask_in_the_place_of_another_images_picture_is_refused(folders):
     first, second = jobs_in(folders)[:2]
     with pytest.raises(PPLValueError, match=r"0\.png: a result would take its place"):
-        refine_folder([replace(first, stem="1"), replace(second, stem="0")], folders / "images", None, overwrite=True)
+        refine_folder(
+            [replace(first, image_id="1"), replace(second, image_id="0")], folders / "images", None, overwrite=True
+        )
     assert len(list((folders / "images").glob("*.png"))) == 6 and not (folders / "images" / "refine.json").exists()
 
 
@@ -206,7 +208,9 @@ def test_of_an_image_that_turned_bad_nothing_old_stays(folders):
     refine_folder(jobs_in(folders), folders / "out", None, keep_probs=True)
     (folders / "cams" / "2.npz").write_bytes(b"no")
     os.utime(folders / "cams" / "2.npz", (time.time() + 9, time.time() + 9))
-    assert [file.stem for file in refine_folder(jobs_in(folders), folders / "out", None, keep_probs=True).bad] == ["2"]
+    assert [file.image_id for file in refine_folder(jobs_in(folders), folders / "out", None, keep_probs=True).bad] == [
+        "2"
+    ]
     assert not list((folders / "out").glob("2.*"))
 
 
@@ -304,11 +308,11 @@ def test_torchs_threads_are_restored(folders):
 class Numbered:
     """A job that writes its own name."""
 
-    stem: str
+    image_id: str
 
 
 def write_name(job, path):
-    path.write_text(job.stem)
+    path.write_text(job.image_id)
 
 
 def test_the_same_call_goes_to_processes(tmp_path):
@@ -335,4 +339,4 @@ def test_the_same_call_goes_to_a_dask_cluster(folders):
     assert (summary.done, summary.bad) == (6, ())
     here, there = results(folders / "here"), results(folders / "there")
     assert here.keys() == there.keys()
-    assert all((here[stem] == there[stem]).all() for stem in here)
+    assert all((here[image_id] == there[image_id]).all() for image_id in here)

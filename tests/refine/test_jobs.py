@@ -48,23 +48,23 @@ def test_truncated_and_missing_files(tmp_path):
         load_cams(tmp_path / "no.npz")
 
 
-def test_pairs_by_stem(tmp_path):
+def test_pairs_by_id(tmp_path):
     images, cams = tmp_path / "images", tmp_path / "cams"
     images.mkdir()
     cams.mkdir()
     for name in ("b.v1.JPG", "a.png", "unused.png"):
         Image.new("RGB", (4, 4)).save(images / name)
-    for stem in ("b.v1", "a"):
-        np.savez(cams / f"{stem}.npz", maps=np.zeros((1, 4, 4)), classes=np.array([0]))
+    for image_id in ("b.v1", "a"):
+        np.savez(cams / f"{image_id}.npz", maps=np.zeros((1, 4, 4)), classes=np.array([0]))
     jobs = jobs_from_folders(images, cams)
-    assert [(job.stem, job.image.name) for job in jobs] == [("a", "a.png"), ("b.v1", "b.v1.JPG")]
+    assert [(job.image_id, job.image.name) for job in jobs] == [("a", "a.png"), ("b.v1", "b.v1.JPG")]
     assert jobs[0] == RefineJob("a", images / "a.png", cams / "a.npz")
-    assert [job.stem for job in jobs_from_folders(images, cams, ["b.v1", "missing"])] == ["b.v1", "missing"]
+    assert [job.image_id for job in jobs_from_folders(images, cams, ["b.v1", "missing"])] == ["b.v1", "missing"]
     (images / "2019").mkdir()
     (cams / "2019").mkdir()
     Image.new("RGB", (4, 4)).save(images / "2019" / "beach.jpg")
     np.savez(cams / "2019" / "beach.npz", maps=np.zeros((1, 4, 4)), classes=np.array([0]))
-    assert [job.stem for job in jobs_from_folders(images, cams)] == ["2019/beach", "a", "b.v1"]
+    assert [job.image_id for job in jobs_from_folders(images, cams)] == ["2019/beach", "a", "b.v1"]
     Image.new("RGB", (4, 4)).save(images / "a.jpg")
     with pytest.raises(PPLValueError, match="differ in extension alone"):
         jobs_from_folders(images, cams)

@@ -16,15 +16,15 @@ from ppl.refine import RefineJob, apply_steps, cams_to_probs, parse_steps, score
 def scene(tmp_path):
     random = np.random.default_rng(0)
     jobs, masks, images, cams, targets = [], {}, [], [], []
-    for stem in "abc":
+    for image_id in "abc":
         images.append(random.integers(0, 256, (18, 20, 3)).astype(np.uint8))
-        Image.fromarray(images[-1]).save(tmp_path / f"{stem}.png")
+        Image.fromarray(images[-1]).save(tmp_path / f"{image_id}.png")
         cams.append(random.random((2, 18, 20)).astype(np.float32))
-        np.savez(tmp_path / f"{stem}.npz", maps=cams[-1], classes=np.array([0, 2]))
+        np.savez(tmp_path / f"{image_id}.npz", maps=cams[-1], classes=np.array([0, 2]))
         targets.append(random.choice([0, 1, 2, 3, 255], (18, 20)))
-        write_mask(tmp_path / f"mask_{stem}.png", targets[-1])
-        jobs.append(RefineJob(stem, tmp_path / f"{stem}.png", tmp_path / f"{stem}.npz"))
-        masks[stem] = tmp_path / f"mask_{stem}.png"
+        write_mask(tmp_path / f"mask_{image_id}.png", targets[-1])
+        jobs.append(RefineJob(image_id, tmp_path / f"{image_id}.png", tmp_path / f"{image_id}.npz"))
+        masks[image_id] = tmp_path / f"mask_{image_id}.png"
     return jobs, masks, images, cams, targets
 
 
@@ -57,7 +57,7 @@ def test_images_without_mask_are_left_out_and_bad_ones_listed(scene):
     del masks["a"]
     jobs[1].cams.write_bytes(b"")
     scores, bad = score_steps(jobs, masks, None, num_classes=3)
-    assert len(scores) == 1 and [file.stem for file in bad] == ["b"]
+    assert len(scores) == 1 and [file.image_id for file in bad] == ["b"]
     with pytest.raises(PPLValueError, match="none of the images"):
         score_steps(jobs, {}, None, num_classes=3)
     for job in jobs:

@@ -20,7 +20,7 @@ def colours_root(tmp_path_factory):
     root = tmp_path_factory.mktemp("colours")
     rng = np.random.default_rng(0)
     (root / "images").mkdir()
-    rows, stems = ["image,labels"], []
+    rows, image_ids = ["image,labels"], []
     for index in range(36):
         present = {index % 3} | ({(index + 1) % 3} if index % 4 == 0 else set())
         pixels = rng.integers(0, 160, (40, 50, 3), dtype=np.uint8)
@@ -28,11 +28,11 @@ def colours_root(tmp_path_factory):
             pixels[10:30, 10:40, channel] = 255
         Image.fromarray(pixels).save(root / "images" / f"{index:02d}.png")
         rows.append(f"{index:02d}," + ";".join(CLASSES[channel] for channel in sorted(present)))
-        stems.append(f"{index:02d}")
+        image_ids.append(f"{index:02d}")
     (root / "labels.csv").write_text("\n".join(rows) + "\n")
     (root / "classes.txt").write_text("\n".join(CLASSES) + "\n")
-    (root / "train.txt").write_text("\n".join(stems[:24]) + "\n")
-    (root / "val.txt").write_text("\n".join(stems[24:]) + "\n")
+    (root / "train.txt").write_text("\n".join(image_ids[:24]) + "\n")
+    (root / "val.txt").write_text("\n".join(image_ids[24:]) + "\n")
     return root
 
 

@@ -83,7 +83,7 @@ def confident_label_folder(
     overwrite: bool = False,
     progress: bool = True,
 ) -> FolderSummary:
-    """Write the confident labels of many images as `<stem>.png`, resumed and parallel like `refine_folder`.
+    """Write the confident labels of many images as `<image_id>.png`, resumed and parallel like `refine_folder`.
 
     Args:
         jobs: the images and their CAMs.
@@ -131,7 +131,7 @@ def _fingerprint(jobs: Sequence[RefineJob]) -> str:
     for job in jobs:
         path = job.cams if isinstance(job.cams, Path) else None
         stat = path.stat() if path is not None and path.is_file() else None
-        digest.update(repr((job.stem, stat and (stat.st_size, stat.st_mtime_ns))).encode())
+        digest.update(repr((job.image_id, stat and (stat.st_size, stat.st_mtime_ns))).encode())
     return digest.hexdigest()
 
 

@@ -80,8 +80,8 @@ def learn_affinity(
     )
     if jobs and len(labelled.bad) == len(jobs):
         raise PPLValueError(
-            f"none of the {len(jobs)} images could be labelled; {labelled.bad[0].stem}: {labelled.bad[0].reason}"
+            f"none of the {len(jobs)} images could be labelled; {labelled.bad[0].image_id}: {labelled.bad[0].reason}"
         )
-    pairs = LabelledImages([(job.image, out / "labels" / f"{job.stem}.png") for job in jobs])
+    pairs = LabelledImages([(job.image, out / "labels" / f"{job.image_id}.png") for job in jobs])
     summary = fit_affinity(network, pairs, config, out=out, device=device, progress=progress)
     return replace(summary, bad=labelled.bad)

@@ -68,9 +68,9 @@ def test_bad_input_is_named(scene, change, words):
 def jobs(tmp_path, scene):
     for name in ("images", "cams"):
         (tmp_path / name).mkdir()
-    for stem in "ab":
-        Image.fromarray(scene[0]).save(tmp_path / "images" / f"{stem}.png")
-        np.savez(tmp_path / "cams" / f"{stem}.npz", maps=scene[1], classes=np.array([3, 8]))
+    for image_id in "ab":
+        Image.fromarray(scene[0]).save(tmp_path / "images" / f"{image_id}.png")
+        np.savez(tmp_path / "cams" / f"{image_id}.npz", maps=scene[1], classes=np.array([3, 8]))
     return jobs_from_folders(tmp_path / "images", tmp_path / "cams")
 
 
@@ -94,7 +94,7 @@ def test_folders(tmp_path, scene, jobs):
     (tmp_path / "cams" / "c.npz").write_bytes(b"")
     jobs = jobs_from_folders(tmp_path / "images", tmp_path / "cams")
     summary = confident_label_folder(jobs, tmp_path / "out", steps="guided_filter: 1", n_jobs=2)
-    assert summary.done == 2 and [file.stem for file in summary.bad] == ["c"]
+    assert summary.done == 2 and [file.image_id for file in summary.bad] == ["c"]
     expected = confident_labels(*scene, [3, 8], steps="guided_filter: 1")
     np.testing.assert_array_equal(read_mask(tmp_path / "out" / "b.png"), expected)
     with pytest.raises(PPLValueError, match="foreground=2"):

@@ -132,10 +132,10 @@ def test_from_cams_to_masks_without_a_line_between(network, tmp_path):
         jobs.append(RefineJob(str(index), tmp_path / f"{index}.png", tmp_path / f"{index}.npz"))
     jobs.append(RefineJob("gone", tmp_path / "gone.png", tmp_path / "gone.npz"))
     summary = learn_affinity(jobs, tmp_path / "affinity", network, config(epochs=1), steps="guided_filter: 2")
-    assert [file.stem for file in summary.bad] == ["gone"]
+    assert [file.image_id for file in summary.bad] == ["gone"]
     steps = {"random_walk": {"affinity": str(summary.path), "steps": 16}}
     done = refine_folder(jobs, tmp_path / "masks", steps)
-    assert done.done == 4 and [file.stem for file in done.bad] == ["gone"]
+    assert done.done == 4 and [file.image_id for file in done.bad] == ["gone"]
 
 
 def test_no_image_that_could_be_labelled(network, tmp_path):

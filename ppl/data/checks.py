@@ -12,10 +12,10 @@ from ppl.data.dataset import Sample, TaggedImages
 from ppl.errors import PPLError, PPLValueError
 from ppl.io import BadFile, BadImageError, image_size, read_image
 
-__all__ = ["BadFile", "screen"]
+__all__ = ["BadFile", "check_images"]
 
 
-def screen(
+def check_images(
     dataset: TaggedImages, *, masks: bool = True, workers: int | None = None, progress: bool = True
 ) -> tuple[TaggedImages, list[BadFile]]:
     """Decode every image once and leave out those that cannot be used, with a warning for each.
@@ -42,12 +42,12 @@ def screen(
     bar = track(
         found, "looking at the images", len(dataset), console=console, disable=not (progress and sys.stderr.isatty())
     )
-    bad = [BadFile(sample.stem, reason) for sample, reason in zip(dataset, bar, strict=True) if reason]
+    bad = [BadFile(sample.image_id, reason) for sample, reason in zip(dataset, bar, strict=True) if reason]
     if bad and len(bad) == len(dataset):
         raise PPLValueError(f"{dataset.name}: none of the {len(bad)} images can be used; the first: {bad[0].reason}")
     for file in bad:
-        warnings.warn(f"{dataset.name}: {file.stem!r} is left out: {file.reason}", stacklevel=2)
-    return dataset.without(file.stem for file in bad), bad
+        warnings.warn(f"{dataset.name}: {file.image_id!r} is left out: {file.reason}", stacklevel=2)
+    return dataset.without(file.image_id for file in bad), bad
 
 
 def _fault(sample: Sample, num_classes: int, masks: bool) -> str | None:
