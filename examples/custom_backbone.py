@@ -22,11 +22,11 @@ def main(out: Path = Path("runs/examples/custom")) -> None:
     torch.manual_seed(0)
     stages = ["0", "1", "2", "3"]  # dotted module names, shallow to deep
     model = ppl.PPLNet(make_backbone(), num_classes=5, stages=stages, cuts=["1", "2"], grids=[(2, 2), (1, 3)])
-    print(f"stages of training: {model.num_stages}, cuts after {model.cuts}, grids {model.grids}")
+    print(f"training phases: {model.num_phases}, cuts after {model.cuts}, grids {model.grids}")
     x = torch.randn(2, 3, 100, 150)
-    for stage in range(model.num_stages):
-        model.set_stage(stage)
-        print(f"stage {stage}: class maps {tuple(model.class_maps(x).shape)}, logits {tuple(model(x).shape)}")
+    for phase in range(model.num_phases):
+        model.set_phase(phase)
+        print(f"phase {phase}: class maps {tuple(model.class_maps(x).shape)}, logits {tuple(model(x).shape)}")
 
     # A checkpoint holds everything but the module's code, so loading takes a fresh one of yours.
     out.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Train a `PPLNet` in a plain PyTorch loop; the only line that is about patches is `model.set_stage`.
+"""Train a `PPLNet` in a plain PyTorch loop; the only line that is about patches is `model.set_phase`.
 
 `ppl.train.fit` does the same with checkpoints, mixed precision, several GPUs and resuming.
 """
@@ -31,8 +31,8 @@ def main(images: int = 96, epochs: int = 6, size: int = 96, out: Path = Path("ru
         ]
     )
     for epoch in range(epochs):
-        # Progressive: equal shares of the epochs, the cut one stage deeper each time.
-        model.set_stage(epoch * model.num_stages // epochs)
+        # Progressive: equal shares of the epochs, each phase cuts one stage deeper.
+        model.set_phase(epoch * model.num_phases // epochs)
         batches.set_epoch(epoch)
         total = 0.0
         model.train()
@@ -42,7 +42,7 @@ def main(images: int = 96, epochs: int = 6, size: int = 96, out: Path = Path("ru
             loss.backward()
             optimizer.step()
             total += loss.item()
-        print(f"epoch {epoch + 1}, cut after {model.cuts[model.stage]}: loss {total / len(batches):.3f}")
+        print(f"epoch {epoch + 1}, cut after {model.cuts[model.phase]}: loss {total / len(batches):.3f}")
 
     model.eval()
     with torch.inference_mode():

@@ -63,7 +63,7 @@ def main() -> None:
     x = torch.randn(options.batch, 3, options.size, options.size, device=options.device)
     rows = []
     for stage, cut in enumerate(model.cuts):
-        model.set_stage(stage)
+        model.set_phase(stage)
         runs: dict[str, list[float]] = {"progressive": [], "two passes": [], "one pass": []}
         passes = {"progressive": lambda model, x: model(x), "two passes": two_passes, "one pass": one_pass}
         for repeat in range(options.repeats + 1):

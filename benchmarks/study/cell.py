@@ -76,7 +76,7 @@ def train(
     steps = len(pool.targets) // budget.batch
     schedule = build_schedule(
         ("progressive" if arm.mode == "progressive" else "last") if arm.schedule == "auto" else arm.schedule,
-        num_stages=model.num_stages,
+        num_stages=model.num_phases,
         epochs=budget.epochs,
         warmup_epochs=arm.warmup,
     )
@@ -115,5 +115,5 @@ def train(
         mean = torch.stack(losses).mean(0).tolist()
         speed = steps * budget.batch / (time.perf_counter() - start)
         tell(f"epoch {epoch + 1}/{budget.epochs} loss {' '.join(f'{value:.3f}' for value in mean)} ({speed:.0f} img/s)")
-    model.set_stage(model.num_stages - 1)
+    model.set_phase(model.num_phases - 1)
     return model.eval()

@@ -58,7 +58,7 @@ def measure(options: argparse.Namespace, mode: str) -> dict[str, float]:
         output_stride=options.output_stride,
     )
     config = TrainConfig(
-        epochs=max(1, model.num_stages),
+        epochs=max(1, model.num_phases),
         batch_size=options.batch_size,
         size=tuple(options.size),
         num_workers=options.num_workers,
@@ -73,7 +73,7 @@ def measure(options: argparse.Namespace, mode: str) -> dict[str, float]:
 
     def train(batches: Any) -> None:
         for batch in batches:
-            stepper([stepper.to_device(batch)], model.num_stages - 1, next(steps) % 2, epochs - 1, parts.meter)
+            stepper([stepper.to_device(batch)], model.num_phases - 1, next(steps) % 2, epochs - 1, parts.meter)
         parts.meter.check(0)  # waits for the device
 
     def load(batches: Any) -> None:

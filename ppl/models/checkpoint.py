@@ -25,7 +25,7 @@ def save_model(model: PPLNet, path: str | os.PathLike[str]) -> None:
     """Write a model to a safetensors file: weights, and in its header all that :func:`load_model` needs.
 
     Args:
-        model: the model; its `config`, `stage` and `classes` are kept too.
+        model: the model; its `config`, `phase` and `classes` are kept too.
         path: the file, which appears whole or not at all.
 
     Raises:
@@ -52,7 +52,7 @@ def save_model(model: PPLNet, path: str | os.PathLike[str]) -> None:
 
 
 def load_model(path: str | os.PathLike[str], *, backbone: nn.Module | None = None) -> PPLNet:
-    """Build the model that :func:`save_model` wrote, with its weights, stage and classes.
+    """Build the model that :func:`save_model` wrote, with its weights, phase and classes.
 
     Args:
         path: the file.
@@ -82,7 +82,7 @@ def load_model(path: str | os.PathLike[str], *, backbone: nn.Module | None = Non
     check_state(state, model.state_dict(), os.fspath(path))
     model.load_state_dict(state)
     forget_biases(model.modules())
-    model.set_stage(header["stage"])
+    model.set_phase(header["phase"])
     model.classes = None if header["classes"] is None else tuple(header["classes"])
     return model
 
@@ -98,7 +98,7 @@ def header_text(model: PPLNet) -> str:
     """
     header = {
         "config": model.config,
-        "stage": model.stage,
+        "phase": model.phase,
         "classes": None if model.classes is None else list(model.classes),
     }
     try:
@@ -113,7 +113,7 @@ def header_text(model: PPLNet) -> str:
 def _read_header(metadata: dict[str, str], path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         header = json.loads(metadata[_HEADER])
-        return {"config": header["config"], "stage": header["stage"], "classes": header["classes"]}
+        return {"config": header["config"], "phase": header["phase"], "classes": header["classes"]}
     except (KeyError, TypeError, ValueError) as error:
         raise PPLValueError(
             f"{os.fspath(path)} was not written by ppl.save_model (its header lacks a model): weights of a bare "

@@ -51,7 +51,7 @@ def create_model(
         **timm_kwargs: anything else that `timm.create_model` takes, such as `drop_path_rate`.
 
     Returns:
-        The model, in training mode, its progressive stage the last one.
+        The model, in training mode, in its last phase.
 
     Raises:
         PPLValueError: unknown backbone, mode or cut; an argument that the family does not take; an output stride that

@@ -31,8 +31,8 @@ class PPLNet(nn.Module):
 
     * ``baseline``: the un-patched map alone, an ordinary CAM classifier.
     * ``control``: the un-patched map twice. As many parameters as ``progressive``, no patches.
-    * ``progressive`` (figure 2): the map patched after one cut, and the un-patched one. :meth:`set_stage` moves the
-      cut; backbone and fusion are the same in every stage, and no gradient is stopped.
+    * ``progressive`` (figure 2): the map patched after one cut, and the un-patched one. :meth:`set_phase` moves the
+      cut; backbone and fusion are the same in every phase, and no gradient is stopped.
     * ``explicit`` (figure 5): the map patched after every cut, and the un-patched one. The features of each patch
       branch are detached before the cut, those of the un-patched branch are not.
 
@@ -76,7 +76,7 @@ class PPLNet(nn.Module):
         >>> model = PPLNet(backbone, 5, mode="progressive", cuts=["layer2", "layer3"])
         >>> model(torch.zeros(2, 3, 96, 64)).shape, model.class_maps(torch.zeros(2, 3, 96, 64)).shape
         (torch.Size([2, 5]), torch.Size([2, 5, 3, 2]))
-        >>> model.num_stages, model.stage
+        >>> model.num_phases, model.phase
         (2, 1)
     """
 
@@ -122,7 +122,7 @@ class PPLNet(nn.Module):
             raise
         self.classes: tuple[str, ...] | None = None
         self._stages = None if stages is None else list(stages)
-        self._stage = self.num_stages - 1
+        self._phase = self.num_phases - 1
         self.source: dict[str, Any] | None = None
         self._recompute = False
 
@@ -132,27 +132,27 @@ class PPLNet(nn.Module):
         return self.fusion.num_classes
 
     @property
-    def num_stages(self) -> int:
-        """Stages of progressive training: one per cut in mode ``progressive``, otherwise 1."""
+    def num_phases(self) -> int:
+        """Phases of progressive training: one per cut in mode ``progressive``, otherwise 1."""
         return len(self.cuts) if self.mode == "progressive" else 1
 
     @property
-    def stage(self) -> int:
-        """The stage that the model stands in, from 0; at first the last one, where figure 2 reads the CAM."""
-        return self._stage
+    def phase(self) -> int:
+        """The current training phase, from 0; initially the last one, where figure 2 reads the CAM."""
+        return self._phase
 
-    def set_stage(self, stage: int) -> None:
+    def set_phase(self, phase: int) -> None:
         """Move the cut of mode ``progressive``.
 
         Args:
-            stage: 0 is the first cut of the schedule, `num_stages - 1` the last.
+            phase: 0 is the first cut of the schedule, `num_phases - 1` the last.
 
         Raises:
-            PPLValueError: if there is no such stage.
+            PPLValueError: if there is no such phase.
         """
-        if not 0 <= stage < self.num_stages:
-            raise PPLValueError(f"stage must be in 0..{self.num_stages - 1} in mode {self.mode!r}, got {stage}")
-        self._stage = int(stage)
+        if not 0 <= phase < self.num_phases:
+            raise PPLValueError(f"phase must be in 0..{self.num_phases - 1} in mode {self.mode!r}, got {phase}")
+        self._phase = int(phase)
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -221,11 +221,11 @@ class PPLNet(nn.Module):
         return least
 
     def _runs_on(self, size: tuple[int, int]) -> bool:
-        """Whether every stage takes a black image of that size."""
+        """Whether every phase takes a black image of that size."""
         try:
             with untouched(self):
-                for stage in range(self.num_stages):
-                    self.set_stage(stage)
+                for phase in range(self.num_phases):
+                    self.set_phase(phase)
                     self._branches(make_dummy(self.backbone, size))
         except Exception:  # any: layers say "not this size" in many ways
             return False
@@ -266,13 +266,13 @@ class PPLNet(nn.Module):
         return self.fusion.pool(class_maps)
 
     def extra_repr(self) -> str:
-        """Show mode, cuts, grids and stage."""
-        return f"mode={self.mode!r}, cuts={self.cuts}, grids={self.grids}, stage={self.stage}"
+        """Show mode, cuts, grids and phase."""
+        return f"mode={self.mode!r}, cuts={self.cuts}, grids={self.grids}, phase={self.phase}"
 
     def _branches(self, x: Tensor) -> list[Tensor]:
         refuse_data_parallel(self)
         if self.mode == "progressive":
-            taps: tuple[int, ...] = (self._stage,)
+            taps: tuple[int, ...] = (self._phase,)
         else:
             taps = tuple(range(len(self.cuts)))
         whole, features = self._cutter.forward_features(x, taps)

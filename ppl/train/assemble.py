@@ -110,12 +110,12 @@ def assemble(
     name = _schedule_name(config, model)
     schedule = build_schedule(
         name,
-        num_stages=model.num_stages,
+        num_stages=model.num_phases,
         epochs=config.epochs,
         epochs_per_stage=config.epochs_per_stage,
         warmup_epochs=config.warmup_epochs,
     )
-    trained = _trained_stages(name, schedule, model.num_stages, config.epochs, updates)
+    trained = _trained_stages(name, schedule, model.num_phases, config.epochs, updates)
 
     model.classes = train.classes
     batch_norm = batch_norm or choose_batch_norm(model, config.batch_norm)

@@ -69,7 +69,7 @@ class Objective(nn.Module):
     def set_stage(self, stage: int) -> None:
         """Choose the stage that the next forward trains; `PLAIN` is the last one's classifier without patches."""
         self.plain = stage == PLAIN
-        self.model.set_stage(self.model.num_stages - 1 if self.plain else stage)
+        self.model.set_phase(self.model.num_phases - 1 if self.plain else stage)
 
     def compile_losses(self) -> None:
         """Compile forward pass and losses together, once per stage."""
@@ -116,7 +116,7 @@ class Objective(nn.Module):
                 what = f"auxiliary loss {name!r}"
                 loss(views, self.classify)
         except Exception as error:  # any: models say "not this size" in many ways
-            where = "the warm-up" if self.plain else f"stage {self.model.stage}"
+            where = "the warm-up" if self.plain else f"stage {self.model.phase}"
             reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
             raise PPLValueError(
                 f"{what} fails in {where} on images of {image.shape[-2]}x{image.shape[-1]} ({reason}); "
@@ -151,4 +151,4 @@ class Objective(nn.Module):
 
 def _grids(model: PPLNet) -> tuple[tuple[int, int], ...]:
     """Grid of each patched branch."""
-    return (model.grids[model.stage],) if model.mode == "progressive" else model.grids
+    return (model.grids[model.phase],) if model.mode == "progressive" else model.grids

@@ -147,7 +147,7 @@ def _run(
             score = None if parts.val is None else validate(parts.shipped, parts.val, parts.accelerator, config)
             line = {**losses, "lr": parts.stepper.lr, "val_map": score, "images_per_second": round(speed, 2)}
             line["seconds"] = round(time.perf_counter() - started, 3)
-            improved = done.close_epoch(line, parts.stages(done.epoch), model.num_stages, config.patience)
+            improved = done.close_epoch(line, parts.stages(done.epoch), model.num_phases, config.patience)
             _keep(out, parts, done, improved)
             if board is not None:
                 board.write(done.history[-1])
@@ -155,7 +155,7 @@ def _run(
     if not (out / "last.safetensors").is_file():  # of a finished run, deleted since
         _save_weights(out, parts, best=done.best_epoch == done.epoch - 1)
     model.load_state_dict(parts.shipped.state_dict())
-    model.set_stage(model.num_stages - 1)
+    model.set_phase(model.num_phases - 1)
     model.eval()
     return TrainSummary(
         epochs=done.epoch,
@@ -211,7 +211,7 @@ def _keep(out: Path, parts: Parts, done: RunState, improved: bool) -> None:
 def _save_weights(out: Path, parts: Parts, *, best: bool) -> None:
     if parts.accelerator.is_main_process:
         shipped = parts.shipped
-        shipped.set_stage(shipped.num_stages - 1)
+        shipped.set_phase(shipped.num_phases - 1)
         for name in ("best", "last") if best else ("last",):
             save_model(shipped, out / f"{name}.safetensors")
 

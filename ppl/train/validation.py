@@ -31,11 +31,11 @@ def validate(model: PPLNet, loader: DataLoader[Any], accelerator: Any, config: T
     Returns:
         mAP in [0, 1] over the classes that occur; NaN if none does.
     """
-    stage = model.stage
+    phase = model.phase
     count, classes = len(loader.dataset), model.num_classes  # type: ignore[arg-type]
     scores = torch.zeros(count, classes, device=accelerator.device)
     targets = torch.zeros(count, classes, device=accelerator.device)
-    model.set_stage(model.num_stages - 1)
+    model.set_phase(model.num_phases - 1)
     try:
         with EvalMode(model.modules()):
             for batch in loader:
@@ -48,5 +48,5 @@ def validate(model: PPLNet, loader: DataLoader[Any], accelerator: Any, config: T
                 logits, tags, indices = accelerator.gather(found)
                 scores[indices], targets[indices] = logits, tags
     finally:
-        model.set_stage(stage)
+        model.set_phase(phase)
     return float(mean_average_precision(scores, targets))

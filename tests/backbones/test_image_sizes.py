@@ -98,10 +98,10 @@ def test_smallest_size_leaves_room_for_convolutions_without_padding() -> None:
 
 def test_smallest_size_leaves_room_for_reflections() -> None:
     model = create_model("test_resnet", 2, padding="reflect", pretrained=False).eval()
-    stage = model.stage
+    phase = model.phase
     with torch.no_grad():
         model(torch.zeros(1, 3, *model.min_size))
-    assert model.stage == stage
+    assert model.phase == phase
     assert generate(model, [torch.randn(3, 40, 30)], [[0]], scales=[1.0])[0].maps.shape == (1, 40, 30)
 
 

@@ -23,11 +23,11 @@ def make(**kwargs):
 def test_file_gives_the_model_back(tmp_path, mode):
     model = make(mode=mode, output_stride=16, padding="replicate", drop_path_rate=0.1).eval()
     model.classes = ("a", "b", "c", "d")
-    model.set_stage(0)
+    model.set_phase(0)
     save_model(model, tmp_path / "m.safetensors")
     loaded = load_model(tmp_path / "m.safetensors").eval()
     assert loaded.config == model.config
-    assert (loaded.stage, loaded.classes, loaded.stride) == (0, model.classes, 16)
+    assert (loaded.phase, loaded.classes, loaded.stride) == (0, model.classes, 16)
     x = torch.randn(1, 3, 64, 80)
     assert torch.equal(loaded(x), model(x))
     assert [p.name for p in tmp_path.iterdir()] == ["m.safetensors"]
@@ -38,7 +38,7 @@ def test_header_is_readable_json(tmp_path):
     with safetensors.safe_open(tmp_path / "m.safetensors", "pt") as file:
         header = json.loads(file.metadata()["ppl"])
     assert header["config"]["source"]["backbone"] == "test_resnet"
-    assert header["stage"] == 1
+    assert header["phase"] == 1
 
 
 def custom():

@@ -55,12 +55,12 @@ def classify(model, maps):
     return F.conv2d(torch.cat(maps, dim=1), wide)
 
 
-@pytest.mark.parametrize("stage", [0, 1, 2])
-def test_progressive_is_figure_2(stage):
+@pytest.mark.parametrize("phase", [0, 1, 2])
+def test_progressive_is_figure_2(phase):
     model = make_model("progressive").eval()
-    model.set_stage(stage)
+    model.set_phase(phase)
     x = torch.randn(2, 3, 64, 128)
-    expected = classify(model, [figure(model, x, CUTS[stage]), model.backbone.forward_features(x)])
+    expected = classify(model, [figure(model, x, CUTS[phase]), model.backbone.forward_features(x)])
     torch.testing.assert_close(model.class_maps(x), expected)
     torch.testing.assert_close(model(x), expected.mean((2, 3)))
 
@@ -70,7 +70,7 @@ def test_explicit_is_figure_5():
     x = torch.randn(2, 3, 64, 128)
     maps = [figure(model, x, cut) for cut in CUTS] + [model.backbone.forward_features(x)]
     torch.testing.assert_close(model.class_maps(x), classify(model, maps))
-    assert model.num_stages == 1
+    assert model.num_phases == 1
 
 
 @pytest.mark.parametrize("mode", ["control", "progressive", "explicit"])
@@ -148,14 +148,14 @@ def test_batch_norm_before_the_cut_sees_the_images_only(mode):
     assert model.backbone.layer3[0].bn1.num_batches_tracked == 2
 
 
-def test_stages_share_all_weights_and_move_the_cut():
+def test_phases_share_all_weights_and_move_the_cut():
     model = make_model("progressive").eval()
-    assert (model.num_stages, model.stage, model.cuts) == (3, 2, CUTS)
+    assert (model.num_phases, model.phase, model.cuts) == (3, 2, CUTS)
     keys, x = list(model.state_dict()), torch.randn(1, 3, 64, 64)
     outputs = []
-    for stage in range(3):
-        model.set_stage(stage)
-        assert model.stage == stage
+    for phase in range(3):
+        model.set_phase(phase)
+        assert model.phase == phase
         assert list(model.state_dict()) == keys
         outputs.append(model(x))
     assert not torch.equal(outputs[0], outputs[1])
@@ -307,12 +307,12 @@ def test_name_instead_of_a_module_is_an_error():
         PPLNet("resnet50", 5, mode="baseline")
 
 
-@pytest.mark.parametrize("stage", [-1, 3])
-def test_stage_that_does_not_exist_is_an_error(stage):
-    with pytest.raises(PPLValueError, match=rf"0\.\.2 in mode 'progressive', got {stage}"):
-        make_model("progressive").set_stage(stage)
+@pytest.mark.parametrize("phase", [-1, 3])
+def test_phase_that_does_not_exist_is_an_error(phase):
+    with pytest.raises(PPLValueError, match=rf"0\.\.2 in mode 'progressive', got {phase}"):
+        make_model("progressive").set_phase(phase)
     with pytest.raises(PPLValueError, match=r"0\.\.0 in mode 'explicit'"):
-        make_model("explicit").set_stage(1)
+        make_model("explicit").set_phase(1)
 
 
 @pytest.mark.parametrize("arguments", [{"grids": [2, 2]}, {"pooling": "median"}, {"num_classes": 0}])

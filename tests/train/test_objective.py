@@ -108,11 +108,11 @@ def test_views_that_a_model_of_one_size_cannot_take_are_found_before_training(ma
 
 def test_checking_leaves_model_and_random_state_as_they_were(make_model):
     model = make_model(drop_rate=0.5).train()
-    model.set_stage(0)
+    model.set_phase(0)
     before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
     objective = Objective(model, multilabel_soft_margin, {"equivariance": 1.0})
     objective.check([PLAIN, 0, 1], (96, 96))
-    assert (model.stage, objective.plain, model.training) == (0, False, True)
+    assert (model.phase, objective.plain, model.training) == (0, False, True)
     assert all(module.training for module in model.modules())
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
@@ -122,7 +122,7 @@ def test_the_warm_up_scores_the_patches_of_the_last_stage_wherever_the_model_sto
     model = make_model(grids=[2, 1]).eval()
     objective, losses = Objective(model, multilabel_soft_margin, {"patches": 1.0}), []
     for stage in (0, 1):
-        model.set_stage(stage)
+        model.set_phase(stage)
         objective.set_stage(PLAIN)
         losses.append(objective(*batch, torch.ones(())).tolist())
     assert losses[0] == losses[1]

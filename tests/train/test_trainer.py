@@ -35,7 +35,7 @@ def test_every_mode_learns_and_leaves_its_files(mode, colours, colours_val, make
     summary = fit(model, colours, colours_val, make_config(epochs=3), tmp_path)
     losses = [line["loss"] for line in summary.history]
     assert losses[-1] < losses[0]
-    assert summary.best_map == max(line["val_map"] for line in summary.history if line["stage"] == model.num_stages - 1)
+    assert summary.best_map == max(line["val_map"] for line in summary.history if line["stage"] == model.num_phases - 1)
     assert summary.epochs == 3
     assert summary.steps == 3 * 6
     assert {path.name for path in tmp_path.iterdir()} == {
@@ -45,12 +45,12 @@ def test_every_mode_learns_and_leaves_its_files(mode, colours, colours_val, make
 
 def test_the_model_left_behind_and_the_last_checkpoint_agree(colours, make_model, make_config, tmp_path):
     model = make_model()
-    model.set_stage(0)
+    model.set_phase(0)
     summary = fit(model, colours, None, make_config(), tmp_path)
     loaded = load_model(summary.last_path).eval()
     image = torch.randn(1, 3, 64, 64)
     torch.testing.assert_close(loaded(image), model.cpu()(image))
-    assert (model.training, model.stage, loaded.stage, loaded.classes) == (False, 1, 1, colours.classes)
+    assert (model.training, model.phase, loaded.phase, loaded.classes) == (False, 1, 1, colours.classes)
     assert (summary.best_map, summary.best_epoch) == (None, 1)
 
 
