@@ -22,16 +22,25 @@ FLOORS = {
     "errors": set(),
     "extras": {"errors"},
     "parameters": {"errors"},
+    "config": {"errors"},
+    "registry": {"errors"},
     "io": {"errors"},
+    "parallel": {"errors", "io"},
     "layers": {"errors"},
-    "backbones": {"errors", "extras", "layers"},
-    "models": {"errors", "io", "layers", "backbones"},
-    "cam": {"errors", "io", "layers", "backbones", "models"},
-    "refine": {"errors", "extras", "parameters", "io", "layers", "backbones", "models", "metrics"},
-    "data": {"errors", "extras", "io"},
+    "backbones": {"errors", "extras", "config", "registry", "layers"},
+    "models": {"errors", "config", "registry", "io", "layers", "backbones"},
+    "cam": {"errors", "config", "registry", "io", "parallel", "layers", "backbones", "models"},
+    "refine": {
+        *("errors", "extras", "parameters", "config", "registry", "io", "parallel"),
+        *("layers", "backbones", "models", "metrics"),
+    },
+    "data": {"errors", "extras", "config", "registry", "io", "parallel"},
     "metrics": {"errors"},
-    "report": {"errors", "io", "metrics"},
-    "train": {"errors", "extras", "parameters", "io", "layers", "backbones", "models", "data", "metrics"},
+    "report": {"errors", "io", "parallel", "metrics"},
+    "train": {
+        *("errors", "extras", "parameters", "config", "registry", "io", "parallel"),
+        *("layers", "backbones", "models", "data", "metrics"),
+    },
 }
 
 

@@ -64,7 +64,7 @@ def main() -> None:
     jobs = [RefineJob(one.image_id, one.image, options.train_cams / f"{one.image_id}.npz") for one in train]
     config = AffinityConfig(epochs=options.epochs, crop=options.crop, batch_size=options.batch)
     scores = {"foreground": options.confident[0], "background": options.confident[1]}
-    confident_label_folder(jobs, options.work / "labels", **scores, n_jobs=options.jobs)
+    confident_label_folder(jobs, options.work / "labels", **scores, num_workers=options.jobs)
 
     walks: list[tuple[str, str, object]] = [("CAM", "", None), ("random_walk on colours", "", "random_walk")]
     for kind in options.kinds:
@@ -72,7 +72,7 @@ def main() -> None:
         shutil.copytree(options.work / "labels", out / "labels", dirs_exist_ok=True)
         network = AffinityNetwork(options.backbone, kind=kind, weights=load_model(options.model).backbone.state_dict())
         start = time.process_time()
-        summary = learn_affinity(jobs, out, network, config, **scores, n_jobs=options.jobs)
+        summary = learn_affinity(jobs, out, network, config, **scores, num_workers=options.jobs)
         trained = f"{time.process_time() - start:.0f}"
         print(kind, "losses", summary.losses, flush=True)
         ways = [(f"{steps} steps", {"steps": steps}) for steps in (16, 64, 256)] + [("IRN's way", {"background": 0.25})]

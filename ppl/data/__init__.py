@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ppl.data.checks import BadFile, check_images
+from ppl.data.checks import check_images
 from ppl.data.coco import InstanceMask, read_coco
 from ppl.data.creatures import CREATURE_PARTS, CREATURES, make_creatures
 from ppl.data.dataset import MaskSource, NoSplitError, Sample, TaggedImages
@@ -17,7 +17,6 @@ __all__ = [
     "CREATURES",
     "CREATURE_PARTS",
     "VOC_CLASSES",
-    "BadFile",
     "Batch",
     "InstanceMask",
     "Layout",

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import sys
 import warnings
 
 from joblib import Parallel, delayed
 
 from ppl.data.dataset import Sample, TaggedImages
 from ppl.errors import PPLError, PPLValueError
-from ppl.io import BadFile, BadImageError, image_size, read_image
+from ppl.io import BadImageError, image_size, read_image
+from ppl.parallel import BadFile, tracked
 
-__all__ = ["BadFile", "check_images"]
+__all__ = ["check_images"]
 
 
 def check_images(
@@ -32,16 +32,10 @@ def check_images(
     Raises:
         PPLValueError: if no image can be used.
     """
-    from rich.console import Console
-    from rich.progress import track
-
     found = Parallel(n_jobs=workers or os.cpu_count() or 1, prefer="threads", return_as="generator")(
         delayed(_fault)(sample, len(dataset.classes), masks) for sample in dataset
     )
-    console = Console(stderr=True)
-    bar = track(
-        found, "looking at the images", len(dataset), console=console, disable=not (progress and sys.stderr.isatty())
-    )
+    bar = tracked(found, "checking the images", len(dataset), show=progress)
     bad = [BadFile(sample.image_id, reason) for sample, reason in zip(dataset, bar, strict=True) if reason]
     if bad and len(bad) == len(dataset):
         raise PPLValueError(f"{dataset.name}: none of the {len(bad)} images can be used; the first: {bad[0].reason}")

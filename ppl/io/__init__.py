@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from ppl.io.bad_file import BadFile
 from ppl.io.files import FileWriteError, atomic_folder, atomic_write
+from ppl.io.fingerprint import fingerprint, fingerprint_weights, sha256
 from ppl.io.images import BadImageError, image_size, read_image, to_rgb
 from ppl.io.listing import IMAGE_SUFFIXES, list_images
 from ppl.io.masks import mask_image, palette, read_mask, write_mask
 
 __all__ = [
     "IMAGE_SUFFIXES",
-    "BadFile",
     "BadImageError",
     "FileWriteError",
     "atomic_folder",
     "atomic_write",
+    "fingerprint",
+    "fingerprint_weights",
     "image_size",
     "list_images",
     "mask_image",
     "palette",
     "read_image",
     "read_mask",
+    "sha256",
     "to_rgb",
     "write_mask",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import re
 import shutil
@@ -126,15 +125,6 @@ def is_temporary(path: Path) -> bool:
         (True, False)
     """
     return _TEMPORARY.fullmatch(path.name) is not None
-
-
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _beside(path: Path) -> Path:

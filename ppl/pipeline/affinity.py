@@ -57,7 +57,7 @@ def _learn(
         settings.train,
         foreground=settings.foreground,
         background=settings.background,
-        n_jobs=recipe.jobs,
+        num_workers=recipe.jobs,
         device=None if recipe.device == "auto" else recipe.device,
         progress=progress,
     )

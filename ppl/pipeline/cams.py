@@ -16,25 +16,18 @@ import numpy as np
 from ppl.cam import CamResult, iter_generate
 from ppl.cam.background import Background
 from ppl.cam.generate import check_maps
-from ppl.data import BadFile, Sample, TaggedImages, check_images, read_images
+from ppl.data import Sample, TaggedImages, check_images, read_images
 from ppl.errors import PPLValueError
 from ppl.io import image_size, write_mask
-from ppl.io.files import sha256
+from ppl.io.fingerprint import sha256
 from ppl.models import PPLNet, load_model
+from ppl.parallel import BadFile, FolderSummary, check_workers, guarded, parallel_map, tracked
+from ppl.parallel.run_jobs import has_record, keep_record
 from ppl.pipeline.background import parse_background
 from ppl.pipeline.device import torch_device
 from ppl.pipeline.folder import RunFolder
-from ppl.pipeline.progress import tracked
 from ppl.pipeline.recipe import CamRecipe, Recipe
 from ppl.pipeline.writing import written_behind
-from ppl.refine.parallel import (
-    FolderSummary,
-    check_workers,
-    guarded,
-    has_record,
-    keep_record,
-    parallel_map,
-)
 
 __all__ = ["affinity_split", "cam_folder", "extreme_sizes", "make_cams", "make_masks", "mask_inputs"]
 
@@ -237,7 +230,7 @@ def _write_cams(
     )
     maps = empty = 0
     with written_behind(jobs) as submit:
-        for sample, result in zip(samples, tracked(results, "maps", len(samples), progress), strict=True):
+        for sample, result in zip(samples, tracked(results, "maps", len(samples), show=progress), strict=True):
             submit(_save, result, out / f"{sample.image_id}.npz", sample.image)
             maps += len(result.classes)
             empty += int((result.maps.amax(dim=(1, 2)) == 0).sum())
@@ -267,7 +260,7 @@ def _write_masks(
     background = parse_background(settings.background)
     todo = [sample for sample in samples if not (out / f"{sample.image_id}.png").exists()]
     work = partial(guarded, partial(_write_mask, cams, out, background))
-    found = tracked(parallel_map(work, todo, jobs), "masks", len(todo), progress)
+    found = tracked(parallel_map(work, todo, jobs), "masks", len(todo), show=progress)
     return [failure for failure in found if failure is not None]
 
 

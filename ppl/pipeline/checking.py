@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from ppl.errors import PPLError, PPLFileNotFoundError, PPLValueError, nearest
+from ppl.config import describe_faults
+from ppl.errors import PPLError, PPLFileNotFoundError, PPLValueError
 from ppl.pipeline.recipe import Recipe
 from ppl.refine.pipeline import with_files
 
@@ -94,7 +95,7 @@ def check_recipe(content: dict[str, Any], source: str = "recipe") -> Recipe:
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
-        raise PPLValueError(f"{source}: " + "; ".join(_fault(fault) for fault in error.errors())) from None
+        raise PPLValueError(f"{source}: " + "; ".join(describe_faults(Recipe, error))) from None
 
 
 def check_section(section: type[Section], name: str, content: dict[str, Any], overrides: list[str]) -> Section:
@@ -116,7 +117,7 @@ def check_section(section: type[Section], name: str, content: dict[str, Any], ov
     try:
         return section.model_validate(content[name])
     except ValidationError as error:
-        raise PPLValueError("; ".join(_fault(fault, (name,)) for fault in error.errors())) from None
+        raise PPLValueError("; ".join(describe_faults(section, error, [name]))) from None
 
 
 def check_reach(overrides: list[str], keys: Sequence[str], command: str) -> None:
@@ -140,28 +141,3 @@ def check_reach(overrides: list[str], keys: Sequence[str], command: str) -> None
         key = override.partition("=")[0].strip()
         if not any(key == known or key.startswith(f"{known}.") for known in keys):
             raise PPLValueError(f"--set {override} has no effect in `ppl {command}`, which looks at: {', '.join(keys)}")
-
-
-def _fault(fault: Any, within: tuple[str, ...] = ()) -> str:
-    where = [*within, *(str(part) for part in fault["loc"])]
-    dotted = ".".join(where)
-    if fault["type"] == "extra_forbidden":
-        known = _keys_of(where[:-1])
-        return f"unknown key {dotted}{nearest(where[-1], known, count=1)}"
-    if fault["type"] == "missing":
-        return f"{dotted} is missing"
-    message = fault["msg"].removeprefix("Value error, ")
-    value = fault.get("input")
-    shown = "" if isinstance(value, dict | list) or str(value) in message else f" (got {value!r})"
-    return f"{dotted}: {message}{shown}"
-
-
-def _keys_of(parents: list[str]) -> list[str]:
-    """The keys that a section knows."""
-    model: Any = Recipe
-    for parent in parents:
-        annotation = model.model_fields[parent].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return []
-        model = annotation
-    return list(model.model_fields)

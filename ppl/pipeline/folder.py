@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 import shutil
@@ -17,8 +16,9 @@ from typing import Any
 from ppl.errors import PPLValueError
 from ppl.io import FileWriteError, atomic_write
 from ppl.io.files import is_temporary
+from ppl.io.fingerprint import fingerprint
 
-__all__ = ["RunFolder", "fingerprint"]
+__all__ = ["RunFolder"]
 
 _OF_SPLITS = ("scores", "per_image", "per_class", "thresholds", "not_refined", "refinement_scores")
 """Sections of the manifest that have an entry for each split."""
@@ -203,17 +203,6 @@ class RunFolder:
         known = self.read_manifest().get("steps", {}).get(step, {})
         seconds = round(known.get("seconds", 0.0) + monotonic() - start, 2)
         self.record(steps={step: known | facts | {"finished": True, "seconds": seconds}})
-
-
-def fingerprint(inputs: Any) -> str:
-    """A short hash of anything that `json` can write.
-
-    Example:
-        >>> fingerprint({"scales": [1.0]}) == fingerprint({"scales": [1.0]})
-        True
-    """
-    text = json.dumps(inputs, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _versions() -> dict[str, str]:

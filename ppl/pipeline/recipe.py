@@ -10,10 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from ppl.layers.pooling import build_pooling
 from ppl.models import create_model
+from ppl.parallel import check_workers
 from ppl.pipeline.background import parse_background
 from ppl.refine import parse_steps
 from ppl.refine.affinity import AffinityConfig
-from ppl.refine.parallel import check_workers
 from ppl.refine.pipeline import with_files
 from ppl.train import TrainConfig
 

@@ -9,13 +9,14 @@ from typing import Any
 
 from ppl.cam.background import otsu_background
 from ppl.data import TaggedImages
-from ppl.io.files import sha256
+from ppl.io.fingerprint import sha256
+from ppl.parallel import FolderSummary
 from ppl.pipeline.affinity import walking_on
 from ppl.pipeline.background import parse_background
 from ppl.pipeline.cams import mask_inputs
 from ppl.pipeline.folder import RunFolder
 from ppl.pipeline.recipe import DEFAULT_REFINE, Recipe
-from ppl.refine import FolderSummary, RefineJob, Step, jobs_from_folders, parse_steps, refine_folder, score_steps
+from ppl.refine import RefineJob, Step, jobs_from_folders, parse_steps, refine_folder, score_steps
 
 __all__ = ["has_refined", "refine_cams", "refine_masks"]
 
@@ -54,7 +55,7 @@ def refine_masks(
             out,
             steps,
             background=_rule(recipe.cam.background),
-            n_jobs=recipe.jobs,
+            num_workers=recipe.jobs,
             progress=progress,
         )
     summary = replace(summary, skipped=summary.skipped + len(jobs) - len(todo))
@@ -98,7 +99,7 @@ def _score_chain(
         steps,
         num_classes=len(images.classes),
         background=_rule(recipe.cam.background),
-        n_jobs=recipe.jobs,
+        num_workers=recipe.jobs,
         progress=False,
     )
     folder.record(refinement_scores={split: [asdict(score) for score in found]})
@@ -135,7 +136,7 @@ def refine_cams(
         out,
         steps or DEFAULT_REFINE,
         background=_rule(background),
-        n_jobs=jobs,
+        num_workers=jobs,
         overwrite=overwrite,
         progress=progress,
     )

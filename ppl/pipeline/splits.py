@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ppl.data import BadFile, NoSplitError, TaggedImages, check_images, open_dataset
+from ppl.data import NoSplitError, TaggedImages, check_images, open_dataset
 from ppl.errors import PPLValueError
+from ppl.parallel import BadFile
 from ppl.pipeline.recipe import DataRecipe
 
 __all__ = ["Splits", "open_splits"]

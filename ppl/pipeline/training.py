@@ -11,7 +11,7 @@ import torch
 from ppl.cam.generate import check_maps
 from ppl.data import TaggedImages
 from ppl.errors import PPLValueError
-from ppl.io.files import sha256
+from ppl.io.fingerprint import sha256
 from ppl.models import PPLNet, create_model
 from ppl.pipeline.cams import extreme_sizes
 from ppl.pipeline.folder import RunFolder

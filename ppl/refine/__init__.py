@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from ppl.refine.folder import refine_folder
     from ppl.refine.guided import guided_filter
     from ppl.refine.jobs import RefineJob, jobs_from_folders, load_cams
-    from ppl.refine.parallel import BadFile, FolderSummary
     from ppl.refine.pipeline import Step, apply_steps, iterate_steps, parse_steps
     from ppl.refine.probabilities import cams_to_probs
     from ppl.refine.scoring import StepScore, score_steps
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
     from ppl.refine.walk import random_walk
 
 _NAMES = {
-    "BadFile": "parallel",
-    "FolderSummary": "parallel",
     "REFINERS": "steps",
     "RefineJob": "jobs",
     "Refiner": "steps",
@@ -49,9 +46,7 @@ _NAMES = {
 __all__ = [
     "PRESETS",
     "REFINERS",
-    "BadFile",
     "CRFPreset",
-    "FolderSummary",
     "RefineJob",
     "Refiner",
     "Step",

@@ -19,7 +19,7 @@ from torch import nn
 
 from ppl.errors import PPLFileNotFoundError, PPLTypeError, PPLValueError
 from ppl.io import atomic_write
-from ppl.io.files import sha256
+from ppl.io.fingerprint import sha256
 from ppl.refine.affinity_network import AffinityNetwork
 from ppl.refine.arrays import as_image
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from ppl.io import atomic_write, read_image, write_mask
+from ppl.parallel import FolderSummary, run_jobs
 from ppl.refine.jobs import RefineJob, resize_maps
 from ppl.refine.names import recorded_name
-from ppl.refine.parallel import FolderSummary, run_jobs
 from ppl.refine.pipeline import Recipe, Step, apply_steps, check_files, parse_steps
 from ppl.refine.probabilities import Background, cams_to_probs
 from ppl.refine.results import check_places, date_result, is_current, newest_source, probs_path, remove_results
@@ -25,7 +25,7 @@ def refine_folder(
     steps: Recipe,
     *,
     background: Background = 0.2,
-    n_jobs: int = -1,
+    num_workers: int = -1,
     overwrite: bool = False,
     keep_probs: bool = False,
     progress: bool = True,
@@ -40,7 +40,7 @@ def refine_folder(
             `refine.json`, which says how they were made.
         steps: as `parse_steps` takes them; all are checked before any work. None: the CAMs' own best labels.
         background: as for `cams_to_probs`.
-        n_jobs: workers; -1 for one per core.
+        num_workers: workers; -1 for one per core.
         overwrite: make all results again; the old ones are removed first. Without it, results that are there are kept,
             but for those that are older than their picture or their CAM file, or that lack their probabilities.
         keep_probs: also write `<image_id>.npz` with `probs` (1 + k, H, W) float16 and `classes` (k,), to choose
@@ -82,7 +82,7 @@ def refine_folder(
         partial(_refine_one, steps=chosen, background=background, keep_probs=keep_probs),
         out,
         record=record | {"probs": True} if keep_probs else record,
-        n_jobs=n_jobs,
+        num_workers=num_workers,
         overwrite=overwrite,
         progress=progress,
         is_done=partial(is_current, probs=keep_probs),

@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from ppl.errors import PPLFileNotFoundError, PPLTypeError, PPLValueError, nearest
-from ppl.io.files import sha256
+from ppl.io.fingerprint import sha256
 from ppl.parameters import check_parameters, known_parameters
 from ppl.refine.arrays import as_tensor, like
 from ppl.refine.names import recorded_name

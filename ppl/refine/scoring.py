@@ -15,8 +15,8 @@ import torch
 from ppl.errors import PPLValueError
 from ppl.io import read_image, read_mask
 from ppl.metrics import ConfusionMatrix
+from ppl.parallel import BadFile, guarded, parallel_map, progress_bar
 from ppl.refine.jobs import RefineJob, resize_maps
-from ppl.refine.parallel import BadFile, guarded, parallel_map, progress_bar
 from ppl.refine.pipeline import Recipe, Step, iterate_steps, parse_steps
 from ppl.refine.probabilities import Background, cams_to_probs
 
@@ -47,7 +47,7 @@ def score_steps(
     num_classes: int,
     *,
     background: Background = 0.2,
-    n_jobs: int = -1,
+    num_workers: int = -1,
     progress: bool = True,
 ) -> tuple[tuple[StepScore, ...], tuple[BadFile, ...]]:
     """Mean IoU before the first step and after each one, over all images that have a mask.
@@ -58,7 +58,7 @@ def score_steps(
         steps: as for `parse_steps`.
         num_classes: classes of the dataset, the background not counted.
         background: as for `cams_to_probs`.
-        n_jobs: workers; -1 for one per core.
+        num_workers: workers; -1 for one per core.
         progress: a bar on a terminal.
 
     Returns:
@@ -88,8 +88,8 @@ def score_steps(
     totals = [ConfusionMatrix(num_classes + 1) for _ in range(len(chosen) + 1)]
     seconds: list[list[float]] = [[] for _ in totals]
     bad = []
-    with progress_bar("score", len(scored), 0, progress) as advance:
-        for result in parallel_map(partial(guarded, work), scored, n_jobs):
+    with progress_bar("score", len(scored), show=progress) as advance:
+        for result in parallel_map(partial(guarded, work), scored, num_workers):
             if isinstance(result, BadFile):
                 bad.append(result)
             else:

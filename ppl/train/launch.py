@@ -1,16 +1,13 @@
-"""Processes, precision and the progress bar of a run."""
+"""Processes and precision of a training run."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Literal
 
 from ppl.backbones.half import half_precision
 from ppl.errors import PPLValueError
 
-__all__ = ["make_accelerator", "progress_bar"]
+__all__ = ["make_accelerator"]
 
 
 def make_accelerator(precision: Literal["no", "bf16", "fp16"] = "no", device: str = "auto") -> Any:
@@ -62,25 +59,3 @@ def _choose_cuda(device: str) -> None:
         raise PPLValueError(f'device {device!r} is not there: torch sees {count} GPUs; use "auto" or "cpu"')
     if index is not None:
         torch.cuda.set_device(index)
-
-
-@contextmanager
-def progress_bar(total: int, done: int, *, show: bool) -> Iterator[Any]:
-    """A rich progress bar over batches; yields `advance(description)`. Silent unless standard error is a terminal.
-
-    Args:
-        total: batches in all.
-        done: batches that earlier runs went through.
-        show: False for silence everywhere.
-    """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=not (show and sys.stderr.isatty())) as bar:
-        task = bar.add_task("training", total=total, completed=done)
-
-        def advance(description: str, batches: int = 1) -> None:
-            bar.update(task, advance=batches, description=description)
-
-        yield advance

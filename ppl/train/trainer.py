@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -14,10 +14,10 @@ import torch
 
 from ppl.data import TaggedImages
 from ppl.models import PPLNet, save_model
+from ppl.parallel import Advance, progress_bar
 from ppl.train.assemble import Parts, assemble
 from ppl.train.batch_norm import set_train_mode
 from ppl.train.config import TrainConfig
-from ppl.train.launch import progress_bar
 from ppl.train.logs import TensorBoardLog
 from ppl.train.meter import check_weights
 from ppl.train.state import RunState, read_run, resume_run, save_run
@@ -138,7 +138,9 @@ def _run(
     board = TensorBoardLog(out, done.epoch) if config.tensorboard and parts.accelerator.is_main_process else None
     batches_done = done.epoch * parts.updates + done.update
     show = progress and parts.accelerator.is_main_process
-    with progress_bar(config.epochs * parts.updates, batches_done, show=show) as advance:
+    with progress_bar(
+        "training", config.epochs * parts.updates, completed=batches_done, unit="batches", show=show
+    ) as advance:
         while done.epoch < config.epochs and not done.stopped:
             started = time.perf_counter()
             losses, images = _train_epoch(parts, done, out, advance)
@@ -170,7 +172,7 @@ def _run(
     )
 
 
-def _train_epoch(parts: Parts, done: RunState, out: Path, advance: Callable[..., None]) -> tuple[dict[str, float], int]:
+def _train_epoch(parts: Parts, done: RunState, out: Path, advance: Advance) -> tuple[dict[str, float], int]:
     """Train from where the run stands to the end of the epoch.
 
     Returns:
@@ -186,7 +188,7 @@ def _train_epoch(parts: Parts, done: RunState, out: Path, advance: Callable[...,
             done.step += 1
         done.update += 1
         images += sum(len(batch.images) for batch in group)
-        advance(title)
+        advance(1, title)
         if config.save_every and done.update % config.save_every == 0 and done.update < parts.updates:
             _check_finite(parts, done)
             save_run(out, parts, done)

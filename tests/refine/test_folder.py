@@ -17,12 +17,12 @@ from PIL import Image
 from ppl.cam import PowerBackground
 from ppl.errors import PPLFileNotFoundError, PPLValueError
 from ppl.io import FileWriteError, read_mask
-from ppl.io.files import sha256
+from ppl.io.fingerprint import sha256
+from ppl.parallel import run_jobs
 from ppl.refine import apply_steps, cams_to_probs, jobs_from_folders, parse_steps, refine_folder
 from ppl.refine.affinity import AffinityNetwork
 from ppl.refine.affinity_maps import load_affinity, save_affinity
 from ppl.refine.names import recorded_name
-from ppl.refine.parallel import run_jobs
 
 STEPS = "guided_filter: 2, superpixels: {n_segments: 20}"
 
@@ -58,7 +58,7 @@ def results(folder):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_masks_are_those_of_the_steps(folders, workers):
-    summary = refine_folder(jobs_in(folders), folders / "out", STEPS, background=0.4, n_jobs=workers)
+    summary = refine_folder(jobs_in(folders), folders / "out", STEPS, background=0.4, num_workers=workers)
     assert (summary.done, summary.skipped, summary.bad) == (6, 0, ())
     assert summary.images_per_second > 0
     for image_id, mask in results(folders / "out").items():
@@ -149,7 +149,7 @@ def test_a_full_disk_stops_the_run(folders, monkeypatch):
 
     monkeypatch.setattr("ppl.refine.folder.write_mask", full)
     with pytest.raises(FileWriteError, match="No space"):
-        refine_folder(jobs_in(folders), folders / "out", None, n_jobs=2)
+        refine_folder(jobs_in(folders), folders / "out", None, num_workers=2)
 
 
 def test_mistakes_are_found_before_any_work(folders):
@@ -158,8 +158,8 @@ def test_mistakes_are_found_before_any_work(folders):
     (folders / "text.safetensors").write_text("no network")
     with pytest.raises(PPLValueError, match="not an affinity network"):
         refine_folder(jobs_in(folders), folders / "out", [{"random_walk": folders / "text.safetensors"}])
-    with pytest.raises(PPLValueError, match="jobs must be -1"):
-        refine_folder(jobs_in(folders), folders / "out", None, n_jobs=0)
+    with pytest.raises(PPLValueError, match="num_workers must be -1"):
+        refine_folder(jobs_in(folders), folders / "out", None, num_workers=0)
     with pytest.raises(PPLValueError, match="did you mean"):
         refine_folder(jobs_in(folders), folders / "out", "gided_filter")
     with pytest.raises(PPLValueError, match="background is a lambda"):
@@ -300,7 +300,7 @@ def test_masks_of_another_network_in_the_same_file_are_not_mixed_in(folders):
 
 def test_torchs_threads_are_restored(folders):
     before = torch.get_num_threads()
-    refine_folder(jobs_in(folders), folders / "out", None, n_jobs=2)
+    refine_folder(jobs_in(folders), folders / "out", None, num_workers=2)
     assert torch.get_num_threads() == before
 
 

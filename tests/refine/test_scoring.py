@@ -37,7 +37,7 @@ def expected(predictions, targets):
 def test_scores_after_every_step(scene):
     jobs, masks, images, cams, targets = scene
     recipe = ["guided_filter: 2", "superpixels: {n_segments: 30}"]
-    scores, bad = score_steps(jobs, masks, recipe, num_classes=3, background=0.4, n_jobs=2)
+    scores, bad = score_steps(jobs, masks, recipe, num_classes=3, background=0.4, num_workers=2)
     assert bad == ()
     assert [score.label for score in scores] == ["CAM", "guided_filter: 2", "superpixels: n_segments 30"]
     values = np.array([0, 1, 3])

@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import sys
-
 import pytest
 import torch
 
 from ppl.backbones import half
 from ppl.errors import PPLValueError
-from ppl.train.launch import make_accelerator, progress_bar
+from ppl.train.launch import make_accelerator
 
 
 def test_runs_of_different_precision_can_follow_each_other(monkeypatch):
@@ -41,15 +39,3 @@ def test_mps_without_it_is_refused(monkeypatch):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(PPLValueError, match='"mps" is not there'):
         make_accelerator("no", "mps")
-
-
-@pytest.mark.parametrize(
-    ("terminal", "show", "drawn"), [(True, True, True), (False, True, False), (True, False, False)]
-)
-def test_the_bar_is_drawn_on_terminals_only(terminal, show, drawn, monkeypatch, capsys):
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
-    with progress_bar(4, 1, show=show) as advance:
-        advance("epoch 1/2")
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert ("epoch 1/2" in err) is drawn

@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from ppl.errors import PPLValueError
 from ppl.io import read_image, write_mask
+from ppl.parallel import FolderSummary, run_jobs
 from ppl.refine.jobs import RefineJob, resize_maps
-from ppl.refine.parallel import FolderSummary, run_jobs
 from ppl.refine.pipeline import Recipe, apply_steps, parse_steps
 from ppl.refine.probabilities import cams_to_probs
 from ppl.refine.results import check_places, date_result, is_current, newest_source
@@ -79,7 +79,7 @@ def confident_label_folder(
     foreground: float = 0.30,
     background: float = 0.05,
     steps: Recipe = "crf: irn",
-    n_jobs: int = -1,
+    num_workers: int = -1,
     overwrite: bool = False,
     progress: bool = True,
 ) -> FolderSummary:
@@ -91,7 +91,7 @@ def confident_label_folder(
         foreground: as for `confident_labels`, like the next two.
         background: background score that must win for background.
         steps: refinement of both.
-        n_jobs: workers; -1 for one per core.
+        num_workers: workers; -1 for one per core.
         overwrite: make all of them again.
         progress: a bar on a terminal.
 
@@ -117,7 +117,7 @@ def confident_label_folder(
         partial(_label_one, foreground=foreground, background=background, steps=chosen),
         out,
         record={"confident_labels": record},
-        n_jobs=n_jobs,
+        num_workers=num_workers,
         overwrite=overwrite,
         progress=progress,
         description="confident labels",

@@ -29,7 +29,7 @@ def learn_affinity(
     foreground: float = 0.30,
     background: float = 0.05,
     steps: Recipe = "crf: irn",
-    n_jobs: int = -1,
+    num_workers: int = -1,
     device: str | torch.device | None = None,
     progress: bool = True,
 ) -> AffinitySummary:
@@ -45,7 +45,7 @@ def learn_affinity(
         foreground: as for `confident_labels`, like the next two.
         background: background score that must win for background.
         steps: refinement of the labels.
-        n_jobs: workers for the labels; -1 for one per core.
+        num_workers: workers for the labels; -1 for one per core.
         device: where to train; by default a GPU if there is one.
         progress: bars on a terminal.
 
@@ -75,7 +75,7 @@ def learn_affinity(
         foreground=foreground,
         background=background,
         steps=steps,
-        n_jobs=n_jobs,
+        num_workers=num_workers,
         progress=progress,
     )
     if jobs and len(labelled.bad) == len(jobs):

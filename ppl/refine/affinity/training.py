@@ -15,18 +15,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, field_validator
-from rich.console import Console
-from rich.progress import Progress
 from torch import nn
 from torch.utils.data import DataLoader, Subset
 
 from ppl.errors import PPLError, PPLValueError
 from ppl.io import atomic_write
+from ppl.parallel import BadFile, progress_bar
 from ppl.refine.affinity.losses import affinity_loss
 from ppl.refine.affinity.views import LabelledImages, RandomViews
 from ppl.refine.affinity_maps import save_affinity
 from ppl.refine.affinity_network import AffinityNetwork
-from ppl.refine.parallel import BadFile
 from ppl.refine.stencil import edge_affinity, feature_affinity
 
 __all__ = ["AffinityConfig", "AffinitySummary", "fit_affinity"]
@@ -150,10 +148,10 @@ def fit_affinity(
     }
     losses = _load_state(out / _STATE, network, optimiser, identity)
     views = RandomViews(pairs, crop=crop, scale=config.scale, fill=network.mean[0].cpu(), seed=config.seed)
-    console = Console(stderr=True)
     batches = math.ceil(len(pairs) / config.batch_size)
-    with Progress(console=console, disable=not (progress and console.is_terminal)) as bar:
-        task = bar.add_task("affinities", total=config.epochs * batches, completed=len(losses) * batches)
+    total_batches = config.epochs * batches
+    done = len(losses) * batches
+    with progress_bar("affinities", total_batches, completed=done, unit="batches", show=progress) as advance:
         for epoch in range(len(losses), config.epochs):
             views.epoch = epoch
             total = 0.0
@@ -161,7 +159,7 @@ def fit_affinity(
                 rate = config.lr * (1.0 - step / (config.epochs * batches)) ** 0.9
                 loss = _train_step(network, optimiser, rate, images.to(place), labels.to(place), config.radius)
                 total += loss * len(images)
-                bar.advance(task)
+                advance()
             if not total:
                 raise PPLValueError(
                     "the labels hold no two confident cells near each other, so there is nothing to learn affinities "

@@ -93,7 +93,7 @@ def test_labels_of_a_replaced_picture_are_made_again_once(tmp_path, jobs, later)
 def test_folders(tmp_path, scene, jobs):
     (tmp_path / "cams" / "c.npz").write_bytes(b"")
     jobs = jobs_from_folders(tmp_path / "images", tmp_path / "cams")
-    summary = confident_label_folder(jobs, tmp_path / "out", steps="guided_filter: 1", n_jobs=2)
+    summary = confident_label_folder(jobs, tmp_path / "out", steps="guided_filter: 1", num_workers=2)
     assert summary.done == 2 and [file.image_id for file in summary.bad] == ["c"]
     expected = confident_labels(*scene, [3, 8], steps="guided_filter: 1")
     np.testing.assert_array_equal(read_mask(tmp_path / "out" / "b.png"), expected)

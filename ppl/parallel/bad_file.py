@@ -1,4 +1,4 @@
-"""What is told of a file that a run left out."""
+"""The report of an image that a command left out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["BadFile"]
 
 @dataclass(frozen=True)
 class BadFile:
-    """An image that could not be used, and why.
+    """An image that could not be used, and the reason.
 
     Attributes:
         image_id: its name in the data set.

@@ -1,40 +1,22 @@
-"""Many images over all cores, or over a cluster: resumed, with a progress bar, and not stopped by one bad file."""
+"""Jobs that fill a folder, one file per image: resumed after a kill, and not stopped by one bad image."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import joblib
-import torch
-from joblib.parallel import get_active_backend
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.text import Text
+from ppl.errors import PPLValueError
+from ppl.io.files import atomic_write
+from ppl.parallel.bad_file import BadFile
+from ppl.parallel.pool import check_workers, guarded, parallel_map
+from ppl.parallel.progress import progress_bar
 
-from ppl.errors import MissingExtraError, PPLValueError
-from ppl.io import BadFile, FileWriteError, atomic_write
-
-__all__ = [
-    "BadFile",
-    "FolderSummary",
-    "check_workers",
-    "guarded",
-    "has_record",
-    "keep_record",
-    "parallel_map",
-    "progress_bar",
-    "remove_result",
-    "run_jobs",
-]
-
-T = TypeVar("T")
+__all__ = ["FolderSummary", "has_record", "keep_record", "remove_result", "run_jobs"]
 
 _RECORD = "refine.json"
 
@@ -76,7 +58,7 @@ def run_jobs(
     out: Path,
     *,
     record: Mapping[str, Any],
-    n_jobs: int = -1,
+    num_workers: int = -1,
     overwrite: bool = False,
     progress: bool = True,
     description: str = "refine",
@@ -94,7 +76,7 @@ def run_jobs(
         work: gets a job and the path of its result, which it writes whole or not at all; raises if it cannot.
         out: folder of the results.
         record: how they are made, for `out/refine.json`. Results made in another way are not mixed in.
-        n_jobs: workers; -1 for one per core.
+        num_workers: workers; -1 for one per core.
         overwrite: run all jobs, whatever is there; their old results are removed first.
         progress: a bar with images per second and the time left, on a terminal only.
         description: in front of the bar.
@@ -105,11 +87,11 @@ def run_jobs(
         What was done. An error in a job makes it a `BadFile`.
 
     Raises:
-        PPLValueError: if two jobs have the same image id, `n_jobs` is 0, or `out` holds results with another record.
+        PPLValueError: if two jobs have one image id, `num_workers` is 0, or `out` holds results with another record.
         FileWriteError: if results cannot be written: the next ones could not either.
         MissingExtraError: if a step needs a package that is not installed.
     """
-    check_workers(n_jobs)
+    check_workers(num_workers)
     _check_unique(jobs)
     if overwrite:  # whatever stops this run, nothing made in the old way stands under the new record
         for job in jobs:
@@ -118,8 +100,8 @@ def run_jobs(
     waiting = [job for job in jobs if overwrite or not is_done(job, _result(out, job))]
     bad = []
     start = time.perf_counter()
-    with progress_bar(description, len(jobs), len(jobs) - len(waiting), progress) as advance:
-        for failure in parallel_map(partial(guarded, partial(_make, work, remove, out)), waiting, n_jobs):
+    with progress_bar(description, len(jobs), completed=len(jobs) - len(waiting), show=progress) as advance:
+        for failure in parallel_map(partial(guarded, partial(_make, work, remove, out)), waiting, num_workers):
             if failure is not None:
                 bad.append(failure)
             advance()
@@ -131,21 +113,6 @@ def run_jobs(
 
 def _result(out: Path, job: Any) -> Path:
     return out / f"{job.image_id}.png"
-
-
-def check_workers(n_jobs: int) -> int:
-    """A number of workers as joblib takes it: any but 0.
-
-    Raises:
-        PPLValueError: for 0.
-
-    Example:
-        >>> check_workers(-1)
-        -1
-    """
-    if n_jobs == 0:
-        raise PPLValueError("jobs must be -1 (one a core) or 1 and more, got 0")
-    return n_jobs
 
 
 def has_record(path: Path, record: Mapping[str, Any]) -> bool:
@@ -185,86 +152,3 @@ def _check_unique(jobs: Sequence[Any]) -> None:
 def _make(work: Callable[[Any, Path], None], remove: Callable[[Any, Path], None], out: Path, job: Any) -> None:
     remove(job, _result(out, job))  # of a job that turned bad nothing old may stay
     work(job, _result(out, job))
-
-
-def guarded(work: Callable[[Any], T], job: Any) -> T | BadFile:
-    """`work(job)`, or why it could not be done.
-
-    Args:
-        work: any function of a job.
-        job: something with an `image_id`.
-
-    Returns:
-        What `work` returns, or a `BadFile`.
-
-    Raises:
-        FileWriteError: from `work`: the next jobs could not write either.
-        MissingExtraError: likewise.
-
-    Example:
-        >>> from types import SimpleNamespace
-        >>> guarded(lambda job: 1 / 0, SimpleNamespace(image_id="a"))
-        BadFile(image_id='a', reason='division by zero')
-    """
-    try:
-        return work(job)
-    except (FileWriteError, MissingExtraError):
-        raise
-    except Exception as error:  # one broken image must not end a run of thousands
-        return BadFile(job.image_id, " ".join(str(error).split()) or type(error).__name__)
-
-
-def parallel_map(work: Callable[[Any], T], jobs: Sequence[Any], n_jobs: int) -> Iterator[T]:
-    """Results of `work` for all jobs, as they come; in batches where the backend cannot hand them out one by one.
-
-    Args:
-        work: picklable, for processes and clusters.
-        jobs: what it is called with.
-        n_jobs: workers; -1 for one per core.
-
-    Yields:
-        The results, in no particular order.
-
-    Example:
-        >>> sorted(parallel_map(abs, [-1, 2], n_jobs=2))
-        [1, 2]
-    """
-    backend, _ = get_active_backend(prefer="threads")
-    workers = joblib.effective_n_jobs(check_workers(n_jobs))
-    with _single_threaded(workers > 1):
-        if backend.supports_return_generator:
-            yield from joblib.Parallel(n_jobs, prefer="threads", return_as="generator_unordered")(
-                joblib.delayed(work)(job) for job in jobs
-            )
-            return
-        size = 16 * max(workers, 1)
-        for first in range(0, len(jobs), size):
-            batch = jobs[first : first + size]
-            yield from joblib.Parallel(n_jobs, prefer="threads")(joblib.delayed(work)(job) for job in batch)
-
-
-@contextmanager
-def _single_threaded(wanted: bool) -> Iterator[None]:
-    """Torch's own threads off while the images themselves run in parallel."""
-    before = torch.get_num_threads()
-    if wanted:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-class _Speed(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:.1f} images/s" if task.speed else "- images/s", style="progress.data.speed")
-
-
-@contextmanager
-def progress_bar(description: str, total: int, done: int, wanted: bool) -> Iterator[Callable[[], None]]:
-    """A bar with images per second and the time left, on a terminal only; yields the function that advances it."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Speed(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not (wanted and console.is_terminal)) as bar:
-        task = bar.add_task(description, total=total, completed=done)
-        yield partial(bar.advance, task)

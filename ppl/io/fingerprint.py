@@ -1,0 +1,71 @@
+"""Short hashes that tell whether settings, files or weights are the same as before."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["fingerprint", "fingerprint_weights", "sha256"]
+
+
+def fingerprint(content: Any) -> str:
+    """Hash content that `json` can write; other objects count by their text, and the order of keys does not count.
+
+    Args:
+        content: numbers, texts, lists, mappings and paths.
+
+    Returns:
+        16 hexadecimal digits.
+
+    Example:
+        >>> fingerprint({"flip": True, "scales": [1.0]}) == fingerprint({"scales": [1.0], "flip": True})
+        True
+        >>> len(fingerprint([]))
+        16
+    """
+    text = json.dumps(content, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def fingerprint_weights(weights: Mapping[str, torch.Tensor]) -> str:
+    """Hash the names, shapes, dtypes and values of a state dictionary.
+
+    Args:
+        weights: tensor by name, of any device and memory layout.
+
+    Returns:
+        16 hexadecimal digits.
+
+    Example:
+        >>> import torch
+        >>> fingerprint_weights({"a": torch.zeros(2)}) == fingerprint_weights({"a": torch.zeros(2)})
+        True
+    """
+    import torch
+
+    digest = hashlib.sha256()
+    for name, value in weights.items():
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a file's content, in 64 hexadecimal digits.
+
+    Example:
+        >>> sha256(os.devnull)[:8]
+        'e3b0c442'
+    """
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
