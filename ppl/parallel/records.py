@@ -1,0 +1,165 @@
+"""Records of finished work: which results of a folder are finished, and from which inputs each was made."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ppl.errors import PPLValueError
+from ppl.io import FileWriteError, atomic_write
+
+__all__ = ["Record"]
+
+_Entry = tuple[str, list[int]]
+_MISSING = -1  # size of a file that does not exist
+
+
+class Record:
+    """The finished results of one folder, by image id.
+
+    Each entry keeps a key, which is a fingerprint of the content of everything that the result was made from, and the
+    sizes of the result's files. A result is finished if the key of its present inputs equals the recorded key and all
+    its files are there with the recorded sizes. Modification times play no part, so a folder that was copied or
+    downloaded again keeps its finished results, and a changed input is noticed however old its file seems.
+
+    The file holds one JSON object per line: the settings first, then one line per finished result; a later line about
+    the same image replaces an earlier one. Adding a result appends one line, so the cost does not depend on the number
+    of results. A line that was cut off by a kill is ignored: its result counts as unfinished.
+
+    Args:
+        path: the record file, which need not exist yet.
+
+    Raises:
+        PPLValueError: if the file is not a record.
+
+    Example:
+        >>> import tempfile
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> mask = Path(folder.name) / "cat.png"
+        >>> _ = mask.write_bytes(b"the mask")
+        >>> record = Record(mask.with_name("record.jsonl"))
+        >>> record.add("cat", "key of the image and the settings", mask)
+        >>> Record(record.path).is_finished("cat", "key of the image and the settings", mask)
+        True
+        >>> record.is_finished("cat", "key of another image", mask)
+        False
+        >>> folder.cleanup()
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._lock = threading.Lock()
+        self._settings, self._entries = _read(self.path)
+
+    @property
+    def settings(self) -> dict[str, Any] | None:
+        """The settings that all results were made with, as given to `begin`; None if there are none."""
+        return self._settings
+
+    def begin(self, settings: Mapping[str, Any]) -> None:
+        """Write the settings of the results. If they differ from the recorded ones, remove all entries.
+
+        Args:
+            settings: a mapping that `json` can write.
+
+        Raises:
+            FileWriteError: if the file cannot be written.
+        """
+        new = json.loads(json.dumps(settings))
+        if new != self._settings:
+            self._settings, self._entries = new, {}
+            self._rewrite()
+
+    def is_finished(self, image_id: str, key: str, *files: Path) -> bool:
+        """Return whether the result of an image is there and was made from inputs of this key.
+
+        Args:
+            image_id: the image id.
+            key: fingerprint of the present inputs.
+            *files: the files of the result, in the order of `add`.
+        """
+        sizes = _sizes(files)
+        return _MISSING not in sizes and self._entries.get(image_id) == (key, sizes)
+
+    def __contains__(self, image_id: object) -> bool:
+        """Return whether there is an entry for an image, whatever its key."""
+        return image_id in self._entries
+
+    def __len__(self) -> int:
+        """Return the number of images that have an entry."""
+        return len(self._entries)
+
+    def add(self, image_id: str, key: str, *files: Path) -> None:
+        """Record a result as finished. Threads may call this at the same time.
+
+        Args:
+            image_id: the image id.
+            key: fingerprint of the inputs, taken before they were read.
+            *files: the files of the result, which must exist.
+
+        Raises:
+            FileWriteError: if the file cannot be written.
+        """
+        entry = (key, _sizes(files))
+        with self._lock:
+            self._entries[image_id] = entry
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                with self.path.open("a", encoding="utf-8") as file:
+                    # A leading newline ends a line that a killed process may have left unfinished.
+                    file.write(("\n" if file.tell() else "") + _line(image_id, entry))
+            except OSError as error:
+                raise FileWriteError(f"cannot write {self.path}: {error.strerror or error}") from error
+
+    def remove(self, image_ids: Iterable[str]) -> None:
+        """Remove the entries of images, before their results are removed or made again.
+
+        Args:
+            image_ids: the image ids; those without an entry are skipped.
+
+        Raises:
+            FileWriteError: if the file cannot be written.
+        """
+        with self._lock:
+            found = [image_id for image_id in image_ids if self._entries.pop(image_id, None) is not None]
+            if found:
+                self._rewrite()
+
+    def _rewrite(self) -> None:
+        lines = [] if self._settings is None else [json.dumps({"settings": self._settings}, ensure_ascii=False)]
+        lines += [_line(image_id, entry) for image_id, entry in self._entries.items()]
+        with atomic_write(self.path, "w") as file:
+            file.write("\n".join(lines))
+
+
+def _sizes(files: Iterable[Path]) -> list[int]:
+    """Return the size of each file in bytes."""
+    return [file.stat().st_size if file.is_file() else _MISSING for file in files]
+
+
+def _line(image_id: str, entry: _Entry) -> str:
+    return json.dumps({"id": image_id, "key": entry[0], "bytes": entry[1]}, ensure_ascii=False)
+
+
+def _read(path: Path) -> tuple[dict[str, Any] | None, dict[str, _Entry]]:
+    """Read the settings and the entries of a record file."""
+    settings: dict[str, Any] | None = None
+    entries: dict[str, _Entry] = {}
+    if not path.exists():
+        return settings, entries
+    for text in path.read_text(encoding="utf-8", errors="replace").split("\n"):
+        try:
+            line = json.loads(text)
+        except ValueError:  # an empty line, or a line that was cut off
+            continue
+        if isinstance(line, dict) and isinstance(line.get("settings"), dict):
+            settings = line["settings"]
+        elif isinstance(line, dict) and {"id", "key", "bytes"} <= line.keys():
+            entries[str(line["id"])] = (str(line["key"]), list(line["bytes"]))
+        else:
+            raise PPLValueError(f"{path} is not a record of finished work, it holds {text!r:.60}: remove the file")
+    return settings, entries
