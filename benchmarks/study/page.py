@@ -1,6 +1,6 @@
 """Fill the tables of the pages of results from the study's CSV files.
 
-    python benchmarks/study/page.py docs/results.md docs/results/*.md
+    python benchmarks/study/page.py docs/results.md benchmarks/study/pages/*.md
 
 A table stands between `<!-- cells KEY=VALUE ... SHOWN -->` and `<!-- end -->`. The keys select cells of one setting
 (`scales=1,1.5`), and some `rows=ARM:READING,...`, one `reading` or one `seed` if they are named, or only the arms of at

@@ -1,6 +1,6 @@
 """Means, spreads and paired differences of the study's cells, as Markdown and as a picture.
 
-    python benchmarks/study/summarize.py [results/cells.csv] [--picture docs/figures]
+    python benchmarks/study/summarize.py [results/cells.csv] [--picture benchmarks/study/pages/figures]
 
 A difference is taken seed by seed, with its 95% confidence interval (Student's t). Fewer than two seeds have none.
 """

@@ -20,6 +20,7 @@ from ppl.pipeline import check_recipe
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BENCHMARK_PAGES = sorted((ROOT / "benchmarks").rglob("*.md"))
 _FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
@@ -117,7 +118,7 @@ def check_ppl(words: list[str]) -> None:
         assert not word.startswith("-") or word in known | {"--help", "-h"}, f"ppl {words[0]} has no {word}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
+@pytest.mark.parametrize("page", PAGES + BENCHMARK_PAGES, ids=name_of)
 def test_links_on_the_page_lead_somewhere(page: Path) -> None:
     for link in links(page):
         if not re.match(r"https?://|mailto:", link):
