@@ -23,7 +23,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from ppl.pipeline import AffinityRecipe, CamRecipe, DataRecipe, ModelRecipe, Recipe
+from ppl.models import ModelConfig
+from ppl.pipeline import AffinityRecipe, CamRecipe, DataRecipe, Recipe
 from ppl.refine import PRESETS, REFINERS
 from ppl.refine.affinity import AffinityConfig
 from ppl.train import TrainConfig
@@ -103,7 +104,7 @@ def recipe_keys() -> str:
     """Every key of a recipe, section by section."""
     sections: dict[str, type[BaseModel]] = {
         "data": DataRecipe,
-        "model": ModelRecipe,
+        "model": ModelConfig,
         "train": TrainConfig,
         "cam": CamRecipe,
         "affinity": AffinityRecipe,

@@ -11,25 +11,28 @@ from torch import nn
 from ppl.backbones.names import check_timm_name
 from ppl.errors import PPLError, PPLValueError
 from ppl.layers.grid import Grid
+from ppl.models.config import ModelConfig
 from ppl.models.ppl_net import PPLNet
 from ppl.models.weights import load_backbone_weights
 
 __all__ = ["create_model", "make_backbone"]
 
+_DEFAULTS = ModelConfig()
+
 
 def create_model(
-    backbone: str = "resnet50",
+    backbone: str = _DEFAULTS.backbone,
     num_classes: int = 20,
     *,
-    mode: str = "progressive",
-    cuts: Sequence[str | int] | None = None,
-    grids: Grid | Sequence[Grid] = 2,
-    padding: str = "zeros",
-    halo: int = 0,
-    pooling: str = "average",
-    pretrained: bool = True,
-    checkpoint_path: str | os.PathLike[str] | None = None,
-    output_stride: int | None = None,
+    mode: str = _DEFAULTS.mode,
+    cuts: Sequence[str | int] | None = _DEFAULTS.cuts,
+    grids: Grid | Sequence[Grid] = _DEFAULTS.grids,
+    padding: str = _DEFAULTS.padding,
+    halo: int = _DEFAULTS.halo,
+    pooling: str = _DEFAULTS.pooling,
+    pretrained: bool = _DEFAULTS.pretrained,
+    checkpoint_path: str | os.PathLike[str] | None = _DEFAULTS.checkpoint_path,
+    output_stride: int | None = _DEFAULTS.output_stride,
     **timm_kwargs: Any,
 ) -> PPLNet:
     """Build a patch-learning classifier on a timm backbone.
@@ -40,7 +43,7 @@ def create_model(
         mode: "baseline", "control", "progressive" or "explicit"; see :class:`ppl.PPLNet`.
         cuts: stages or blocks after which to cut; None takes the last three stages before the final one.
         grids: an integer or a pair for all cuts, or a list with one per cut.
-        padding: what convolutions after a cut see beyond a patch: "zeros", "replicate" or "reflect".
+        padding: values that convolutions after a cut see beyond a patch: "zeros", "replicate" or "reflect".
         halo: cells of real context that each patch keeps on every side.
         pooling: from class maps to logits: "average", "max", "generalised_mean:POWER", "log_sum_exp:SHARPNESS" or
             "ngwp:POWER".

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +14,13 @@ from ppl.backbones.state import make_dummy, untouched
 from ppl.errors import PPLTypeError, PPLValueError
 from ppl.layers import GranularityFusion
 from ppl.layers.grid import Grid, as_grid
+from ppl.models.config import Mode, ModelConfig
 from ppl.models.recompute import checkpointed
 
-__all__ = ["MODES", "PPLNet"]
+__all__ = ["PPLNet"]
 
-MODES = ("baseline", "control", "progressive", "explicit")
+_MODES: tuple[Mode, ...] = get_args(Mode)
+_DEFAULTS = ModelConfig()
 
 _MOST_ROOM = 512
 """Pixels beyond a cell for every patch up to which sizes are tried."""
@@ -48,7 +50,7 @@ class PPLNet(nn.Module):
         grids: patches per cut: an integer or a pair `(rows, columns)` (a tuple) for all cuts, or a list with one of
             these per cut.
         stages: names of the backbone's stages, if it has no `feature_info`.
-        padding: what convolutions after a cut see beyond a patch: "zeros", "replicate" or "reflect".
+        padding: values that convolutions after a cut see beyond a patch: "zeros", "replicate" or "reflect".
         halo: cells of real context that each patch keeps on every side.
         pooling: from class maps to logits: "average", "max", "generalised_mean:POWER", "log_sum_exp:SHARPNESS" or
             "ngwp:POWER".
@@ -85,17 +87,17 @@ class PPLNet(nn.Module):
         backbone: nn.Module,
         num_classes: int,
         *,
-        mode: str = "progressive",
-        cuts: Sequence[str | int] | None = None,
-        grids: Grid | Sequence[Grid] = 2,
+        mode: str = _DEFAULTS.mode,
+        cuts: Sequence[str | int] | None = _DEFAULTS.cuts,
+        grids: Grid | Sequence[Grid] = _DEFAULTS.grids,
         stages: Sequence[str] | None = None,
-        padding: str = "zeros",
-        halo: int = 0,
-        pooling: str = "average",
+        padding: str = _DEFAULTS.padding,
+        halo: int = _DEFAULTS.halo,
+        pooling: str = _DEFAULTS.pooling,
     ) -> None:
         super().__init__()
-        if mode not in MODES:
-            raise PPLValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
+        if mode not in _MODES:
+            raise PPLValueError(f"mode must be one of {', '.join(_MODES)}, got {mode!r}")
         if not isinstance(backbone, nn.Module):
             raise PPLTypeError(
                 f"backbone must be a torch.nn.Module, got {type(backbone).__name__}: ppl.create_model takes names"

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from ppl.layers.pooling import build_pooling
-from ppl.models import create_model
+from ppl.models.config import Mode, ModelConfig
 from ppl.parallel import check_workers
 from ppl.pipeline.background import parse_background
 from ppl.refine import parse_steps
@@ -17,12 +15,10 @@ from ppl.refine.affinity import AffinityConfig
 from ppl.refine.pipeline import with_files
 from ppl.train import TrainConfig
 
-__all__ = ["AffinityRecipe", "CamRecipe", "DataRecipe", "ModelRecipe", "Recipe"]
+__all__ = ["AffinityRecipe", "CamRecipe", "DataRecipe", "Recipe"]
 
 DEFAULT_REFINE = "crf: deeplab"
 """What gained most on real CAMs under either background rule: see docs/refinement.md."""
-
-Mode = Literal["baseline", "control", "progressive", "explicit"]
 
 
 class _Section(BaseModel):
@@ -45,53 +41,6 @@ class DataRecipe(_Section):
     @classmethod
     def _home(cls, value: Path) -> Path:
         return value.expanduser()
-
-
-class ModelRecipe(_Section):
-    """The classifier that the CAMs are read from (`ppl.create_model`)."""
-
-    backbone: str = Field("resnet50", description="any timm model that `ppl check` supports")
-    mode: Mode = Field("progressive", description="how patches are used: figure 2, figure 5, or a control without them")
-    cuts: list[str | int] | None = Field(
-        None, description="stages or blocks after which to cut; null: the last three stages before the final one"
-    )
-    grids: int | list[int | tuple[int, int]] = Field(2, description="patches per side, one for all cuts or one a cut")
-    padding: Literal["zeros", "replicate", "reflect"] = Field(
-        "replicate", description="what convolutions see beyond a patch's border; zeros can keep it from learning"
-    )
-    halo: int = Field(0, ge=0, description="cells of real context that each patch keeps on every side")
-    pooling: str = Field(
-        "ngwp",
-        description="from class maps to logits: ngwp, in which classes compete for every cell, average (as the paper), "
-        'max, "generalised_mean:POWER", "log_sum_exp:SHARPNESS", "ngwp:POWER"',
-    )
-    pretrained: bool = Field(True, description="start from timm's weights")
-    checkpoint_path: Path | None = Field(None, description="start from a file of timm-keyed weights instead")
-    output_stride: Literal[8, 16, 32] | None = Field(None, description="stride of the last map, where timm allows it")
-    timm: dict[str, Any] = Field({}, description="anything else that timm.create_model takes, as drop_path_rate: 0.1")
-
-    @field_validator("checkpoint_path")
-    @classmethod
-    def _home(cls, value: Path | None) -> Path | None:
-        return None if value is None else value.expanduser()
-
-    @field_validator("pooling")
-    @classmethod
-    def _known_pooling(cls, value: str) -> str:
-        build_pooling(value)
-        return value
-
-    @field_validator("timm")
-    @classmethod
-    def _none_of_our_own(cls, value: dict[str, Any]) -> dict[str, Any]:
-        for key in value:
-            if key == "num_classes":
-                raise ValueError("num_classes follows from the data set; leave it out")
-            if key in inspect.signature(create_model).parameters:
-                raise ValueError(f"{key} is a key of the recipe itself; write model.{key}")
-        if value.get("in_chans", 3) != 3:
-            raise ValueError(f"in_chans must be 3, got {value['in_chans']!r}: pictures are read as RGB; leave it out")
-        return value
 
 
 class CamRecipe(_Section):
@@ -140,7 +89,7 @@ class Recipe(_Section):
     """One run: train, CAM, refine, evaluate, report."""
 
     data: DataRecipe
-    model: ModelRecipe = ModelRecipe()
+    model: ModelConfig = ModelConfig()
     compare: list[Mode] = Field([], description="other modes trained with the same recipe, for the table and pictures")
     train: TrainConfig = TrainConfig()
     cam: CamRecipe = CamRecipe()

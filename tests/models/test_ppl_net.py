@@ -23,8 +23,9 @@ def make_backbone(**kwargs):
     return timm.create_model("test_resnet", num_classes=0, zero_init_last=False, **kwargs)
 
 
-def make_model(mode, cuts=CUTS, grids=2, **kwargs):
-    return PPLNet(make_backbone(), 5, mode=mode, cuts=cuts, grids=grids, **kwargs)
+def make_model(mode, cuts=CUTS, grids=2, padding="zeros", **kwargs):
+    """Build a model that pads patches with zeros by default, as the figures draw them."""
+    return PPLNet(make_backbone(), 5, mode=mode, cuts=cuts, grids=grids, padding=padding, **kwargs)
 
 
 def figure(model, x, cut, *, detach=False):
