@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ppl.errors import PPLError
 
 if TYPE_CHECKING:
-    from ppl import backbones, cam, data, io, layers, metrics, models, pipeline, refine, report, train
+    from ppl import backbones, cam, data, io, layers, metrics, models, pipeline, refine, report, segment, train
     from ppl.backbones import check_backbone
     from ppl.models import PPLNet, create_model, load_model, save_model
 
@@ -24,7 +24,20 @@ _NAMES = {
     "load_model": "ppl.models",
     "save_model": "ppl.models",
 }
-_PACKAGES = ("backbones", "cam", "data", "io", "layers", "metrics", "models", "pipeline", "refine", "report", "train")
+_PACKAGES = (
+    "backbones",
+    "cam",
+    "data",
+    "io",
+    "layers",
+    "metrics",
+    "models",
+    "pipeline",
+    "refine",
+    "report",
+    "segment",
+    "train",
+)
 
 __all__ = [
     "PPLError",
@@ -44,6 +57,7 @@ __all__ = [
     "refine",
     "report",
     "save_model",
+    "segment",
     "train",
 ]
 

@@ -37,6 +37,10 @@ FLOORS = {
     "data": {"errors", "extras", "config", "registry", "io", "parallel"},
     "metrics": {"errors"},
     "report": {"errors", "io", "parallel", "metrics"},
+    "segment": {
+        *("errors", "config", "registry", "io", "parallel"),
+        *("layers", "backbones", "models", "data", "engine", "cam", "refine", "metrics"),
+    },
     "train": {
         *("errors", "extras", "parameters", "config", "registry", "io", "parallel"),
         *("layers", "backbones", "models", "data", "metrics"),

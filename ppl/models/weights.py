@@ -83,7 +83,11 @@ def load_backbone_weights(backbone: nn.Module, path: str | os.PathLike[str]) -> 
     config = getattr(backbone, "pretrained_cfg", None) or {}
     names = config.get("classifier") or ()
     heads = tuple(f"{name}." for name in ([names] if isinstance(names, str) else names))
-    state = {name: value for name, value in read_weights(path).items() if not (heads and name.startswith(heads))}
+    state = read_weights(path)
+    if any(name.startswith("fusion.") for name in state):  # a PPLNet
+        prefix = "backbone."
+        state = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    state = {name: value for name, value in state.items() if not (heads and name.startswith(heads))}
     wanted = {name: value for name, value in backbone.state_dict().items() if not (heads and name.startswith(heads))}
     # checkpoints of before 2018 have no such counters, and torch does without them too
     counters = {name for name in wanted if name.endswith("num_batches_tracked") and name not in state}

@@ -1,0 +1,246 @@
+"""Segment images: scales and mirror images averaged, windows for large images, tags and a CRF as options."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ppl.backbones.half import half_precision
+from ppl.backbones.state import EvalMode
+from ppl.cam.images import ImageLike, check_images, to_tensor
+from ppl.cam.labels import check_labels
+from ppl.errors import PPLTypeError, PPLValueError
+from ppl.refine import crf_preset
+from ppl.segment.result import SegmentResult
+from ppl.segment.segmenter import Segmenter
+from ppl.segment.windows import averaged_logits, windowed_mask
+
+__all__ = ["iter_predict", "predict"]
+
+_WHOLE_PIXELS = 2**21
+"""Images of more pixels are predicted in windows. 1448x1448: about 3 GB in a ResNet-50 at stride 16 on a GPU."""
+_WINDOW, _STEP = 768, 512
+_KEPT_BYTES = 2**31
+"""Probabilities of one image that need more memory are not kept."""
+_IMAGES_PER_PASS = {"cpu": 1, "cuda": 8}
+_READ_AHEAD = 4
+
+
+def predict(
+    model: Segmenter,
+    images: Tensor | Iterable[ImageLike],
+    labels: Tensor | Sequence[Any] | None = None,
+    *,
+    scales: Sequence[float] = (1.0,),
+    flip: bool = True,
+    crf: str | None = None,
+    batch_size: int | None = None,
+    amp: bool = False,
+) -> list[SegmentResult]:
+    """Segment images of any sizes.
+
+    Logits of all scales and mirror images are averaged before the softmax. Images of more than two million pixels are
+    predicted in overlapping windows of 768x768 pixels. The mode of the model is restored afterwards, also after an
+    error.
+
+    Args:
+        model: a network of :func:`create_segmenter` or :func:`load`, on any device.
+        images: a tensor (B,3,H,W), or a list of tensors (3,H,W), PIL images and paths. Tensors are taken to be
+            normalised; other images are normalised as `model.data_config` says.
+        labels: the classes of each image, where its tags are known: class indices 0..K-1 per image, or a 0/1 tensor
+            (B,K). Pixels get no other class. None allows all classes.
+        scales: factors of the image's size.
+        flip: also predict the mirror image at each scale.
+        crf: a preset of `ppl.refine.crf` to refine the probabilities with, such as "deeplab"; None for no CRF.
+        batch_size: images of one size per forward pass; None takes 1 on a CPU and 8 on a GPU.
+        amp: mixed precision where the device has it.
+
+    Returns:
+        One :class:`SegmentResult` per image, in order, on the CPU.
+
+    Raises:
+        PPLTypeError: if the model, an image or a label is of another type.
+        PPLValueError: if a setting is out of range, an image cannot be read, the number of label rows differs from the
+            number of images, or a CRF is asked for an image that is predicted in windows and too large for memory.
+        PPLFileNotFoundError: if the file of an image does not exist.
+
+    Source:
+        Averaging logits over scales and mirror images: the usual test protocol of DeepLab and SEAM.
+
+    Example:
+        >>> import torch
+        >>> from ppl.segment import create_segmenter
+        >>> model = create_segmenter("test_resnet", 2, decoder="fpn", pretrained=False)
+        >>> result = predict(model, [torch.randn(3, 40, 60)], labels=[[1]])[0]
+        >>> tuple(result.probs.shape), bool((result.mask != 1).all())
+        ((3, 40, 60), True)
+    """
+    return list(iter_predict(model, images, labels, scales=scales, flip=flip, crf=crf, batch_size=batch_size, amp=amp))
+
+
+def iter_predict(
+    model: Segmenter,
+    images: Tensor | Iterable[ImageLike],
+    labels: Tensor | Sequence[Any] | None = None,
+    *,
+    scales: Sequence[float] = (1.0,),
+    flip: bool = True,
+    crf: str | None = None,
+    batch_size: int | None = None,
+    amp: bool = False,
+) -> Iterator[SegmentResult]:
+    """Segment images as a stream: see :func:`predict` for arguments and errors.
+
+    Threads read a few images ahead, and memory does not grow with the number of images.
+
+    Yields:
+        One :class:`SegmentResult` per image, in order.
+
+    Example:
+        >>> import torch
+        >>> from ppl.segment import create_segmenter
+        >>> model = create_segmenter("test_resnet", 2, decoder="fpn", pretrained=False)
+        >>> [result.size for result in iter_predict(model, torch.randn(2, 3, 32, 48))]
+        [(32, 48), (32, 48)]
+    """
+    if not isinstance(model, Segmenter):
+        raise PPLTypeError(
+            f"model must come from ppl.segment, got {type(model).__name__}: use create_segmenter or load"
+        )
+    check_images(images)
+    device = next(model.parameters()).device
+    if batch_size is None:
+        batch_size = _IMAGES_PER_PASS.get(device.type, 1)
+    settings = _Settings(tuple(float(scale) for scale in scales), flip, crf, batch_size, amp, device)
+    rows = None if labels is None else check_labels(labels, model.num_classes)
+    return _stream(model, images, rows, settings)
+
+
+@dataclass(frozen=True)
+class _Settings:
+    scales: tuple[float, ...]
+    flip: bool
+    crf: str | None
+    batch_size: int
+    amp: bool
+    device: torch.device
+
+    def __post_init__(self) -> None:
+        if not self.scales or not all(0 < scale < float("inf") for scale in self.scales):
+            raise PPLValueError(f"scales must be one or more numbers above 0, got {self.scales}")
+        if self.batch_size < 1:
+            raise PPLValueError(f"batch_size must be at least 1, got {self.batch_size}")
+
+
+def _stream(
+    model: Segmenter, images: Iterable[Any], rows: list[Tensor] | None, settings: _Settings
+) -> Iterator[SegmentResult]:
+    waiting: list[Tensor] = []
+    done = 0
+    for image in _read(images, model.data_config):
+        if waiting and (waiting[0].shape != image.shape or len(waiting) == settings.batch_size):
+            yield from _predict_batch(model, waiting, _rows_of(rows, done, len(waiting)), settings)
+            done += len(waiting)
+            waiting = []
+        waiting.append(image)
+    if waiting:
+        yield from _predict_batch(model, waiting, _rows_of(rows, done, len(waiting)), settings)
+        done += len(waiting)
+    if rows is not None and len(rows) != done:
+        raise PPLValueError(f"labels must hold one row per image: {done} images, but {len(rows)} rows")
+
+
+def _read(images: Iterable[Any], data_config: dict[str, Any]) -> Iterator[Tensor]:
+    """Yield the images as normalised tensors, a few of which are read ahead."""
+    with ThreadPoolExecutor(_READ_AHEAD) as pool:
+        ahead: deque[Future[Tensor]] = deque()
+        for number, image in enumerate(images):
+            ahead.append(pool.submit(to_tensor, image, data_config, number))
+            if len(ahead) > _READ_AHEAD:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+
+def _rows_of(rows: list[Tensor] | None, start: int, count: int) -> list[Tensor] | None:
+    if rows is None:
+        return None
+    if start + count > len(rows):
+        raise PPLValueError(f"labels must hold one row per image: more than {len(rows)} images, but {len(rows)} rows")
+    return rows[start : start + count]
+
+
+def _predict_batch(
+    model: Segmenter, images: list[Tensor], rows: list[Tensor] | None, settings: _Settings
+) -> list[SegmentResult]:
+    height, width = images[0].shape[-2:]
+    half = half_precision(settings.device) if settings.amp else None
+    autocast = nullcontext() if half is None else torch.autocast(settings.device.type, dtype=half)
+    with EvalMode(model.modules()), torch.inference_mode(), autocast:
+        if height * width > _WHOLE_PIXELS:
+            return [
+                _predict_windows(model, image, None if rows is None else rows[index], settings)
+                for index, image in enumerate(images)
+            ]
+        logits = averaged_logits(model, torch.stack(images).to(settings.device), settings.scales, settings.flip)
+        results = []
+        for index, image in enumerate(images):
+            probs = _allow(logits[index], None if rows is None else rows[index]).softmax(dim=0)
+            results.append(_result(probs.cpu(), image, model, settings))
+    return results
+
+
+def _predict_windows(model: Segmenter, image: Tensor, row: Tensor | None, settings: _Settings) -> SegmentResult:
+    """Predict an image in windows, of which only the rows at hand are on the device."""
+    keep = (model.num_classes + 1) * image[0].numel() * 4 <= _KEPT_BYTES
+    if settings.crf is not None and not keep:
+        height, width = image.shape[-2:]
+        raise PPLValueError(
+            f"crf={settings.crf!r} needs all probabilities of an image in memory, and {height}x{width} pixels have too "
+            "many: predict smaller parts, or without a CRF"
+        )
+
+    def logits_of(window: Tensor) -> Tensor:
+        return averaged_logits(model, window.to(settings.device), settings.scales, settings.flip).cpu()
+
+    masks, probs = [], []
+    for rows in windowed_mask(logits_of, image, _WINDOW, _STEP):
+        allowed = _allow(rows, row)
+        masks.append(allowed.argmax(dim=0).to(torch.uint8))
+        if keep:
+            probs.append(allowed.softmax(dim=0))
+    if keep:
+        return _result(torch.cat(probs, dim=1), image, model, settings)
+    return SegmentResult(torch.cat(masks).clone())
+
+
+def _allow(logits: Tensor, row: Tensor | None) -> Tensor:
+    """Give no chance to classes that are not among the tags of the image. The background always has one."""
+    if row is None:
+        return logits
+    forbidden = torch.ones(len(logits), dtype=torch.bool, device=logits.device)
+    forbidden[0] = False
+    forbidden[row.to(logits.device) + 1] = False
+    return logits.masked_fill(forbidden[:, None, None], float("-inf"))
+
+
+def _result(probs: Tensor, image: Tensor, model: Segmenter, settings: _Settings) -> SegmentResult:
+    if settings.crf is not None:
+        probs = torch.from_numpy(crf_preset(_pixels(image, model.data_config), probs.numpy(), settings.crf))
+    probs = probs.clone()  # outside of inference mode, with memory of its own
+    return SegmentResult(probs.argmax(dim=0).to(torch.uint8), probs)
+
+
+def _pixels(image: Tensor, data_config: dict[str, Any]) -> Any:
+    """Return the colours (H,W,3) uint8 of a normalised image."""
+    mean, std = (torch.tensor(data_config[key])[:, None, None] for key in ("mean", "std"))
+    colours = ((image.float().cpu() * std + mean) * 255).round().clamp(0, 255)
+    return np.ascontiguousarray(colours.to(torch.uint8).permute(1, 2, 0).numpy())

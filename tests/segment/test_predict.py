@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ppl.errors import PPLFileNotFoundError, PPLTypeError, PPLValueError
+from ppl.io import read_mask
+from ppl.segment import SegmentResult, create_segmenter, iter_predict, predict
+from ppl.segment.predict import _pixels
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return create_segmenter("test_resnet", 3, decoder="fpn", pretrained=False).eval()
+
+
+def module():
+    import sys
+
+    return sys.modules["ppl.segment.predict"]
+
+
+def test_probabilities_are_the_softmax_of_the_networks_logits(model):
+    images = torch.randn(3, 3, 40, 56)
+    results = predict(model, images, flip=False, batch_size=2)
+    with torch.no_grad():
+        expected = model(images).softmax(dim=1)
+    for result, probs in zip(results, expected, strict=True):
+        torch.testing.assert_close(result.probs, probs)
+        assert torch.equal(result.mask, probs.argmax(0).to(torch.uint8))
+
+
+def test_images_of_mixed_sizes_come_back_in_order_and_batches_change_nothing(model):
+    torch.manual_seed(1)
+    images = [torch.randn(3, *size) for size in [(40, 56), (40, 56), (33, 70), (40, 56), (64, 64), (64, 64)]]
+    single, batched = predict(model, images, batch_size=1), predict(model, images, batch_size=4)
+    assert [result.size for result in batched] == [tuple(image.shape[1:]) for image in images]
+    for one, other in zip(single, batched, strict=True):
+        torch.testing.assert_close(one.probs, other.probs)
+
+
+def test_known_tags_leave_only_their_classes_and_the_background(model):
+    image = torch.randn(1, 3, 40, 40)
+    free, tagged, none = (predict(model, image, labels)[0] for labels in (None, [[1]], [[]]))
+    assert set(tagged.mask.unique().tolist()) <= {0, 2}
+    kept = free.probs[[0, 2]]
+    torch.testing.assert_close(tagged.probs[[0, 2]], kept / kept.sum(0))
+    assert not none.mask.any()
+
+
+def test_pictures_and_paths_are_normalised_as_the_encoder_wants(model, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    tensor = (torch.from_numpy(pixels).permute(2, 0, 1) / 255 - 0.5) / 0.5
+    by_tensor, by_picture, by_path = predict(model, [tensor, Image.fromarray(pixels), tmp_path / "a.png"])
+    torch.testing.assert_close(by_picture.probs, by_tensor.probs)
+    torch.testing.assert_close(by_path.probs, by_tensor.probs)
+    assert (_pixels(tensor, model.data_config) == pixels).all()
+
+
+def test_large_images_are_predicted_in_windows_and_keep_their_probabilities_if_those_fit(model, monkeypatch):
+    monkeypatch.setattr(module(), "_WHOLE_PIXELS", 64 * 64)
+    monkeypatch.setattr(module(), "_WINDOW", 64)
+    monkeypatch.setattr(module(), "_STEP", 32)
+    image = torch.randn(1, 3, 100, 150)
+    windowed = predict(model, image)[0]
+    assert windowed.probs.shape == (4, 100, 150)
+    torch.testing.assert_close(windowed.probs.sum(0), torch.ones(100, 150))
+    monkeypatch.setattr(module(), "_KEPT_BYTES", 0)
+    mask_alone = predict(model, image)[0]
+    assert mask_alone.probs is None and torch.equal(mask_alone.mask, windowed.mask)
+    with pytest.raises(PPLValueError, match="crf='deeplab' needs all probabilities"):
+        predict(model, image, crf="deeplab")
+
+
+def test_a_crf_refines_the_probabilities(model):
+    image = torch.randn(1, 3, 40, 40)
+    plain, refined = predict(model, image)[0], predict(model, image, crf="deeplab")[0]
+    assert not torch.allclose(plain.probs, refined.probs)
+    torch.testing.assert_close(refined.probs.sum(0), torch.ones(40, 40))
+
+
+def test_the_stream_reads_only_a_few_images_ahead(model):
+    read = []
+
+    def images():
+        for number in range(50):
+            read.append(number)
+            yield torch.randn(3, 32, 32)
+
+    next(iter_predict(model, images()))
+    assert len(read) <= 8
+
+
+def test_the_models_mode_is_restored_also_after_an_error(model):
+    model.train()
+    try:
+        predict(model, torch.randn(1, 3, 32, 32))
+        with pytest.raises(PPLFileNotFoundError):
+            predict(model, ["missing.jpg"])
+        assert model.training and model.encoder.training
+    finally:
+        model.eval()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"scales": ()}, PPLValueError, "scales must be"),
+        ({"scales": (0.0,)}, PPLValueError, "scales must be"),
+        ({"batch_size": 0}, PPLValueError, "batch_size must be at least 1"),
+        ({"labels": [[0], [1]]}, PPLValueError, "1 images, but 2 rows"),
+        ({"labels": [[7]]}, PPLValueError, "class 7"),
+    ],
+)
+def test_bad_arguments_are_refused(model, arguments, error, message):
+    with pytest.raises(error, match=message):
+        predict(model, torch.zeros(1, 3, 32, 32), **arguments)
+
+
+def test_other_models_are_refused():
+    with pytest.raises(PPLTypeError, match="use create_segmenter or load"):
+        predict(torch.nn.Conv2d(3, 2, 1), torch.zeros(1, 3, 32, 32))
+
+
+def test_a_result_is_saved_as_a_mask_or_with_probabilities(model, tmp_path):
+    result = predict(model, torch.randn(1, 3, 32, 40))[0]
+    result.save(tmp_path / "mask.png")
+    assert (read_mask(tmp_path / "mask.png") == result.mask.numpy()).all()
+    result.save(tmp_path / "probs.npz")
+    with np.load(tmp_path / "probs.npz", allow_pickle=False) as file:
+        assert np.allclose(file["probs"], result.probs) and (file["mask"] == result.mask.numpy()).all()
+    with pytest.raises(PPLValueError, match=r"must end in \.png"):
+        result.save(tmp_path / "mask.jpg")
+    with pytest.raises(PPLValueError, match="needs probabilities"):
+        SegmentResult(result.mask).save(tmp_path / "mask.npz")
