@@ -1,19 +1,36 @@
 # Everything runs in a virtual environment of its own: needs Python >= 3.10 and make, nothing else.
 PYTHON ?= python3
 VENV   ?= .venv
-BIN    := $(VENV)/bin
+BIN    := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint types build clean help
+.PHONY: demo test test-oldest test-newest test-wheel lint types build clean help
 
 help:           ## this list
-	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 10
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
 
 demo: $(VENV)/.ready      ## the whole job on the built-in sample set, in a few minutes on two CPU cores
 	$(BIN)/ppl demo
 
 test: $(VENV)/.test       ## every test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
+
+test-oldest:    ## every test with the oldest packages that setup.cfg allows, in .venv-oldest
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check uv
+	.venv-oldest/bin/python -m uv pip install --quiet --python .venv-oldest --resolution lowest-direct --editable ".[test]"
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -q -n 2
+
+test-newest:    ## every test with the newest torch, timm and numba, beyond setup.cfg's bounds, in .venv-newest
+	$(PYTHON) -m venv .venv-newest
+	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[test]"
+	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade torch torchvision timm numba
+	OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest -q -n 2
+
+test-wheel: build    ## install the wheel from dist/ into an environment of its own and run the command
+	$(PYTHON) -m venv --clear .venv-wheel
+	.venv-wheel/bin/python -m pip install --quiet --disable-pip-version-check dist/*.whl
+	cd / && "$(CURDIR)/.venv-wheel/bin/ppl" --version && "$(CURDIR)/.venv-wheel/bin/ppl" env
 
 lint: $(VENV)/.dev        ## ruff: style and formatting
 	$(BIN)/ruff check .
@@ -26,7 +43,7 @@ build: $(VENV)/.dev       ## wheel and sdist in dist/
 	$(BIN)/python -m build
 
 clean:          ## everything that was made here
-	rm -rf $(VENV) build dist runs *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-* build dist runs *.egg-info .pytest_cache .mypy_cache .ruff_cache
 
 $(VENV)/.ready: setup.cfg pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "ppl needs Python 3.10 or newer: make PYTHON=python3.11 ...")'
