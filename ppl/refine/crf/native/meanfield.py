@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from ppl.errors import PPLValueError
-from ppl.refine.crf.native import sweep as steps
-from ppl.refine.crf.native.build import Lattices, Vertices
-from ppl.refine.crf.native.lattice import LONGEST
+from ppl.refine.crf.native import lattice, sweep
+from ppl.refine.crf.native.lattice import Touched
 from ppl.refine.crf.validation import CRFSettings
-from ppl.refine.kernel import compiled
 
 __all__ = ["mean_field"]
 
 _SAFE_EXPONENT = 80.0
+_F = np.float32
 
 
 def mean_field(
@@ -38,73 +35,73 @@ def mean_field(
     Returns:
         (L, H, W) probabilities; the last is that of a single copy.
     """
+    height, width = image.shape[:2]
     labels = len(unary)
+    space = lattice.axes([width, height], [settings.gaussian_sxy] * 2)
     try:
-        lattices = Lattices(image, settings.gaussian_sxy, settings.bilateral_sxy, settings.bilateral_srgb)
+        colour = lattice.axes(
+            [width, height, 256, 256, 256], [settings.bilateral_sxy] * 2 + [settings.bilateral_srgb] * 3
+        )
     except OverflowError as error:
         raise PPLValueError(f"{error}; enlarge bilateral_srgb={settings.bilateral_srgb:g} or bilateral_sxy") from error
-    touched = lattices.touched
-    near, flat = _Lattice(lattices.colour), _Lattice(lattices.space)
-    constant = np.empty(image.shape[0] * image.shape[1], np.float32)
+    touched = Touched.empty(height * width)
+    groups, colour_slots, colour_codes, space_slots, space_codes = lattice.build(image, colour, space, touched)
+    touched = touched._replace(starts=touched.starts[: groups + 1], group_vertices=touched.group_vertices[:groups])
+    near = _Field(len(colour_codes), *lattice.chains(colour.strides, colour_slots, colour_codes))
+    flat = _Field(len(space_codes), *lattice.chains(space.strides, space_slots, space_codes))
+    constant = np.empty(height * width, np.float32)
     gain = _normalise(near, flat, touched, settings, constant)
 
     stride = _stride(labels - 1)
-    width, narrow = _registers(stride)
-    rows = np.empty(constant.size * stride, np.float32)
-    largest = compiled(steps.pack)(labels, constant.size, unary, lattices.order, stride, rows)
-    far = largest + gain > _SAFE_EXPONENT
+    rows = np.empty((constant.size, stride), np.float32)
+    sweep.pack(unary.reshape(labels, -1), touched.order, rows)
+    far = bool(unary.max() - unary.min() + gain > _SAFE_EXPONENT)
     near.make_room(stride)
     flat.make_room(stride)
-    scratch: tuple[Any, ...] = ()
-    if stride == width:
-        sweep = compiled(steps.sweep, width=width)
-    else:
-        sweep = compiled(steps.sweep_wide, width=width, narrow=narrow)
-        scratch = stride, *(np.empty(LONGEST * length, np.float32) for length in (stride, narrow, 1, 1))
     for step in range(settings.iterations + 1):
-        first, last = step == 0, step == settings.iterations
-        fields = (near.values, flat.values, near.sums, flat.sums)
-        sweep(rows, constant, 1 / copies, far, first, last, *touched, *fields, *scratch)
+        last = step == settings.iterations
+        fields = near.values, flat.values, near.sums, flat.sums
+        arguments = rows, constant, _F(1 / copies), far, step == 0, last, touched, *fields
+        if stride <= 2 * sweep.WIDE:
+            sweep.make_sweep(stride)(*arguments)
+        else:
+            sweep.sweep_wide(*arguments, stride, lattice.LONGEST)
         if not last:
             near.blur()
             flat.blur()
     result = np.empty((labels, constant.size), np.float32)
-    compiled(steps.unpack)(labels, constant.size, rows, lattices.order, stride, copies, result)
+    sweep.unpack(rows, touched.order, copies, result)
     return result.reshape(unary.shape)
 
 
-class _Lattice:
+class _Field:
     """The values of one lattice: what the next sweep slices, and what it splats.
 
     At first there is one value to a vertex; after `make_room` there are rows.
     """
 
-    def __init__(self, vertices: Vertices) -> None:
-        self.count = vertices.count
-        self.links, self.ends = vertices.chains()
+    def __init__(self, count: int, links: NDArray[np.int32], ends: NDArray[np.int64]) -> None:
+        self.count, self.links, self.ends = count, links, ends
         self.make_room(1)
 
     def make_room(self, stride: int) -> None:
-        """Rows of zeros; the two beyond the vertices belong to `steps.blur`."""
+        """Rows of zeros; the two beyond the vertices belong to the blur."""
         self.stride = stride
         self.values = np.zeros((self.count + 2) * stride, np.float32)
         self.sums = np.zeros((self.count + 2) * stride, np.float32)
 
     def blur(self) -> None:
         """Blur what was splatted, hand it to the next slice, and start the next splat from zero."""
-        chains = self.count, self.links, self.ends, len(self.ends) - 1
-        width, narrow = _registers(self.stride)
-        if self.stride == width:
-            compiled(steps.blur, width=width)(self.sums, *chains)
+        if self.stride <= 2 * sweep.WIDE:
+            sweep.make_blur(self.stride)(self.sums, self.count, self.links, self.ends)
         else:
-            earlier = np.empty(self.stride, np.float32)
-            compiled(steps.blur_wide, width=width, narrow=narrow)(self.sums, *chains, self.stride, earlier)
+            sweep.blur_wide(self.sums, self.count, self.links, self.ends, self.stride)
         self.values, self.sums = self.sums, self.values
         self.sums.fill(0)
 
 
 def _normalise(
-    near: _Lattice, flat: _Lattice, touched: tuple[Any, ...], settings: CRFSettings, constant: NDArray[np.float32]
+    near: _Field, flat: _Field, touched: Touched, settings: CRFSettings, constant: NDArray[np.float32]
 ) -> float:
     """Fold normalisation and compatibility into the weights; what all labels together gain goes to `constant`.
 
@@ -112,27 +109,25 @@ def _normalise(
         The largest gain.
     """
     # What a blur adds to the mass, in each dimension.
-    near_alpha, flat_alpha = 1 / (1 + 2.0**-5), 1 / (1 + 2.0**-2)
+    near_alpha, flat_alpha = _F(1 / (1 + 2.0**-5)), _F(1 / (1 + 2.0**-2))
+    near_compat, flat_compat = _F(settings.bilateral_compat), _F(settings.gaussian_compat)
     largest = 0.0
-    for normalise in (True, False):
-        compiled(steps.splat_ones)(*touched, near.sums, flat.sums)
+    for fold in (True, False):
+        sweep.splat_ones(touched, near.sums, flat.sums)
         near.blur()
         flat.blur()
-        largest = compiled(steps.slice_ones)(
-            *touched, near.values, flat.values, normalise, near_alpha, flat_alpha, settings.bilateral_compat,
-            settings.gaussian_compat, constant,
-        )  # fmt: skip
+        largest = sweep.slice_ones(
+            touched, near.values, flat.values, fold, near_alpha, flat_alpha, near_compat, flat_compat, constant
+        )
     return largest
 
 
 def _stride(labels: int) -> int:
     """Length of a row that holds so many labels.
 
-    Few lengths, because each is compiled on its own: powers of two, then multiples of four.
+    Few lengths, because each is compiled on its own: powers of two, then multiples of four, then of a register.
     """
-    return 1 << (labels - 1).bit_length() if labels <= 8 else -(-labels // 4) * 4
-
-
-def _registers(stride: int) -> tuple[int, int]:
-    """Widths that a row is cut into: the row itself up to what the registers of a processor hold, then 16 and 4."""
-    return (stride, stride) if stride <= 32 else (16, 4)
+    if labels <= 8:
+        return 1 << (labels - 1).bit_length()
+    multiple = 4 if labels <= 2 * sweep.WIDE else sweep.WIDE
+    return -(-labels // multiple) * multiple
