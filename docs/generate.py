@@ -23,8 +23,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from ppl.data import DatasetConfig
 from ppl.models import ModelConfig
-from ppl.pipeline import AffinityRecipe, CamRecipe, DataRecipe, Recipe
+from ppl.pipeline import AffinityRecipe, CamRecipe, Recipe
 from ppl.refine import PRESETS, REFINERS
 from ppl.refine.affinity import AffinityConfig
 from ppl.train import TrainConfig
@@ -103,7 +104,7 @@ def keys(model: type[BaseModel], leave_out: Iterable[str] = ()) -> str:
 def recipe_keys() -> str:
     """Every key of a recipe, section by section."""
     sections: dict[str, type[BaseModel]] = {
-        "data": DataRecipe,
+        "data": DatasetConfig,
         "model": ModelConfig,
         "train": TrainConfig,
         "cam": CamRecipe,

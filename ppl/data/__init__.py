@@ -1,25 +1,30 @@
-"""Tagged images: readers of three layouts, checks of files, transforms, loaders and a sample set made from seeds."""
+"""Tagged images: readers of several layouts, checks of files, transforms, loaders and a sample set made from seeds."""
 
 from __future__ import annotations
 
-from ppl.data.checks import check_images
-from ppl.data.coco import InstanceMask, read_coco
+from ppl.data.checks import check_images, warn_shared_images
+from ppl.data.class_folders import read_class_folders
+from ppl.data.coco import read_coco
+from ppl.data.config import DatasetConfig
 from ppl.data.creatures import CREATURE_PARTS, CREATURES, make_creatures
 from ppl.data.dataset import MaskSource, NoSplitError, Sample, TaggedImages
-from ppl.data.folder import read_folder
-from ppl.data.layouts import Layout, open_dataset
+from ppl.data.folder import read_folder, read_images
+from ppl.data.instances import InstanceMask
+from ppl.data.labelme import read_labelme
+from ppl.data.layouts import LAYOUTS, open_dataset, register_layout
 from ppl.data.loader import Batch, TrainLoader, eval_loader, train_loader
-from ppl.data.pictures import read_images
 from ppl.data.transforms import eval_transform, train_transform
 from ppl.data.voc import VOC_CLASSES, read_voc
+from ppl.data.yolo import read_yolo
 
 __all__ = [
     "CREATURES",
     "CREATURE_PARTS",
+    "LAYOUTS",
     "VOC_CLASSES",
     "Batch",
+    "DatasetConfig",
     "InstanceMask",
-    "Layout",
     "MaskSource",
     "NoSplitError",
     "Sample",
@@ -30,10 +35,15 @@ __all__ = [
     "eval_transform",
     "make_creatures",
     "open_dataset",
+    "read_class_folders",
     "read_coco",
     "read_folder",
     "read_images",
+    "read_labelme",
     "read_voc",
+    "read_yolo",
+    "register_layout",
     "train_loader",
     "train_transform",
+    "warn_shared_images",
 ]

@@ -1,67 +1,202 @@
-"""Look at every file once before the work begins, so that one bad image does not end it hours later."""
+"""Decode every file of a data set once before the work begins, and name what cannot be meant."""
 
 from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 from joblib import Parallel, delayed
 
 from ppl.data.dataset import Sample, TaggedImages
+from ppl.data.instances import InstanceMask
+from ppl.data.mask_sources import MappedMask
 from ppl.errors import PPLError, PPLValueError
-from ppl.io import BadImageError, image_size, read_image
+from ppl.io import BadImageError, image_size
+from ppl.io.images import exif_orientation, largest_wide_value
+from ppl.io.listing import examples, normalize_name
 from ppl.parallel import BadFile, tracked
 
-__all__ = ["check_images"]
+__all__ = ["check_images", "warn_shared_images"]
 
 
 def check_images(
     dataset: TaggedImages, *, masks: bool = True, workers: int | None = None, progress: bool = True
 ) -> tuple[TaggedImages, list[BadFile]]:
-    """Decode every image once and leave out those that cannot be used, with a warning for each.
+    """Decode every image once and leave out those that cannot be used.
 
     Args:
-        dataset: the data set.
-        masks: look at the masks as well: readable, of the image's size, class indices 0..K or 255.
-        workers: threads; None is one per core.
-        progress: show a bar, if the error stream is a terminal.
+        dataset: data set.
+        masks: check the masks too: readable, of the image's size, class indices 0..K or 255.
+        workers: number of threads; None is one per core.
+        progress: show a bar if the error stream is a terminal.
 
     Returns:
-        The data set without the bad images, and the list of these.
+        The data set without the bad images, and the bad images with the reason.
 
     Raises:
-        PPLValueError: if no image can be used.
+        PPLValueError: if no image can be used, or the masks hold only 0 and 255, so that 255 may mean the object.
+
+    Warns:
+        UserWarning: for images that are left out; and once for each of these, with a count and examples: masks and
+            tags that contradict each other, pictures with masks that an EXIF tag mirrors or turns upside down, and
+            16-bit pictures that hold small values only.
     """
     found = Parallel(n_jobs=workers or os.cpu_count() or 1, prefer="threads", return_as="generator")(
-        delayed(_fault)(sample, len(dataset.classes), masks) for sample in dataset
+        delayed(_look_at)(sample, len(dataset.classes), masks) for sample in dataset
     )
     bar = tracked(found, "checking the images", len(dataset), show=progress)
-    bad = [BadFile(sample.image_id, reason) for sample, reason in zip(dataset, bar, strict=True) if reason]
+    looks = list(zip(dataset, bar, strict=True))
+    bad = [BadFile(sample.image_id, look.fault) for sample, look in looks if look.fault]
     if bad and len(bad) == len(dataset):
         raise PPLValueError(f"{dataset.name}: none of the {len(bad)} images can be used; the first: {bad[0].reason}")
-    for file in bad:
+    for file in bad[:_NAMED]:
         warnings.warn(f"{dataset.name}: {file.image_id!r} is left out: {file.reason}", stacklevel=2)
+    if len(bad) > _NAMED:
+        more = [file.image_id for file in bad[_NAMED:]]
+        warnings.warn(f"{dataset.name}: {len(more)} more images are left out: {examples(more)}", stacklevel=2)
+    good = [(sample, look) for sample, look in looks if not look.fault]
+    _refuse_black_and_white_masks(dataset, good)
+    for warning in (_contradictions(dataset, good), _mirrored(good), _dark(good)):
+        if warning:
+            warnings.warn(f"{dataset.name}: {warning}", stacklevel=2)
     return dataset.without(file.image_id for file in bad), bad
 
 
-def _fault(sample: Sample, num_classes: int, masks: bool) -> str | None:
+def warn_shared_images(train: TaggedImages, val: TaggedImages) -> None:
+    """Warn if images of one split are in the other: scores on them are not scores on unseen images."""
+    in_train = {normalize_name(image_id) for image_id in train.image_ids}
+    shared = [image_id for image_id in val.image_ids if normalize_name(image_id) in in_train]
+    if shared:
+        what = f"{len(shared)} images: {examples(shared)}" if len(shared) > 1 else f"1 image: {shared[0]!r}"
+        which = "them" if len(shared) > 1 else "it"
+        warnings.warn(
+            f"{train.name} and {val.name} share {what}; scores on {which} are scores on images that were trained on",
+            stacklevel=2,
+        )
+
+
+_NAMED = 3
+"""Number of bad images that have a warning of their own."""
+
+_DARK = (1 << 14) - 1
+"""Largest value of 16-bit pictures that come out at less than a quarter of the full brightness."""
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What one image and its mask hold.
+
+    Attributes:
+        fault: reason why the image cannot be used, or None.
+        values: values of the mask.
+        orientation: EXIF orientation.
+        wide: largest value of a 16-bit picture.
+    """
+
+    fault: str | None = None
+    values: frozenset[int] | None = None
+    orientation: int = 1
+    wide: int | None = None
+
+
+_Looks = Sequence[tuple[Sample, _Look]]
+
+
+def _look_at(sample: Sample, num_classes: int, masks: bool) -> _Look:
     try:
-        read_image(sample.image, at_least=1)  # a JPEG at 1/8 of its size: every byte is still decoded
-        if masks and sample.mask is not None:
-            _check_mask(sample, num_classes)
+        sample.read_image(at_least=1)  # a JPEG at 1/8 of its size: every byte is still decoded
+        wide = largest_wide_value(sample.image)
+        if not masks or sample.mask is None:
+            return _Look(wide=wide)
+        values = _mask_values(sample, num_classes)
+        return _Look(values=values, orientation=exif_orientation(sample.image), wide=wide)
     except PPLError as error:
-        return str(error)
-    return None
+        return _Look(fault=str(error))
 
 
-def _check_mask(sample: Sample, num_classes: int) -> None:
+def _mask_values(sample: Sample, num_classes: int) -> frozenset[int]:
     mask, size = sample.read_mask(), image_size(sample.image)
     if mask.shape != size:
-        raise BadImageError(
-            f"the mask of {sample.image} is {mask.shape} but the image is {size} (height, width); redo it"
+        raise BadImageError(_other_size(sample, mask, size))
+    values = frozenset(np.flatnonzero(np.bincount(mask.ravel(), minlength=256)).tolist())
+    wrong = [value for value in values if value > num_classes and value != 255]
+    if wrong:
+        raise BadImageError(f"the mask of {sample.image} holds index {max(wrong)}, but there are {num_classes} classes")
+    return values
+
+
+def _other_size(sample: Sample, mask: npt.NDArray[np.uint8], size: tuple[int, int]) -> str:
+    orientation = exif_orientation(sample.image)
+    source = sample.mask.mask if isinstance(sample.mask, MappedMask) else sample.mask
+    if orientation > 4 and mask.shape == size[::-1]:
+        return (
+            f"the mask of {sample.image} is {mask.shape} but the image is {size} (height, width): the EXIF orientation "
+            f"{orientation} turns the image, and the mask was drawn before; turn the mask, or remove the EXIF tag"
         )
-    wrong = mask[(mask > num_classes) & (mask != 255)]
-    if wrong.size:
-        raise BadImageError(
-            f"the mask of {sample.image} holds index {wrong.max()}, but there are {num_classes} classes"
+    if isinstance(source, InstanceMask):
+        return (
+            f"{source.source} says that {sample.image} is {mask.shape} but the image is {size} (height, width); use "
+            "the pictures that the annotations were drawn on"
         )
+    return f"the mask of {sample.image} is {mask.shape} but the image is {size} (height, width); redo it"
+
+
+def _refuse_black_and_white_masks(dataset: TaggedImages, looks: _Looks) -> None:
+    """Raise PPLValueError if no mask holds a class, some hold 255, and nobody has said what 255 means."""
+    masks = [(sample, look.values) for sample, look in looks if look.values is not None]
+    if any(isinstance(sample.mask, MappedMask) or values - {0, 255} for sample, values in masks):
+        return
+    white = [sample.image_id for sample, values in masks if 255 in values and sample.labels]
+    if white:
+        fix = 'set white to "object" or to "ignore"'
+        if len(dataset.classes) > 1:
+            fix = "write the index of the class into the masks: line i of classes.txt is i"
+        raise PPLValueError(
+            f"{dataset.name}: the only values of {len(masks)} masks are 0 and 255: object or ignore? 255 means pixels "
+            f"that are not scored, yet {examples(white)} have tags; {fix}"
+        )
+
+
+def _contradictions(dataset: TaggedImages, looks: _Looks) -> str | None:
+    masks = [(sample, look.values - {0, 255}) for sample, look in looks if look.values is not None]
+    differing = [(sample, values) for sample, values in masks if values != {label + 1 for label in sample.labels}]
+    if not differing:
+        return None
+
+    def names(labels: Iterable[int]) -> str:
+        return ", ".join(dataset.classes[label] for label in sorted(labels)) or "no class"
+
+    shown = [
+        f"{sample.image_id!r} (mask: {names(value - 1 for value in values)}; tags: {names(sample.labels)})"
+        for sample, values in differing[:_NAMED]
+    ]
+    return (
+        f"the masks of {len(differing)} of {len(masks)} images do not show the classes that their tags name: "
+        f"{', '.join(shown)}; scores count what the masks show"
+    )
+
+
+def _mirrored(looks: _Looks) -> str | None:
+    mirrored = [sample.image_id for sample, look in looks if look.orientation in (2, 3, 4)]
+    if not mirrored:
+        return None
+    return (
+        f"{len(mirrored)} pictures with masks have an EXIF orientation of 2, 3 or 4: {examples(mirrored)}; the picture "
+        "is turned upright, the mask is not; if the masks were drawn on the stored pixels, remove the EXIF tags"
+    )
+
+
+def _dark(looks: _Looks) -> str | None:
+    wide = [(sample.image_id, look.wide) for sample, look in looks if look.wide is not None and not sample.value_range]
+    top = max((value for _, value in wide), default=0)
+    if not 0 < top <= _DARK:
+        return None
+    return (
+        f"{len(wide)} pictures are stored in 16 bits but hold no value above {top}, and come out nearly black: "
+        f"{examples(name for name, _ in wide)}; set value_range to the camera's largest value, "
+        f"{(1 << top.bit_length()) - 1} for example"
+    )

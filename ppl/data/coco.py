@@ -1,199 +1,155 @@
-"""COCO's own layout: instances as JSON, masks drawn from them when asked for."""
+"""Read COCO's layout, also as Roboflow, CVAT and Label Studio export it."""
 
 from __future__ import annotations
 
 import json
 import os
-import reprlib
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
+from ppl.data.dataset import BACKGROUND_NAMES, IGNORE_NAMES, Sample, TaggedImages, warn_about_tags, warn_unmasked
+from ppl.data.image_index import ImageIndex, Missing
+from ppl.data.instances import Instance, InstanceMask
+from ppl.data.splits import find_split
+from ppl.errors import PPLFileNotFoundError, PPLValueError
+from ppl.io.listing import normalize_name
 
-from ppl.data.dataset import NoSplitError, Sample, TaggedImages, warn_absent_classes
-from ppl.errors import PPLError, PPLFileNotFoundError, PPLValueError
-from ppl.io import BadImageError
-from ppl.io.listing import list_files, normalize_name
+__all__ = ["find_coco", "read_coco"]
 
-__all__ = ["InstanceMask", "read_coco"]
-
-
-@dataclass(frozen=True)
-class InstanceMask:
-    """A class mask drawn from an image's COCO instances.
-
-    Larger instances are drawn first, so that small ones stay visible where they overlap; crowds count as their class.
-
-    Attributes:
-        size: (height, width).
-        instances: (class index 0..K-1, area, COCO segmentation: polygons or a run-length code).
-
-    Example:
-        >>> InstanceMask((3, 4), ((1, 4.0, [[1, 0, 3, 0, 3, 2, 1, 2]]),)).read().tolist()
-        [[0, 2, 2, 0], [0, 2, 2, 0], [0, 0, 0, 0]]
-    """
-
-    size: tuple[int, int]
-    instances: tuple[tuple[int, float, Any], ...]
-
-    def read(self) -> npt.NDArray[np.uint8]:
-        """(H, W) uint8 class indices, 0 background.
-
-        Raises:
-            PPLValueError: if an outline or the size is damaged.
-        """
-        try:
-            return self._draw()
-        except PPLError:
-            raise
-        except Exception as error:  # the file may hold anything: numpy has many names for what it cannot take
-            what = f"{type(error).__name__}: {error}"
-            raise BadImageError(f"its outlines cannot be drawn ({what}); mend them in the annotations file") from error
-
-    def _draw(self) -> npt.NDArray[np.uint8]:
-        mask = np.zeros(self.size, np.uint8)
-        for label, _, segmentation in sorted(self.instances, key=lambda instance: -instance[1]):
-            if isinstance(segmentation, dict):
-                mask[_decode_runs(segmentation["counts"], self.size)] = label + 1
-                continue
-            # points and lines beside polygons have no area
-            for polygon in [corners for corners in segmentation if np.size(corners) not in (2, 4)] or segmentation:
-                _fill(mask, polygon, label + 1)
-        return mask
+_ROBOFLOW = "_annotations.coco.json"
 
 
-def read_coco(
-    root: str | os.PathLike[str], split: str | None = None, *, missing: Literal["error", "keep"] = "error"
-) -> TaggedImages:
-    """Read COCO, or other data in its layout.
+def read_coco(root: str | os.PathLike[str], split: str | None = None, *, missing: Missing = "error") -> TaggedImages:
+    """Read COCO, or another data set with its JSON.
 
     ::
 
-        annotations/instances_<split>.json
-        <split>/, images/<split>/ or images/      the files
+        annotations/instances_<split>.json    with <split>/, images/<split>/ or images/: COCO, CVAT
+        <split>/_annotations.coco.json        with the images beside it: Roboflow
+        result.json                           with images/: Label Studio
+        annotations/<split>.json              or <split>.json, where there is none of the above
 
     Args:
-        root: the folder that holds `annotations`.
-        split: e.g. "val2017"; None takes the only instances file there is.
-        missing: whether an image that is not there is an error or is kept for `check_images` to report.
+        root: folder that holds the above.
+        split: for example "val2017"; None takes the only annotation file.
+        missing: "error" refuses a file with an image that does not exist, "keep" leaves such images in the data set,
+            and `check_images` reports them.
 
     Returns:
         The data set: classes by rising category id, tags from the instances, images without an instance included
         (`labels` is empty), masks drawn on demand (`InstanceMask`). An image has no mask if one of its instances has
-        no outline, and none has one if the whole file holds boxes alone.
+        no outline; no image has one if the file holds only boxes.
 
     Raises:
         PPLFileNotFoundError: if the layout or an image is missing; `NoSplitError` if the split is.
         PPLValueError: if the file is not COCO instances JSON, there are several splits and none is named, two file
-            names differ in their extension alone, one leads out of the folder, or a category is named "background".
+            names differ only in their extension, one leads out of the folder, or a category is named like the
+            background.
+
+    Warns:
+        UserWarning: if images have no mask because an instance has no outline (counted and named), or a class is on no
+            image or on every image.
     """
     root = Path(root)
-    found = {path.stem.removeprefix("instances_"): path for path in sorted(root.glob("annotations/instances_*.json"))}
+    found = find_coco(root) or _other_json(root)
     if not found:
-        raise PPLFileNotFoundError(f"{root} holds no annotations/instances_*.json; check the path")
+        raise PPLFileNotFoundError(
+            f"{root} holds no annotations/instances_*.json, no */{_ROBOFLOW} and no result.json; check the path"
+        )
     if split is None:
         if len(found) > 1:
             raise PPLValueError(f"{root} has the splits {', '.join(found)}; name one of them")
         split = next(iter(found))
-    if split not in found:
-        raise NoSplitError(f"{root} has no split {split!r}; there are: {', '.join(found)}")
+    path = find_split(found, split, root)
     try:
-        content = json.loads(found[split].read_bytes())
-        used = {note["category_id"] for note in content["annotations"]}
-        categories = sorted(content["categories"], key=lambda category: category["id"])
-        # some tools list a background, which no instance has
-        categories = [one for one in categories if one["id"] in used or one["name"].strip().lower() != "background"]
-        index = {category["id"]: i for i, category in enumerate(categories)}
-        instances = defaultdict(list)
-        for note in content["annotations"]:
-            entry = (index[note["category_id"]], float(note.get("area", 0.0)), _outline(note))
-            instances[note["image_id"]].append(entry)
-        outlined = any(outline is not None for own in instances.values() for _, _, outline in own)
-        samples = []
-        for image in content["images"]:
-            own = tuple(instances.get(image["id"], ()))
-            name = Path(normalize_name(image["file_name"]))
-            whole = outlined and all(outline is not None for _, _, outline in own)
-            samples.append(
-                Sample(
-                    image_id=name.with_suffix("").as_posix(),
-                    image=name,
-                    labels=tuple(sorted({label for label, _, _ in own})),
-                    mask=InstanceMask((image["height"], image["width"]), own) if whole else None,
-                )
-            )
+        content = json.loads(path.read_bytes())
+        categories = _classes(content)
+        instances = _instances(content, {category["id"]: index for index, category in enumerate(categories)})
         classes = tuple(normalize_name(category["name"]) for category in categories)
+        images = [(image["file_name"], image["id"], image) for image in content["images"]]
+        sizes = {key: (image.get("height"), image.get("width")) for _, key, image in images}
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         what = f"{type(error).__name__}: {error}"
-        raise PPLValueError(f"{found[split]} is not a whole COCO instances file ({what}); download it again") from error
-    if not samples:
-        raise PPLValueError(f"{found[split]} lists no images; choose another split")
-    dataset = TaggedImages(classes, _located(samples, _image_folder(root, split)), f"{root.name}/{split}")
-    for sample in dataset if missing == "error" else ():
-        if not sample.image.is_file():
-            raise PPLFileNotFoundError(
-                f"{sample.image} is missing but listed in {found[split].name}; download it again"
-            )
-    return warn_absent_classes(dataset)
+        raise PPLValueError(f"{path} is not a whole COCO instances file ({what}); download it again") from error
+    if not images:
+        raise PPLValueError(f"{path} lists no images; choose another split")
+    index = ImageIndex(_image_folder(root, path, split), unique=False)
+    outlined = any(instance.outline is not None for own in instances.values() for instance in own)
+    samples = []
+    for name, key, _ in images:
+        image_id, image = index.find(name, path.name)
+        own = instances.get(key, ())
+        whole = outlined and all(instance.outline is not None for instance in own)
+        labels = tuple(sorted({instance.label for instance in own}))
+        samples.append(Sample(image_id, image, labels, _mask(sizes[key], own, path) if whole else None))
+    dataset = TaggedImages(classes, tuple(samples), f"{root.name}/{split}")
+    index.check(missing)
+    if outlined:
+        reason = f"an instance has no outline in {path.name}"
+        warn_unmasked(dataset, reason, [sample for sample in dataset if sample.mask is None])
+    return warn_about_tags(dataset)
 
 
-def _located(samples: list[Sample], folder: Path) -> tuple[Sample, ...]:
-    """The samples with their images as the disk names them, which may store accents in another way."""
-    files = list_files(folder)
-    return tuple(replace(sample, image=files.get(sample.image.as_posix(), folder / sample.image)) for sample in samples)
+def find_coco(root: Path) -> dict[str, Path]:
+    """Return the annotation file of every split of a folder in one of the named layouts."""
+    for found in (
+        {path.stem.removeprefix("instances_"): path for path in sorted(root.glob("annotations/instances_*.json"))},
+        {path.parent.name: path for path in sorted(root.glob(f"*/{_ROBOFLOW}"))},
+        {path.stem: path for path in (root / _ROBOFLOW, root / "result.json") if path.is_file()},
+    ):
+        if found:
+            return found
+    return {}
 
 
-def _outline(note: dict[str, Any]) -> Any:
-    """An instance's polygons or run-length code; None where a box is all that is known, as in files for detection."""
-    outline = note.get("segmentation")
-    return outline if isinstance(outline, dict) or any(outline or ()) else None
+def _other_json(root: Path) -> dict[str, Path]:
+    return {path.stem: path for path in sorted([*root.glob("*.json"), *root.glob("annotations/*.json")])}
 
 
-def _image_folder(root: Path, split: str) -> Path:
-    folders = (root / split, root / "images" / split, root / "images")
-    for folder in folders:
+def _classes(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the categories that are classes, by rising id.
+
+    Some tools list a background or an "ignore" category without any instance; Roboflow puts a category in front that
+    groups the others.
+    """
+    categories = content["categories"]
+    used = {note["category_id"] for note in content["annotations"]}
+    groups = {category.get("supercategory") for category in categories if category.get("supercategory") != "none"}
+    extra = [
+        category["id"]
+        for category in categories
+        if category["name"].strip().lower() in BACKGROUND_NAMES + IGNORE_NAMES
+        or (category.get("supercategory") == "none" and category["name"] in groups)
+    ]
+    kept = [category for category in categories if category["id"] in used or category["id"] not in extra]
+    return sorted(kept, key=lambda category: int(category["id"]))
+
+
+def _instances(content: Mapping[str, Any], index: Mapping[Any, int]) -> dict[Any, list[Instance]]:
+    instances: defaultdict[Any, list[Instance]] = defaultdict(list)
+    for note in content["annotations"]:
+        outline = note.get("segmentation")
+        if not isinstance(outline, dict) and not any(outline or ()):
+            outline = None  # a box is all that is known
+        box = note.get("bbox")
+        area = float(note.get("area") or 0.0)
+        instance = Instance(index[note["category_id"]], area, outline, tuple(box) if box else None)
+        instances[note["image_id"]].append(instance)
+    return dict(instances)
+
+
+def _mask(size: tuple[Any, Any], instances: Sequence[Instance], path: Path) -> InstanceMask:
+    if not all(isinstance(side, int) and side > 0 for side in size):
+        raise PPLValueError(f"{path} is not a whole COCO instances file: an image is {size} (height, width) in it")
+    return InstanceMask(size, tuple(instances), path.name)
+
+
+def _image_folder(root: Path, path: Path, split: str) -> Path:
+    if path.name == _ROBOFLOW:
+        return path.parent
+    for folder in (root / split, root / "images" / split, root / "images"):
         if folder.is_dir():
             return folder
     raise PPLFileNotFoundError(f"{root} has neither {split}/ nor images/; put the image files there")
-
-
-def _fill(mask: npt.NDArray[np.uint8], polygon: list[float], value: int) -> None:
-    from skimage.draw import polygon as draw
-
-    numbers = np.asarray(polygon, np.float64)
-    if numbers.ndim != 1 or numbers.size < 6 or numbers.size % 2 or not np.isfinite(numbers).all():
-        what = f"a polygon is {reprlib.repr(polygon)}, not x and y of three corners or more"
-        raise BadImageError(f"{what}; mend it in the annotations file")
-    corners = numbers.reshape(-1, 2)
-    # COCO counts from the corner of the top-left pixel, scikit-image from its centre
-    rows, columns = draw(corners[:, 1] - 0.5, corners[:, 0] - 0.5, shape=mask.shape)
-    mask[rows, columns] = value
-
-
-def _decode_runs(counts: str | list[int], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """A run-length code as a boolean mask: runs of 0 and 1 in turn, column by column."""
-    runs = _unpack_runs(counts) if isinstance(counts, str) else counts
-    covered = sum(runs)  # looked at first: a damaged one may ask for more memory than there is
-    if covered != size[0] * size[1]:
-        raise BadImageError(f"a run-length code covers {covered} pixels of an image of {size}; the file is damaged")
-    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(size, order="F")
-
-
-def _unpack_runs(text: str) -> list[int]:
-    """COCO's compressed code: 5 bits a character, low bits first; from the fourth run on, the change to two before."""
-    runs: list[int] = []
-    value = shift = 0
-    for byte in text.encode("ascii"):
-        bits = byte - 48
-        value |= (bits & 0x1F) << shift
-        shift += 5
-        if bits & 0x20:  # more to come
-            continue
-        if bits & 0x10:  # sign
-            value -= 1 << shift
-        runs.append(value + runs[-2] if len(runs) > 2 else value)
-        value = shift = 0
-    return runs

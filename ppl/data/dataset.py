@@ -1,11 +1,13 @@
-"""Images with their tags: what every reader returns and everything else takes."""
+"""Images with their tags: the type that every reader returns and every other part of the library takes."""
 
 from __future__ import annotations
 
+import operator
 import os
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Protocol, overload, runtime_checkable
 
@@ -15,47 +17,66 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ppl.errors import PPLFileNotFoundError, PPLValueError, nearest
+from ppl.errors import PPLFileNotFoundError, PPLTypeError, PPLValueError, nearest
 from ppl.io import read_image, read_mask
-from ppl.io.listing import normalize_name
+from ppl.io.listing import examples, normalize_name
 
-__all__ = ["MaskSource", "NoSplitError", "Sample", "TaggedImages", "warn_absent_classes"]
+__all__ = ["MaskSource", "NoSplitError", "Sample", "TaggedImages", "warn_about_tags", "warn_unmasked"]
+
+MAX_CLASSES = 254
+"""Masks are 8-bit images in which 0 is the background and 255 is "ignore"."""
+
+BACKGROUND_NAMES = ("background", "_background_", "__background__")
+IGNORE_NAMES = ("__ignore__", "_ignore_")
 
 
 class NoSplitError(PPLFileNotFoundError):
-    """A data set has no split of this name; whatever else is missing of it is another error."""
+    """A data set has no split of the given name."""
 
 
 @runtime_checkable
 class MaskSource(Protocol):
-    """A mask that is not a file of its own but is drawn when asked for."""
+    """A mask that is computed on request instead of read from a file of class indices."""
 
     def read(self) -> npt.NDArray[np.uint8]:
-        """(H, W) uint8 class indices, 0 background, 255 ignore."""
+        """Return (H, W) uint8 class indices, 0 background, 255 ignore."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One image and what is known about it.
+    """One image with its tags and, if known, its mask.
 
     Attributes:
-        image_id: its name without extension, unique in its data set; "/" where images lie in sub-folders.
-        image: the file.
-        labels: class indices 0..K-1, rising; empty when none of the classes is in the image.
-        mask: file or source of the mask, None where there is none. Class *c* is *c*+1 in it, 0 is background.
+        image_id: unique name in the data set: the path of the image without extension, with "/" between folders.
+        image: image file.
+        labels: class indices 0..K-1 in rising order; empty if the image shows none of the classes.
+        mask: file or source of the mask, None if there is none. Class *c* has the value *c*+1, the background 0.
+        value_range: largest value of 16-bit pictures, see `ppl.io.read_image`; None for the full range.
+
+    Raises:
+        PPLTypeError: if a label is not an integer.
     """
 
     image_id: str
     image: Path
     labels: tuple[int, ...]
     mask: Path | MaskSource | None = None
+    value_range: int | None = None
 
-    def read_image(self) -> Image.Image:
-        """The picture as upright RGB; see `ppl.io.read_image`."""
-        return read_image(self.image)
+    def __post_init__(self) -> None:
+        try:
+            labels = tuple(operator.index(label) for label in self.labels)
+        except TypeError as error:
+            what = f"image {self.image_id!r} has labels {self.labels!r}"
+            raise PPLTypeError(f"{what}, which must be a tuple of class indices; (0, 2) for example") from error
+        object.__setattr__(self, "labels", labels)
+
+    def read_image(self, *, at_least: int | tuple[int, int] | None = None) -> Image.Image:
+        """Return the picture as upright RGB; see `ppl.io.read_image`."""
+        return read_image(self.image, at_least=at_least, value_range=self.value_range)
 
     def read_mask(self) -> npt.NDArray[np.uint8]:
-        """The mask as (H, W) uint8 class indices, 0 background, 255 ignore.
+        """Return the mask as (H, W) uint8 class indices, 0 background, 255 ignore.
 
         Raises:
             PPLValueError: if the image has no mask.
@@ -70,9 +91,13 @@ class TaggedImages(Sequence[Sample]):
     """A data set: classes and samples, in a fixed order.
 
     Attributes:
-        classes: names of the K classes, background not among them.
-        samples: the images, no two with the same image id.
-        name: for messages and manifests, e.g. "clothing/train".
+        classes: names of the K classes, without the background.
+        samples: images, each with an image id of its own.
+        name: name for messages and manifests, for example "clothing/train".
+
+    Raises:
+        PPLValueError: if there are more than 254 classes, a class is named like the background, two images have the
+            same id, an id leads out of the folder, or labels are not rising class indices.
 
     Example:
         >>> tags = {"a": (1,), "b": (0, 1), "c": ()}
@@ -89,20 +114,29 @@ class TaggedImages(Sequence[Sample]):
     name: str = "images"
 
     def __post_init__(self) -> None:
-        if not 1 <= len(self.classes) <= 254:
-            raise PPLValueError(f"{self.name} has {len(self.classes)} classes; masks leave room for 1 to 254")
-        background = next((name for name in self.classes if name.strip().lower() == "background"), None)
-        if background is not None:
-            fix = "the background is always there, as value 0 of the masks; leave it out of the classes and tags"
-            raise PPLValueError(f"{self.name} has a class {background!r}, but {fix}")
+        self._check_classes()
         self._check_image_ids()
         for sample in self.samples:
-            if sample.labels and not 0 <= min(sample.labels) <= max(sample.labels) < len(self.classes):
-                what = f"image {sample.image_id!r} has labels {sample.labels}"
-                raise PPLValueError(f"{self.name}: {what}, outside 0..{len(self.classes) - 1}")
+            self._check_labels(sample)
+
+    def _check_classes(self) -> None:
+        if not 1 <= len(self.classes) <= MAX_CLASSES:
+            fix = "merge some classes, or split the data set" if self.classes else "name at least one class"
+            what = f"{self.name} has {len(self.classes)} classes"
+            raise PPLValueError(f"{what}, but 8-bit masks have room for 1 to {MAX_CLASSES}; {fix}")
+        if len(set(self.classes)) < len(self.classes):
+            twice = next(name for name in self.classes if self.classes.count(name) > 1)
+            raise PPLValueError(f"{self.name} has two classes named {twice!r}; rename or merge them")
+        for name in self.classes:
+            if name.strip().lower() in BACKGROUND_NAMES:
+                fix = "the background is always there, as value 0 of the masks; leave it out of the classes and tags"
+                raise PPLValueError(f"{self.name} has a class {name!r}, but {fix}")
+            if name.strip().lower() in IGNORE_NAMES:
+                fix = "pixels to ignore are no class but value 255 of the masks; leave it out of the classes and tags"
+                raise PPLValueError(f"{self.name} has a class {name!r}, but {fix}")
 
     def _check_image_ids(self) -> None:
-        """Results are written under the image ids: one for each image, and inside of the folder that they go to."""
+        """Results are written under the image ids, which must therefore be unique and stay inside their folder."""
         seen: dict[str, Sample] = {}
         for sample in self.samples:
             image_id = normalize_name(sample.image_id)
@@ -113,6 +147,17 @@ class TaggedImages(Sequence[Sample]):
                 what = f"{seen[image_id].image} and {sample.image} are both named {image_id!r} without their extension"
                 raise PPLValueError(f"{self.name}: {what}; rename or remove one of them")
             seen[image_id] = sample
+
+    def _check_labels(self, sample: Sample) -> None:
+        labels, last = sample.labels, len(self.classes) - 1
+        what = f"{self.name}: image {sample.image_id!r} has labels {labels}"
+        if labels and not 0 <= min(labels) <= max(labels) <= last:
+            raise PPLValueError(f"{what}, outside 0..{last}")
+        if any(second <= first for first, second in pairwise(labels)):
+            fix = "give the class indices in rising order, each once"
+            if len(labels) == len(self.classes) and set(labels) <= {0, 1}:
+                fix = f"instead of a row of zeros and ones give the indices: {tuple(np.flatnonzero(labels).tolist())}"
+            raise PPLValueError(f"{what}, which are not rising; {fix}")
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -128,21 +173,21 @@ class TaggedImages(Sequence[Sample]):
 
     @property
     def image_ids(self) -> tuple[str, ...]:
-        """The samples' names, in order."""
+        """Image ids of the samples, in order."""
         return tuple(sample.image_id for sample in self.samples)
 
     def targets(self) -> Tensor:
-        """The tags as (N, K) float32 of zeros and ones."""
+        """Return the tags as (N, K) float32 of zeros and ones."""
         targets = torch.zeros(len(self.samples), len(self.classes))
         for row, sample in enumerate(self.samples):
             targets[row, list(sample.labels)] = 1.0
         return targets
 
     def subset(self, image_ids: Iterable[str]) -> TaggedImages:
-        """The samples of these names, in the order given.
+        """Return the samples with the given ids, in the given order.
 
         Raises:
-            PPLValueError: if a name is unknown, and the message holds the nearest ones; or comes twice.
+            PPLValueError: if an id is unknown (the message offers the nearest ones) or is given twice.
         """
         by_id = {normalize_name(sample.image_id): sample for sample in self.samples}
         chosen = []
@@ -153,20 +198,36 @@ class TaggedImages(Sequence[Sample]):
         return replace(self, samples=tuple(chosen))
 
     def without(self, image_ids: Iterable[str]) -> TaggedImages:
-        """All samples but those of these names; names that are not there are no error."""
+        """Return the samples whose ids are not given; unknown ids are no error."""
         left_out = set(map(normalize_name, image_ids))
-        return replace(
-            self, samples=tuple(sample for sample in self.samples if normalize_name(sample.image_id) not in left_out)
-        )
+        samples = (sample for sample in self.samples if normalize_name(sample.image_id) not in left_out)
+        return replace(self, samples=tuple(samples))
 
 
-def warn_absent_classes(dataset: TaggedImages) -> TaggedImages:
-    """Warn about classes that no image of the data set carries; returns the data set."""
-    present = {label for sample in dataset.samples for label in sample.labels}
-    absent = [name for index, name in enumerate(dataset.classes) if index not in present]
+def warn_about_tags(dataset: TaggedImages) -> TaggedImages:
+    """Warn about classes that the tags of no image or of every image name, and return the data set."""
+    counts = dataset.targets().sum(0).tolist()
+    absent = [name for name, count in zip(dataset.classes, counts, strict=True) if count == 0]
+    constant = [name for name, count in zip(dataset.classes, counts, strict=True) if count == len(dataset)]
     if absent:
         warnings.warn(
             f"{dataset.name}: no image is tagged {', '.join(map(repr, absent))}; nothing can be learnt or scored there",
-            stacklevel=3,
+            stacklevel=4,
+        )
+    if constant and len(dataset) > 1:
+        warnings.warn(
+            f"{dataset.name}: every image is tagged {', '.join(map(repr, constant))}: a classifier cannot learn "
+            "from such tags where the class is, and its average precision is always 100; add images without the class",
+            stacklevel=4,
         )
     return dataset
+
+
+def warn_unmasked(dataset: TaggedImages, reason: str, unmasked: Sequence[Sample]) -> None:
+    """Warn about images that have no mask although others of the data set have one."""
+    if unmasked:
+        names = examples(sample.image_id for sample in unmasked)
+        warnings.warn(
+            f"{dataset.name}: {len(unmasked)} of {len(dataset)} images have no mask, because {reason}: {names}",
+            stacklevel=4,
+        )

@@ -13,7 +13,6 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ppl.data.dataset import TaggedImages
 from ppl.errors import PPLValueError
-from ppl.io import read_image
 
 __all__ = ["Batch", "EpochSampler", "TrainLoader", "eval_loader", "train_loader"]
 
@@ -153,7 +152,7 @@ class _Images(Dataset[Batch]):
 
     def __getitem__(self, key: int | tuple[int, int]) -> Batch:
         epoch, index = key if isinstance(key, tuple) else (0, key)
-        image = read_image(self.dataset[index].image, at_least=self.at_least)
+        image = self.dataset[index].read_image(at_least=self.at_least)
         generator = torch.default_generator
         before = generator.get_state()
         try:

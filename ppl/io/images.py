@@ -1,4 +1,4 @@
-"""Pictures of any kind as upright 8-bit RGB."""
+"""Read pictures of any kind as upright 8-bit RGB."""
 
 from __future__ import annotations
 
@@ -12,43 +12,47 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ppl.errors import PPLFileNotFoundError, PPLValueError
 
-__all__ = ["BadImageError", "image_size", "read_image", "to_rgb"]
+__all__ = ["BadImageError", "exif_orientation", "image_size", "read_image", "to_rgb"]
 
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+_WIDE_MODES = ("I", "F")  # prefixes of Pillow's modes with more than 8 bits: "I", "I;16", "I;16B", "F"
 
 
 class BadImageError(PPLValueError):
-    """A file that is there but cannot be used as the picture or mask that it should be."""
+    """A file exists but cannot be used as a picture or mask."""
 
 
-def read_image(path: str | os.PathLike[str], *, at_least: int | tuple[int, int] | None = None) -> Image.Image:
-    """Read a picture as upright 8-bit RGB, whatever it is stored as.
+def read_image(
+    path: str | os.PathLike[str], *, at_least: int | tuple[int, int] | None = None, value_range: int | None = None
+) -> Image.Image:
+    """Read a picture of any kind as upright 8-bit RGB.
 
-    EXIF rotation is applied; grey, palette and CMYK pictures become RGB; transparent pixels are laid over white;
-    16-bit grey is scaled by its full range (65535 becomes 255), floats by the first of 1, 255 and 65535 that holds
-    them. Of an animation, the first frame.
+    The EXIF orientation is applied. Grey, palette and CMYK pictures are converted to RGB, transparent pixels are laid
+    over white, and of an animation the first frame is read.
 
     Args:
-        path: the file.
-        at_least: the size below which the picture is not needed, as the longer side or as (height, width). A JPEG is
-            then decoded at 1/2, 1/4 or 1/8 of its size as long as it stays at least that large: several times faster,
-            with pixels slightly different from those of a full decode. Other formats ignore it.
+        path: image file.
+        at_least: size below which the picture is not needed, as the longer side or as (height, width). A JPEG is then
+            decoded at 1/2, 1/4 or 1/8 of its size as long as it stays at least that large: several times faster, with
+            pixels slightly different from those of a full decode. Other formats ignore the argument.
+        value_range: value of 16-bit grey that becomes white; 4095 for a 12-bit camera. None: 65535, and for floats the
+            first of 1, 255 and 65535 that no pixel exceeds. Pictures of 8 bits ignore the argument.
 
     Returns:
-        A loaded RGB image, not tied to the file any more.
+        A loaded RGB image that no longer depends on the file.
 
     Raises:
-        PPLFileNotFoundError: if there is no such file.
-        BadImageError: if it is truncated or not a picture; the message names the file.
+        PPLFileNotFoundError: if the file does not exist.
+        BadImageError: if the file is truncated, is not a picture, or holds values above `value_range`.
 
     Example:
         >>> import tempfile
         >>> from pathlib import Path
         >>> folder = tempfile.TemporaryDirectory()
-        >>> Image.fromarray(np.full((2, 3), 65535, np.uint16)).save(Path(folder.name) / "grey16.png")
-        >>> image = read_image(Path(folder.name) / "grey16.png")
-        >>> image.mode, image.size, image.getpixel((0, 0))
-        ('RGB', (3, 2), (255, 255, 255))
+        >>> path = Path(folder.name) / "grey16.png"
+        >>> Image.fromarray(np.full((2, 3), 4095, np.uint16)).save(path)
+        >>> read_image(path).getpixel((0, 0)), read_image(path, value_range=4095).getpixel((0, 0))
+        ((16, 16, 16), (255, 255, 255))
         >>> folder.cleanup()
     """
     try:
@@ -56,7 +60,7 @@ def read_image(path: str | os.PathLike[str], *, at_least: int | tuple[int, int] 
             if at_least is not None:
                 image.draft(None, _draft_size(image, at_least))
             image.load()
-            return to_rgb(image)
+            return to_rgb(image, value_range=value_range)
     except (PPLFileNotFoundError, BadImageError):
         raise
     except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, ValueError, ... on broken bytes
@@ -64,11 +68,11 @@ def read_image(path: str | os.PathLike[str], *, at_least: int | tuple[int, int] 
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """The (height, width) of the upright picture, from the file's header alone.
+    """Return (height, width) of the upright picture; only the file's header is read.
 
     Raises:
-        PPLFileNotFoundError: if there is no such file.
-        BadImageError: if it is not a picture.
+        PPLFileNotFoundError: if the file does not exist.
+        BadImageError: if the file is not a picture.
 
     Example:
         >>> import tempfile
@@ -84,23 +88,51 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         return (width, height) if _orientation(image) in _TURNED else (height, width)
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """A picture that is in memory already as :func:`read_image` would give it: upright 8-bit RGB.
+def exif_orientation(path: str | os.PathLike[str]) -> int:
+    """Return the EXIF orientation of a picture, 1 to 8; 1 means that the stored pixels are upright.
+
+    Raises:
+        PPLFileNotFoundError: if the file does not exist.
+        BadImageError: if the file is not a picture.
+    """
+    with _open(path) as image:
+        return _orientation(image)
+
+
+def largest_wide_value(path: str | os.PathLike[str]) -> int | None:
+    """Return the largest value of a grey picture with 16 or 32 bits per pixel; None for every other picture."""
+    with _open(path) as image:
+        if not image.mode.startswith("I"):
+            return None
+        return int(np.asarray(image).max())
+
+
+def to_rgb(image: Image.Image, *, value_range: int | None = None) -> Image.Image:
+    """Convert a picture in memory to upright 8-bit RGB, as :func:`read_image` does for a file.
 
     Args:
-        image: of any mode, with or without an EXIF rotation.
+        image: picture of any mode, with or without an EXIF orientation.
+        value_range: see `read_image`.
 
     Returns:
         A new image.
 
     Raises:
-        ValueError: if it holds values outside 0..65535.
+        ValueError: if a value lies outside 0..65535, or above `value_range`.
 
     Example:
         >>> to_rgb(Image.new("I;16", (1, 1), 65535)).getpixel((0, 0))
         (255, 255, 255)
     """
-    return _convert(_upright(image))
+    image = ImageOps.exif_transpose(image) if _orientation(image) != 1 else image
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image.copy()
+    if image.mode.startswith(_WIDE_MODES):  # Pillow's own conversion would clip the values
+        return Image.fromarray(_to_8bit(np.asarray(image), value_range)).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
 
 
 def _open(path: str | os.PathLike[str]) -> Image.Image:
@@ -110,17 +142,20 @@ def _open(path: str | os.PathLike[str]) -> Image.Image:
         raise PPLFileNotFoundError(f"{path} does not exist; check the name and its extension") from error
     except UnidentifiedImageError as error:
         raise BadImageError(f"{path} is not an image of a known kind; replace it or take it out") from error
-    except Image.DecompressionBombError as error:  # a sound file may be that large
-        raise BadImageError(
-            f"{path}: {str(error).rstrip('.')}; shrink it, or raise PIL.Image.MAX_IMAGE_PIXELS"
-        ) from error
+    except Image.DecompressionBombError as error:  # the file itself may be sound
+        raise BadImageError(too_many_pixels(path, error)) from error
     except Exception as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise BadImageError(f"{path} cannot be opened as an image: {reason}; mend it or take it out") from error
 
 
+def too_many_pixels(path: str | os.PathLike[str], error: Exception) -> str:
+    """Return the message for a picture or mask above Pillow's limit on the number of pixels."""
+    return f"{path}: {str(error).rstrip('.')}; shrink it, or raise PIL.Image.MAX_IMAGE_PIXELS"
+
+
 def _stored_size(image: Image.Image) -> tuple[int, int]:
-    """Width and height before any rotation; of a TIFF's, some versions of Pillow have applied it already."""
+    """Return width and height before rotation; of TIFFs, some versions of Pillow rotate on opening."""
     tags = getattr(image, "tag_v2", {})
     return tags.get(ExifTags.Base.ImageWidth, image.width), tags.get(ExifTags.Base.ImageLength, image.height)
 
@@ -135,30 +170,17 @@ def _draft_size(image: Image.Image, at_least: int | tuple[int, int]) -> tuple[in
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # a broken EXIF block says nothing about rotation, and the pixels are fine
+    except Exception:  # a broken EXIF block raises many types; it says nothing about rotation, and the pixels are fine
         return 1
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    return ImageOps.exif_transpose(image) if _orientation(image) != 1 else image
-
-
-def _convert(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image.copy()
-    if image.mode.startswith(("I", "F")):  # wider than 8 bits: PIL's own conversion would clip
-        return Image.fromarray(_to_8bit(np.asarray(image))).convert("RGB")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
-
-
-def _to_8bit(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+def _to_8bit(values: npt.NDArray[Any], value_range: int | None) -> npt.NDArray[np.uint8]:
     low, high = float(values.min()), float(values.max())
     if not (low >= 0 and high <= 65535):  # written so that NaN fails too
         raise ValueError(f"its values lie in [{low:g}, {high:g}], outside 0..65535")
-    top = 65535.0
-    if np.issubdtype(values.dtype, np.floating):
+    if value_range is not None and high > value_range:
+        raise ValueError(f"its values reach {high:g}, above value_range={value_range}")
+    top = float(value_range or 65535)
+    if value_range is None and np.issubdtype(values.dtype, np.floating):
         top = next(t for t in (1.0, 255.0, 65535.0) if high <= t)
     return np.round(values * (255 / top)).astype(np.uint8)

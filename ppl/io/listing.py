@@ -1,23 +1,42 @@
-"""Which pictures and masks a folder holds, and how names are compared."""
+"""List the pictures and masks of a folder by image id."""
 
 from __future__ import annotations
 
 import os
 import unicodedata
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
+
+from PIL import Image
 
 from ppl.errors import PPLFileNotFoundError, PPLValueError
 
-__all__ = ["IMAGE_SUFFIXES", "list_files", "list_images", "list_masks", "normalize_name"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "by_image_id",
+    "examples",
+    "list_files",
+    "list_image_files",
+    "list_images",
+    "list_masks",
+    "normalize_name",
+    "without_suffix",
+]
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".jp2")
-"""Endings of the files that count as pictures, in any case."""
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".gif"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".tga", ".avif", ".heic", ".heif", ".jxl"),
+)
+"""Endings of the files that count as pictures, in any case. Pillow may lack the decoder of some: see `list_images`."""
+
+_LOSSLESS_SUFFIXES = (".png", ".apng", ".bmp", ".dib", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".tga")
 
 
 def normalize_name(name: str) -> str:
-    r"""The name as it is compared: macOS stores an accent behind its letter, nearly all else the two as one.
+    r"""Return a file name or class name in Unicode's form NFC, in which all names are compared.
+
+    macOS stores an accent as a character of its own (NFD), other systems store the accented letter (NFC).
 
     Example:
         >>> normalize_name("cafe\u0301") == "caf\u00e9"
@@ -26,48 +45,121 @@ def normalize_name(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def list_images(folder: Path) -> dict[str, Path]:
-    """The images in a folder and its sub-folders, by name without extension ("/" between folders, NFC).
+def without_suffix(name: str) -> str:
+    """Return a file name without the ending of a picture; other dots belong to the name.
 
-    Hidden files and folders are passed over, links to folders are followed.
+    Example:
+        >>> without_suffix("beach.v2.JPG"), without_suffix("beach.v2")
+        ('beach.v2', 'beach.v2')
+    """
+    return name[: name.rindex(".")] if name.lower().endswith(IMAGE_SUFFIXES) else name
+
+
+def examples(names: Iterable[str], count: int = 3) -> str:
+    """Return the first names of many for a message.
+
+    Example:
+        >>> examples(["a", "b", "c", "d", "e"])
+        "'a', 'b', 'c' and 2 more"
+    """
+    names = list(names)
+    shown = ", ".join(map(repr, names[:count]))
+    return f"{shown} and {len(names) - count} more" if len(names) > count else shown
+
+
+def list_images(folder: Path) -> dict[str, Path]:
+    """List the pictures in a folder and its sub-folders by image id.
+
+    See `list_image_files` for the files that are left out.
+
+    Returns:
+        Path by image id: the path below `folder` without extension, with "/" between folders, in NFC.
 
     Raises:
-        PPLFileNotFoundError: if the folder is not there.
-        PPLValueError: if two files differ in their extension alone, or a sub-folder cannot be read.
+        PPLFileNotFoundError: if the folder does not exist.
+        PPLValueError: if two files differ only in their extension, or a sub-folder cannot be read.
+    """
+    return by_image_id(list_image_files(folder))
+
+
+def list_image_files(folder: Path) -> dict[str, Path]:
+    """List the pictures in a folder and its sub-folders by file name.
+
+    Hidden files and folders are left out; links to folders are followed. Pictures of a kind that Pillow cannot read
+    here (`.heic` without the package pillow-heif, for example) are left out with one warning that counts and names
+    them.
+
+    Returns:
+        Path by the path below `folder`, with "/" between folders, in NFC.
+
+    Raises:
+        PPLFileNotFoundError: if the folder does not exist.
+        PPLValueError: if a sub-folder cannot be read.
     """
     if not folder.is_dir():
         raise PPLFileNotFoundError(f"{folder} is not there; it should hold the images")
-    return _by_id(list_files(folder), IMAGE_SUFFIXES)
+    files = list_files(folder)
+    readable = tuple(suffix for suffix in IMAGE_SUFFIXES if suffix in Image.registered_extensions())
+    unreadable = _with_suffix(files, set(IMAGE_SUFFIXES).difference(readable))
+    if unreadable:
+        warnings.warn(
+            f"{folder}: Pillow cannot read {len(unreadable)} of its files, which are left out: {examples(unreadable)}; "
+            "convert them to PNG or JPEG, or register a plugin (pillow-heif for .heic)",
+            stacklevel=3,
+        )
+    return _with_suffix(files, readable)
 
 
 def list_masks(folder: Path, images: Collection[str]) -> dict[str, Path]:
-    """The masks in a folder and its sub-folders: `.png` in any case, by name without extension (NFC).
+    """List the masks in a folder and its sub-folders: pictures in a lossless format.
 
-    A folder that is not there holds none. It is a warning if it holds files and none is named after an image.
+    A folder that does not exist holds no mask. One warning counts and names the files that are no masks because their
+    format is lossy or unknown, another the masks that are not named after an image.
 
     Args:
-        folder: of the masks.
-        images: names of the images of all splits, without extension.
+        folder: folder of the masks.
+        images: image ids of all splits.
+
+    Returns:
+        Path by image id.
 
     Raises:
-        PPLValueError: if two files differ in their extension alone, or a sub-folder cannot be read.
+        PPLValueError: if two files differ only in their extension, or a sub-folder cannot be read.
     """
     files = list_files(folder) if folder.is_dir() else {}
-    masks = _by_id(files, (".png",))
-    if files and masks.keys().isdisjoint(images):
+    masks = by_image_id(_with_suffix(files, _LOSSLESS_SUFFIXES))
+    lossy = _with_suffix(files, set(IMAGE_SUFFIXES).difference(_LOSSLESS_SUFFIXES))
+    if lossy:
+        warnings.warn(
+            f"{folder}: {len(lossy)} masks are left out, their format is lossy and changes class indices: "
+            f"{examples(lossy)}; draw them again as PNG",
+            stacklevel=3,
+        )
+    strangers = [name for name in masks if name not in images]
+    if files and not lossy and len(strangers) == len(masks):
         warnings.warn(
             f"{folder} holds {len(files)} files and none is named after an image: scores need NAME.png for every image "
-            "NAME",
+            f"NAME, and here are {examples(files)}",
+            stacklevel=3,
+        )
+    elif strangers:
+        warnings.warn(
+            f"{folder}: {len(strangers)} of {len(masks)} masks are not named after an image and are left out: "
+            f"{examples(strangers)}",
             stacklevel=3,
         )
     return masks
 
 
 def list_files(folder: Path) -> dict[str, Path]:
-    """The files in a folder and its sub-folders by name ("/" between folders, NFC); hidden ones are passed over.
+    """List the files in a folder and its sub-folders, without hidden ones.
+
+    Returns:
+        Path by the path below `folder`, with "/" between folders, in NFC.
 
     Raises:
-        PPLValueError: if the folder or one below it cannot be read, or two names are the same in NFC.
+        PPLValueError: if the folder or a sub-folder cannot be read, two names are the same in NFC, or a name is not
+            valid Unicode.
     """
     files: dict[str, Path] = {}
     for path in _files(folder):
@@ -76,16 +168,24 @@ def list_files(folder: Path) -> dict[str, Path]:
             raise PPLValueError(
                 f"{path} is there twice, with its accents stored in two ways; rename or remove one of them"
             )
+        if not name.isprintable() and any("\ud800" <= character <= "\udfff" for character in name):
+            raise PPLValueError(f"{folder} holds a file whose name is not valid UTF-8: {name!a}; rename the file")
         files[name] = path
     return files
 
 
-def _by_id(files: dict[str, Path], suffixes: tuple[str, ...]) -> dict[str, Path]:
-    """Those files that have one of the extensions, by name without it."""
+def _with_suffix(files: dict[str, Path], suffixes: Collection[str]) -> dict[str, Path]:
+    return {name: path for name, path in files.items() if path.suffix.lower() in suffixes}
+
+
+def by_image_id(files: Mapping[str, Path]) -> dict[str, Path]:
+    """Return paths by image id from paths by file name.
+
+    Raises:
+        PPLValueError: if two files differ only in their extension.
+    """
     found: dict[str, Path] = {}
     for name, path in files.items():
-        if path.suffix.lower() not in suffixes:
-            continue
         image_id = name.removesuffix(path.suffix)
         if image_id in found:
             raise PPLValueError(
@@ -96,9 +196,9 @@ def _by_id(files: dict[str, Path], suffixes: tuple[str, ...]) -> dict[str, Path]
 
 
 def _files(folder: Path, within: tuple[Path, ...] = ()) -> Iterator[Path]:
-    """All files at and below a folder, in the order of their names, hidden ones left out."""
+    """Yield all files at and below a folder in the order of their names, without hidden ones."""
     real = folder.resolve()
-    if real in within:  # a link back to a folder that it lies in
+    if real in within:  # a link back to a folder that contains the link
         return
     try:
         with os.scandir(folder) as entries:

@@ -1,8 +1,9 @@
-"""Masks as palette PNGs: the pixel is the class index, the colour is only for the eye."""
+"""Read and write masks as palette PNGs: pixels are class indices, colours are for display only."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,18 +12,19 @@ from PIL import Image
 
 from ppl.errors import PPLFileNotFoundError, PPLValueError
 from ppl.io.files import atomic_write
-from ppl.io.images import BadImageError
+from ppl.io.images import BadImageError, too_many_pixels
 
-__all__ = ["mask_image", "palette", "read_mask", "write_mask"]
+__all__ = ["mask_image", "palette", "read_color_mask", "read_mask", "write_mask"]
 
 
 def palette(count: int = 256) -> npt.NDArray[np.uint8]:
-    """The Pascal VOC colours: index 0 is black, 255 the pale one that marks "ignore".
+    """Return the Pascal VOC colours: index 0 is black, 255 is the pale colour that marks "ignore".
 
-    Bit *j* of every third bit of the index sets bit 7-*j* of red, green and blue, so that near indices get far colours.
+    Bits 0, 3 and 6 of the index are the highest bits of red, bits 1, 4 and 7 those of green, bits 2 and 5 those of
+    blue; near indices therefore get distant colours.
 
     Args:
-        count: how many colours, 1 to 256.
+        count: number of colours, 1 to 256.
 
     Returns:
         (count, 3) uint8, RGB.
@@ -45,17 +47,17 @@ def palette(count: int = 256) -> npt.NDArray[np.uint8]:
 
 
 def read_mask(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
-    """Read a mask of class indices from a palette or grey PNG.
+    """Read a mask of class indices from a palette or grey picture in a lossless format.
 
     Args:
-        path: the file.
+        path: mask file.
 
     Returns:
-        (H, W) uint8 class indices; 0 is background and 255 "ignore".
+        (H, W) uint8 class indices; 0 is the background, 255 is "ignore".
 
     Raises:
-        PPLFileNotFoundError: if there is no such file.
-        BadImageError: if it is truncated, an RGB picture, or holds indices above 255.
+        PPLFileNotFoundError: if the file does not exist.
+        BadImageError: if the file is truncated, is a colour picture, or holds values above 255.
 
     Example:
         >>> import tempfile
@@ -66,23 +68,65 @@ def read_mask(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
         [[0, 1], [2, 255]]
         >>> folder.cleanup()
     """
-    try:
-        with Image.open(path) as image:
-            mode, values = image.mode, np.array(image)
-    except FileNotFoundError as error:
-        raise PPLFileNotFoundError(f"{path} does not exist; check the name and its extension") from error
-    except Exception as error:
-        raise BadImageError(f"{path} cannot be read as a mask: {error}; write it again") from error
+    mode, values = _pixels(path, None)
     if values.ndim != 2:
-        raise BadImageError(f"{path} is a {mode} picture, but a mask is a palette or grey PNG of class indices")
+        what = f"{path} is a {mode} picture, but a mask is a palette or grey PNG of class indices"
+        raise BadImageError(f"{what}; if its colours mean classes, name them in labelmap.txt")
     low, high = (values.min(), values.max())
     if low < 0 or high > 255:
         raise BadImageError(f"{path} holds values in [{low}, {high}], but a mask's class indices end at 255")
     return values.astype(np.uint8)
 
 
+def read_color_mask(path: str | os.PathLike[str], colors: Mapping[tuple[int, int, int], int]) -> npt.NDArray[np.uint8]:
+    """Read a mask whose colours mean classes.
+
+    Args:
+        path: mask file of any mode.
+        colors: class index by colour (red, green, blue).
+
+    Returns:
+        (H, W) uint8 class indices.
+
+    Raises:
+        PPLFileNotFoundError: if the file does not exist.
+        BadImageError: if the file is truncated or holds a colour that `colors` lacks.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = os.path.join(folder, "mask.png")
+        ...     Image.new("RGB", (2, 1), (250, 50, 83)).save(path)
+        ...     read_color_mask(path, {(0, 0, 0): 0, (250, 50, 83): 1}).tolist()
+        [[1, 1]]
+    """
+    _, values = _pixels(path, "RGB")
+    codes = values.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
+    found, position = np.unique(codes, return_inverse=True)
+    indices = {(red << 16) + (green << 8) + blue: index for (red, green, blue), index in colors.items()}
+    unknown = [code for code in found.tolist() if code not in indices]
+    if unknown:
+        code = unknown[0]
+        what = f"{path} holds {len(unknown)} colours without a class, ({code >> 16}, {code >> 8 & 255}, {code & 255})"
+        raise BadImageError(f"{what} first; add them to the colour table, and store masks without smoothed edges")
+    return np.array([indices[code] for code in found.tolist()], np.uint8)[position].reshape(codes.shape)
+
+
+def _pixels(path: str | os.PathLike[str], mode: str | None) -> tuple[str, npt.NDArray[Any]]:
+    """Return the mode of a mask file and its values, converted to `mode` if one is given."""
+    try:
+        with Image.open(path) as image:
+            return image.mode, np.array(image if mode is None else image.convert(mode))
+    except FileNotFoundError as error:
+        raise PPLFileNotFoundError(f"{path} does not exist; check the name and its extension") from error
+    except Image.DecompressionBombError as error:
+        raise BadImageError(too_many_pixels(path, error)) from error
+    except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, ValueError, ... on broken bytes
+        raise BadImageError(f"{path} cannot be read as a mask: {error}; write it again") from error
+
+
 def mask_image(mask: Any) -> Image.Image:
-    """Class indices as a palette image with the Pascal VOC colours.
+    """Convert class indices to a palette image with the Pascal VOC colours.
 
     Args:
         mask: (H, W) integers in 0..255, a NumPy array or a torch tensor on any device.
@@ -91,7 +135,7 @@ def mask_image(mask: Any) -> Image.Image:
         An image of mode "P" whose pixels are the indices.
 
     Raises:
-        PPLValueError: if the shape, type or range is another.
+        PPLValueError: if `mask` has another shape, type or range.
 
     Example:
         >>> mask_image(np.array([[0, 1]])).convert("RGB").getpixel((1, 0))
@@ -110,14 +154,14 @@ def mask_image(mask: Any) -> Image.Image:
 
 
 def write_mask(path: str | os.PathLike[str], mask: Any) -> None:
-    """Write class indices as a palette PNG with the Pascal VOC colours, whole or not at all.
+    """Write class indices as a palette PNG with the Pascal VOC colours; the file appears whole or not at all.
 
     Args:
-        path: the file to write; missing parent folders are made.
+        path: file to write; missing parent folders are made.
         mask: (H, W) integers in 0..255, a NumPy array or a torch tensor on any device.
 
     Raises:
-        PPLValueError: if the shape, type or range is another.
+        PPLValueError: if `mask` has another shape, type or range.
         FileWriteError: if the file cannot be written.
     """
     image = mask_image(mask)

@@ -7,7 +7,7 @@ from ppl.pipeline.checking import check_recipe, check_section, load_recipe
 from ppl.pipeline.demo import demo_recipe
 from ppl.pipeline.evaluation import score_masks
 from ppl.pipeline.folder import RunFolder
-from ppl.pipeline.recipe import AffinityRecipe, CamRecipe, DataRecipe, Recipe
+from ppl.pipeline.recipe import AffinityRecipe, CamRecipe, Recipe
 from ppl.pipeline.refinement import refine_cams
 from ppl.pipeline.run import STEPS, RunResult, run_recipe
 from ppl.pipeline.target import default_out, resolve
@@ -16,7 +16,6 @@ __all__ = [
     "STEPS",
     "AffinityRecipe",
     "CamRecipe",
-    "DataRecipe",
     "Recipe",
     "RunFolder",
     "RunResult",

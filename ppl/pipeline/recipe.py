@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from ppl.data import DatasetConfig
 from ppl.models.config import Mode, ModelConfig
 from ppl.parallel import check_workers
 from ppl.pipeline.background import parse_background
@@ -15,7 +16,7 @@ from ppl.refine.affinity import AffinityConfig
 from ppl.refine.pipeline import with_files
 from ppl.train import TrainConfig
 
-__all__ = ["AffinityRecipe", "CamRecipe", "DataRecipe", "Recipe"]
+__all__ = ["AffinityRecipe", "CamRecipe", "Recipe"]
 
 DEFAULT_REFINE = "crf: deeplab"
 """What gained most on real CAMs under either background rule: see docs/refinement.md."""
@@ -23,24 +24,6 @@ DEFAULT_REFINE = "crf: deeplab"
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", validate_default=True)
-
-
-class DataRecipe(_Section):
-    """Which images, with which tags."""
-
-    root: Path = Field(description="folder of the data set")
-    layout: Literal["auto", "folder", "voc", "coco"] = Field("auto", description="how the folder is laid out")
-    train: str | None = Field("train", description="split to train on; null: every image")
-    val: str | None = Field("val", description="split scored after each epoch; null or missing: none")
-    splits: list[str] | None = Field(
-        None,
-        description="splits for which CAMs and masks are made; null: the val split, or train where there is no val",
-    )
-
-    @field_validator("root")
-    @classmethod
-    def _home(cls, value: Path) -> Path:
-        return value.expanduser()
 
 
 class CamRecipe(_Section):
@@ -88,7 +71,7 @@ class AffinityRecipe(_Section):
 class Recipe(_Section):
     """One run: train, CAM, refine, evaluate, report."""
 
-    data: DataRecipe
+    data: DatasetConfig
     model: ModelConfig = ModelConfig()
     compare: list[Mode] = Field([], description="other modes trained with the same recipe, for the table and pictures")
     train: TrainConfig = TrainConfig()

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ppl.data import NoSplitError, TaggedImages, check_images, open_dataset
+from ppl.data import DatasetConfig, NoSplitError, TaggedImages, check_images, open_dataset, warn_shared_images
 from ppl.errors import PPLValueError
 from ppl.parallel import BadFile
-from ppl.pipeline.recipe import DataRecipe
 
 __all__ = ["Splits", "open_splits"]
 
@@ -31,7 +30,7 @@ class Splits:
     notes: tuple[str, ...] = ()
 
 
-def open_splits(recipe: DataRecipe, *, training: bool = True, progress: bool = True) -> Splits:
+def open_splits(recipe: DatasetConfig, *, training: bool = True, progress: bool = True) -> Splits:
     """Open every split that a recipe names, and leave out images that cannot be read.
 
     A split that the recipe does not name itself may be missing: then training uses every image outside the validation
@@ -51,15 +50,15 @@ def open_splits(recipe: DataRecipe, *, training: bool = True, progress: bool = T
     opened = {recipe.train: train, recipe.val: val}
     train_name = recipe.train if recipe.train is not None and train is not None else "all"
     if train is None:
-        train = opened["all"] = open_dataset(recipe.root, None, recipe.layout, missing="keep")
+        train = opened["all"] = _read(recipe, None)
         if recipe.train is not None:
             train = _outside(train, val, recipe, notes)
     if val is None and recipe.val is not None:
         notes.append(f"{recipe.root.resolve().name} has no split {recipe.val!r}: no epoch is validated")
     names = recipe.splits or [recipe.val if val is not None and recipe.val else train_name]
-    masked = {
-        name: opened.get(name) or open_dataset(recipe.root, name, recipe.layout, missing="keep") for name in names
-    }
+    masked = {name: opened.get(name) or _read(recipe, name) for name in names}
+    if val is not None and training:
+        warn_shared_images(train, val)
     bad: dict[str, BadFile] = {}
     seen: dict[int, TaggedImages] = {}
 
@@ -78,20 +77,25 @@ def open_splits(recipe: DataRecipe, *, training: bool = True, progress: bool = T
     )
 
 
-def _open(recipe: DataRecipe, key: str) -> TaggedImages | None:
+def _open(recipe: DatasetConfig, key: str) -> TaggedImages | None:
     """The split of a key; None if there is to be none, or none is there and the recipe did not ask for it by name."""
     split: str | None = getattr(recipe, key)
     if split is None:
         return None
     try:
-        return open_dataset(recipe.root, split, recipe.layout, missing="keep")
+        return _read(recipe, split)
     except NoSplitError:
         if key in recipe.model_fields_set:
             raise
         return None
 
 
-def _outside(images: TaggedImages, val: TaggedImages | None, recipe: DataRecipe, notes: list[str]) -> TaggedImages:
+def _read(config: DatasetConfig, split: str | None) -> TaggedImages:
+    options = config.model_dump(include={"layout", "zero", "white", "value_range"})
+    return open_dataset(config.root, split, missing="keep", **options)
+
+
+def _outside(images: TaggedImages, val: TaggedImages | None, recipe: DatasetConfig, notes: list[str]) -> TaggedImages:
     """What is trained on where no list says it: all images but those that the scores are of."""
     where = "" if val is None else f" outside {recipe.val!r}"
     notes.append(f"{recipe.root.resolve().name} has no split {recipe.train!r}: trained on every image{where}")

@@ -7,9 +7,9 @@ from ppl.data import open_dataset
 
 def test_an_unknown_layout_says_what_was_looked_for(tmp_path):
     (tmp_path / "pictures").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"needs labels\.csv .* or JPEGImages .* holds pictures"):
+    with pytest.raises(FileNotFoundError, match=r"labels\.csv \(folder\), .* JPEGImages \(voc\), .* holds pictures"):
         open_dataset(tmp_path)
-    with pytest.raises(ValueError, match="'png' is not known"):
+    with pytest.raises(ValueError, match="no layout named 'png'"):
         open_dataset(tmp_path, layout="png")
 
 

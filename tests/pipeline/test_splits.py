@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from ppl.data import DatasetConfig
 from ppl.errors import PPLFileNotFoundError, PPLValueError
-from ppl.pipeline.recipe import DataRecipe
 from ppl.pipeline.splits import Splits, open_splits
 
 VOC_XML = "<annotation><object><name>{}</name></object></annotation>"
@@ -37,7 +37,7 @@ def voc(tmp_path: Path) -> Path:
 
 
 def opened(root: Path, **keys: object) -> Splits:
-    return open_splits(DataRecipe.model_validate({"root": root, **keys}), progress=False)
+    return open_splits(DatasetConfig.model_validate({"root": root, **keys}), progress=False)
 
 
 def names(root: Path, split: str) -> set[str]:
