@@ -41,9 +41,10 @@ FLOORS = {
         *("errors", "config", "registry", "io", "parallel"),
         *("layers", "backbones", "models", "data", "engine", "cam", "refine", "metrics"),
     },
+    "engine": {"errors", "extras", "config", "io", "parallel", "backbones"},
     "train": {
         *("errors", "extras", "parameters", "config", "registry", "io", "parallel"),
-        *("layers", "backbones", "models", "data", "metrics"),
+        *("layers", "backbones", "models", "data", "metrics", "engine"),
     },
 }
 

@@ -11,11 +11,11 @@ import torch
 from dilated import fast_dilated
 from features import Pool, Tail, autocast, load_network
 
+from ppl.engine.batch_norm import set_train_mode
+from ppl.engine.optimizer import build_optimizer, param_groups, poly_schedule
 from ppl.models import PPLNet
-from ppl.train.batch_norm import set_train_mode
 from ppl.train.losses import multilabel_soft_margin
 from ppl.train.objective import Objective
-from ppl.train.optim import build_optimizer, param_groups, poly, set_lr
 from ppl.train.schedules import build_schedule
 
 
@@ -76,7 +76,7 @@ def train(
     steps = len(pool.targets) // budget.batch
     schedule = build_schedule(
         ("progressive" if arm.mode == "progressive" else "last") if arm.schedule == "auto" else arm.schedule,
-        num_stages=model.num_phases,
+        num_phases=model.num_phases,
         epochs=budget.epochs,
         warmup_epochs=arm.warmup,
     )
@@ -88,6 +88,7 @@ def train(
         head_lr_mult=arm.head_lr_mult,
     )
     optimizer = build_optimizer("adamw", groups)
+    rates = poly_schedule(optimizer, budget.epochs * steps)
     objective = Objective(model, multilabel_soft_margin, arm.auxiliary)
     set_train_mode(model, "frozen")
     generator = torch.Generator().manual_seed(seed)
@@ -102,16 +103,16 @@ def train(
             x = pool.views[views[chosen, epoch % views.shape[1]], chosen]
             x = x.to(device).float().contiguous(memory_format=torch.channels_last)
             targets = pool.targets[chosen].to(device)
-            for stage in schedule(epoch, step):
-                objective.set_stage(stage)
-                set_lr(optimizer, poly(epoch * steps + step, budget.epochs * steps))
+            for phase in schedule(epoch, step):
+                objective.set_phase(phase)
+                rates.step_update(epoch * steps + step)
                 ramp = torch.tensor(min(1.0, (epoch * steps + step) / rising) if rising else 1.0, device=device)
                 with autocast(device), fast_dilated(device):
                     loss = objective(x, targets, ramp)
-                loss[0].backward()
+                loss["loss"].backward()
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
-                losses.append(loss.detach())
+                losses.append(torch.stack([value.detach() for value in loss.values()]))
         mean = torch.stack(losses).mean(0).tolist()
         speed = steps * budget.batch / (time.perf_counter() - start)
         tell(f"epoch {epoch + 1}/{budget.epochs} loss {' '.join(f'{value:.3f}' for value in mean)} ({speed:.0f} img/s)")

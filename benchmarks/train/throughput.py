@@ -21,10 +21,10 @@ from rich.console import Console
 from rich.table import Table
 
 from ppl.data import Batch, open_dataset
+from ppl.engine import Trainer, open_accelerator
 from ppl.models import create_model
 from ppl.train import TrainConfig
-from ppl.train.assemble import assemble
-from ppl.train.batch_norm import set_train_mode
+from ppl.train.task import ClassifierTask
 
 
 def arguments() -> argparse.Namespace:
@@ -66,26 +66,30 @@ def measure(options: argparse.Namespace, mode: str) -> dict[str, float]:
         channels_last=not options.no_channels_last,
         batch_norm="frozen",
     )
-    parts = assemble(model, dataset, None, config)
-    set_train_mode(model, "frozen")
-    epochs = config.epochs
-    stepper, steps = parts.stepper, iter(range(10**9))
+    with open_accelerator(config.precision) as accelerator:
+        task = ClassifierTask(model, dataset, None, config, accelerator)
+        return _measure(options, Trainer(task, accelerator))
+
+
+def _measure(options: argparse.Namespace, trainer: Trainer) -> dict[str, float]:
+    task, last, steps = trainer.task, trainer.task.model.num_phases - 1, iter(range(10**9))
+    task.set_train_mode()
 
     def train(batches: Any) -> None:
         for batch in batches:
-            stepper([stepper.to_device(batch)], model.num_phases - 1, next(steps) % 2, epochs - 1, parts.meter)
-        parts.meter.check(0)  # waits for the device
+            trainer.step([trainer.to_device(batch)], last, next(steps) % 2)
+        trainer.meter.check(0)  # waits for the device
 
     def load(batches: Any) -> None:
         for _ in batches:
             pass
 
-    fixed: list[Batch] = list(islice(parts.batches.epoch(0), options.batches))
+    fixed: list[Batch] = list(islice(task.batches.epoch(0), options.batches))
     train(fixed[:2])  # first calls choose kernels
     kinds = {
-        "loader": lambda epoch: load(islice(parts.batches.epoch(epoch), options.batches)),
+        "loader": lambda epoch: load(islice(task.batches.epoch(epoch), options.batches)),
         "steps": lambda epoch: train(fixed),
-        "both": lambda epoch: train(islice(parts.batches.epoch(epoch), options.batches)),
+        "both": lambda epoch: train(islice(task.batches.epoch(epoch), options.batches)),
     }
     found: dict[str, list[float]] = {kind: [] for kind in kinds}
     for epoch in range(options.rounds):

@@ -22,6 +22,7 @@ from ppl.backbones.identities import (
     lies_where_it_should,
 )
 from ppl.backbones.names import check_timm_name
+from ppl.backbones.norms import batch_norms
 from ppl.backbones.runner import Runner
 from ppl.backbones.stages import find_stage
 from ppl.backbones.state import make_dummy
@@ -142,7 +143,7 @@ def random_model(name: str) -> nn.Module:
 
 def _fill_statistics(model: nn.Module) -> None:
     """Statistics of noise for BatchNorm, without which deep networks of random weights fade out."""
-    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    norms = list(batch_norms(model))
     if not norms or family_of(model).refuse:
         return
     momenta = [norm.momentum for norm in norms]

@@ -15,6 +15,7 @@ from ppl.backbones.data_config import data_config
 from ppl.backbones.errors import UnsupportedBackboneError
 from ppl.backbones.families import Family, family_of, hidden_family
 from ppl.backbones.names import last_leaf, stage_names
+from ppl.backbones.norms import batch_norms
 from ppl.backbones.patches import image_grid
 from ppl.backbones.stages import Layout, Stage
 from ppl.backbones.state import attributes_kept, make_dummy, untouched
@@ -242,9 +243,9 @@ def runs_on(model: nn.Module, size: tuple[int, int]) -> bool:
 
 def _shared_norm(model: nn.Module, record: _Record, when: int) -> str:
     """Why a cut then would show the dummy to live statistics, if a BatchNorm serves both sides of it."""
+    norms = set(batch_norms(model))
     for name, start in record.starts.items():
-        norm = isinstance(model.get_submodule(name), nn.modules.batchnorm._BatchNorm)
-        if norm and start <= when < record.ends[name]:
+        if model.get_submodule(name) in norms and start <= when < record.ends[name]:
             return f"{name!r} runs before and after it, so its statistics would see the dummy image"
     return ""
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ppl.backbones import CutBackbone
+from ppl.backbones.norms import batch_norms
 from ppl.backbones.trace import tensors_of
 
 __all__ = ["checkpointed"]
@@ -47,7 +48,7 @@ def _recomputed(cutter: CutBackbone, cut_index: int, features: Any, *where: Any)
         return nullcontext(), _still_statistics(cutter.model)
 
     run = partial(checkpoint, cutter.patched, use_reentrant=False, context_fn=contexts)
-    live = any(norm.training for norm in _norms(cutter.model))
+    live = any(norm.training for norm in batch_norms(cutter.model))
     halves = [features] if live else _halves(features)  # live statistics of a half would be other ones
     return torch.cat([run(cut_index, half, *where) for half in halves])
 
@@ -67,14 +68,10 @@ def _images(features: Any, images: int, start: int, stop: int) -> Any:
     return type(features)(_images(member, images, start, stop) for member in features)
 
 
-def _norms(model: nn.Module) -> Iterator[nn.modules.batchnorm._BatchNorm]:
-    return (module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm))
-
-
 @contextmanager
 def _still_statistics(model: nn.Module) -> Iterator[None]:
     """BatchNorm layers compute as they did, but leave their running statistics where they are."""
-    norms = [norm for norm in _norms(model) if norm.training]
+    norms = [norm for norm in batch_norms(model) if norm.training]
     kept = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
         norm.momentum = 0.0

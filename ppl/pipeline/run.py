@@ -119,7 +119,7 @@ def _run_model(
     mode = recipe.model.mode
     if "train" in steps:
         summary = train_classifier(recipe, folder, splits.train, splits.val, progress=progress)
-        score = "" if summary.best_map is None else f", best validation mAP {100 * summary.best_map:.1f}"
+        score = "" if summary.best_score is None else f", best validation mAP {100 * summary.best_score:.1f}"
         say(f"{mode}: trained {summary.epochs} epochs in {summary.seconds:.0f} s{score}")
     elif not folder.weights(recipe.cam.checkpoint).exists():
         raise PPLValueError(f"{folder.path} holds no trained model yet; run `ppl train` or `ppl run` first")

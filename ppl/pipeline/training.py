@@ -17,10 +17,8 @@ from ppl.pipeline.cams import extreme_sizes
 from ppl.pipeline.folder import RunFolder
 from ppl.pipeline.recipe import Recipe
 from ppl.pipeline.splits import Splits
-from ppl.train import TrainSummary, fit
-from ppl.train.assemble import assemble
+from ppl.train import TrainSummary, check_fit, fit
 from ppl.train.objective import unfit_auxiliary
-from ppl.train.state import check_same_run, read_run
 
 __all__ = ["build_model", "check_models", "train_classifier", "with_mode"]
 
@@ -53,11 +51,7 @@ def check_models(recipe: Recipe, arms: Mapping[str, RunFolder], splits: Splits, 
         own = with_mode(recipe, mode)
         model = build_model(own, splits.train.classes, pretrained=False)
         _check_start(own, folder)
-        state = read_run(folder.path)
-        known = None if state is None else state["batch_norm"]
-        parts = assemble(model, splits.train, splits.val, own.train, recipe.device, known)
-        if state is not None:
-            check_same_run(folder.path, parts, state)
+        check_fit(model, splits.train, splits.val, own.train, folder.path, device=recipe.device)
         if maps:
             check_maps(model, sizes, scales=own.cam.scales, method=own.cam.method)
 
@@ -84,7 +78,7 @@ def train_classifier(
     folder.record(
         seed=recipe.train.seed,
         classes=list(train.classes),
-        training={"epochs": summary.epochs, "best_map": summary.best_map, "seconds": round(summary.seconds, 1)},
+        training={"epochs": summary.epochs, "best_val_mAP": summary.best_score, "seconds": round(summary.seconds, 1)},
     )
     return summary
 

@@ -17,8 +17,8 @@ from ppl.report.fonts import installed_fonts
 __all__ = ["curves", "read_history"]
 
 History = Sequence[Mapping[str, Any]]
-_X, _STAGE = "epoch", "stage"
-_TITLES = {"loss": "training loss", "val_map": "validation mAP", "lr": "learning rate", "val_loss": "validation loss"}
+_X, _PHASE = "epoch", "phase"
+_TITLES = {"loss": "training loss", "val_mAP": "validation mAP", "lr": "learning rate", "val_loss": "validation loss"}
 
 
 def read_history(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -52,11 +52,11 @@ def curves(
     runs: Mapping[str, History],
     path: str | os.PathLike[str] | None = None,
     *,
-    keys: Sequence[str] = ("loss", "val_map", "lr"),
+    keys: Sequence[str] = ("loss", "val_mAP", "lr"),
 ) -> str:
     """Draw the curves of one or several runs side by side, one panel per key.
 
-    A dotted line marks the first epoch of a new stage. What is missing or null is left out.
+    A dotted line marks the first epoch of a new training phase. What is missing or null is left out.
 
     Args:
         runs: name of each run -> its epochs; see `read_history`.
@@ -88,7 +88,7 @@ def curves(
         for number, history in enumerate(runs.values()):
             x, y = _points(history, key)
             axis.plot(x, y, marker="o" if len(x) < 25 else None, markersize=3, color=f"C{number}")
-            for start in _stage_starts(history):
+            for start in _phase_starts(history):
                 axis.axvline(start, color=f"C{number}", linestyle=":", linewidth=0.9, alpha=0.7)
         axis.set_title(_TITLES.get(key, key), fontsize=10, loc="left")
         axis.set_xlabel("epoch", fontsize=9)
@@ -132,8 +132,8 @@ def _epoch(line: Mapping[str, Any], number: int) -> float:
     return float(value if isinstance(value, (int, float)) and math.isfinite(value) else number)
 
 
-def _stage_starts(history: History) -> list[float]:
-    stages = [line.get(_STAGE) for line in history]
+def _phase_starts(history: History) -> list[float]:
+    phases = [line.get(_PHASE) for line in history]
     return [
-        _epoch(history[i], i) - 0.5 for i in range(1, len(stages)) if stages[i] != stages[i - 1] and None not in stages
+        _epoch(history[i], i) - 0.5 for i in range(1, len(phases)) if phases[i] != phases[i - 1] and None not in phases
     ]

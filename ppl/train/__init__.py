@@ -1,13 +1,13 @@
-"""Training: schedules, losses, optimisers, and `fit`, which runs them with checkpoints that survive a kill."""
+"""Training of classifiers: schedules of the phases, losses, and `fit`, a task of `ppl.engine`."""
 
 from __future__ import annotations
 
+from ppl.engine import NonFiniteLossError, TrainSummary
 from ppl.train.auxiliary import AUXILIARY
 from ppl.train.config import TrainConfig
-from ppl.train.losses import LOSSES
-from ppl.train.meter import NonFiniteLossError
-from ppl.train.schedules import PLAIN, SCHEDULES
-from ppl.train.trainer import TrainSummary, fit
+from ppl.train.fit import check_fit, fit
+from ppl.train.losses import LOSSES, register_loss
+from ppl.train.schedules import PLAIN, SCHEDULES, register_schedule
 
 __all__ = [
     "AUXILIARY",
@@ -17,5 +17,8 @@ __all__ = [
     "NonFiniteLossError",
     "TrainConfig",
     "TrainSummary",
+    "check_fit",
     "fit",
+    "register_loss",
+    "register_schedule",
 ]

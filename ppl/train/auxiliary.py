@@ -1,14 +1,13 @@
-"""Losses on the class maps themselves, added to the classification loss with a weight each.
+"""Auxiliary losses: losses on the class maps, added to the classification loss with a weight each.
 
-Each entry of `AUXILIARY` is a function `(views, classify, *, options) -> scalar` that picks what it needs from `Views`
-and hands it to a pure function of tensors; another loss is another function and one line. Weights and the ways that
-they are combined here are ours.
+Each entry of `AUXILIARY` is a function `(views, classify, *, options) -> scalar` that takes tensors from `Views` and
+calls a pure function of tensors. The weights and the combinations are ours.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from ppl.errors import PPLValueError
 from ppl.layers.grid import as_grid, check_grid_fits
+from ppl.registry import Registry
 from ppl.train.losses import Loss
 
 __all__ = ["AUXILIARY", "Views", "consistency", "equivariance", "patch_logits", "patch_scores", "transform_view"]
@@ -30,15 +30,15 @@ Rows = Annotated[int, Field(ge=1)]
 
 @dataclass(frozen=True)
 class Views:
-    """What the model made of a batch.
+    """The result of the model for a batch.
 
     Attributes:
         images: (B, 3, H, W).
         targets: (B, K), 1 where the image has the tag.
         branches: class maps (B, K, h, w) of each branch, the un-patched one last.
         grids: grid of each patched branch, in the same order.
-        maps_of: from images to their class maps, for losses that look at another view of the images.
-        pool: from class maps (B, K, h, w) to logits (B, K).
+        maps_of: function from images to class maps, for losses that compare several views of the images.
+        pool: function from class maps (B, K, h, w) to logits (B, K).
     """
 
     images: Tensor
@@ -50,12 +50,12 @@ class Views:
 
     @property
     def maps(self) -> Tensor:
-        """Class maps (B, K, h, w) of all branches together."""
+        """Class maps (B, K, h, w), summed over all branches."""
         return torch.stack(list(self.branches)).sum(0)
 
 
 def consistency(patched: Tensor, whole: Tensor, targets: Tensor) -> Tensor:
-    """Mean absolute difference of two class maps where the image has the class: Puzzle-CAM's, on features.
+    """Return the mean absolute difference of two class maps of the classes in the image, as Puzzle-CAM.
 
     Args:
         patched: (B, K, h, w) class maps of a patched branch.
@@ -73,14 +73,14 @@ def consistency(patched: Tensor, whole: Tensor, targets: Tensor) -> Tensor:
 
 
 def patch_scores(maps: Tensor, grid: tuple[int, int]) -> Tensor:
-    """The mean of the class maps over every patch, or what of it is not padding.
+    """Return the mean of the class maps over every patch, padding left out.
 
     Args:
         maps: (B, K, h, w) merged class maps.
         grid: rows and columns of patches.
 
     Returns:
-        (B, P, K) scores of the P patches that have cells of the map; those that are all padding have nothing to say.
+        (B, P, K) scores of the P patches that have cells of the map; patches of padding alone have no score.
 
     Raises:
         PPLValueError: if the grid has more rows or columns than the map.
@@ -91,7 +91,7 @@ def patch_scores(maps: Tensor, grid: tuple[int, int]) -> Tensor:
     """
     height, width = maps.shape[-2:]
     check_grid_fits(grid, height, width)
-    # the patches of `patch_destruct`; those at the lower and right border are divided by the cells that are there
+    # same patches as `patch_destruct`; at the lower and right border the mean is over the cells of the map alone
     size = (-(-height // grid[0]), -(-width // grid[1]))
     scores = F.avg_pool2d(maps, size, ceil_mode=True, count_include_pad=False)
     return rearrange(scores, "b k rows columns -> b (rows columns) k")
@@ -100,15 +100,15 @@ def patch_scores(maps: Tensor, grid: tuple[int, int]) -> Tensor:
 def patch_logits(
     maps: Tensor, grid: tuple[int, int], *, pool: Literal["max", "lse"] = "lse", sharpness: float = 4.0
 ) -> Tensor:
-    """Score every patch by its mean, then let the best patch (or a soft maximum) speak for the image.
+    """Score every patch by its mean, and the image by its best patch or by a soft maximum over patches.
 
-    Average pooling hides what a single patch says: a class in one patch of four has a quarter of its say.
+    Under average pooling a class in one patch of four has a quarter of the weight.
 
     Args:
         maps: (B, K, h, w) merged class maps.
         grid: rows and columns of patches.
         pool: "max" of the patches, or "lse": `log(mean(exp(sharpness * score))) / sharpness`.
-        sharpness: above 0; towards 0 it is the mean of the patches, towards infinity their maximum.
+        sharpness: above 0; the limit at 0 is the mean of the patches, the limit at infinity their maximum.
 
     Returns:
         (B, K) logits.
@@ -141,9 +141,9 @@ def transform_view(images: Tensor, *, scale: float, flip: bool) -> Tensor:
 
 
 def equivariance(maps: Tensor, maps_of_view: Tensor, targets: Tensor, *, flip: bool) -> Tensor:
-    """Mean absolute difference between the maps of a view and the view of the maps, as SEAM's first loss.
+    """Return the mean absolute difference between the maps of a view and the view of the maps, as SEAM's first loss.
 
-    Both are cut at zero and divided by their spatial maximum first, so that it is their shape that counts.
+    Both maps are first cut at zero and divided by their spatial maximum, so that only their shape counts.
 
     Args:
         maps: (B, K, h, w) class maps of the images.
@@ -165,7 +165,7 @@ def equivariance(maps: Tensor, maps_of_view: Tensor, targets: Tensor, *, flip: b
 
 
 def _mean_of_present(error: Tensor, targets: Tensor) -> Tensor:
-    """Mean of (B, K, h, w) over the maps whose class the image has."""
+    """Return the mean of (B, K, h, w) over the maps of classes in the image."""
     return (error.mean(dim=(2, 3)) * targets).sum() / targets.sum().clamp(min=1)
 
 
@@ -175,18 +175,18 @@ def _shape_of(maps: Tensor) -> Tensor:
 
 
 def _branches(views: Views, classify: Loss) -> Tensor:
-    """Every branch classifies the image on its own."""
+    """Classify the image by every branch alone."""
     return torch.stack([classify(views.pool(maps), views.targets) for maps in views.branches]).mean()
 
 
 def _consistency(views: Views, classify: Loss) -> Tensor:
-    """Every other branch agrees with the un-patched one."""
+    """Compare every other branch with the un-patched one."""
     *patched, whole = views.branches
     return torch.stack([consistency(maps, whole, views.targets) for maps in patched]).mean()
 
 
 def _patches(views: Views, classify: Loss, *, pool: Literal["max", "lse"] = "lse", sharpness: Positive = 4.0) -> Tensor:
-    """Every patch is scored on its own."""
+    """Classify the image by the scores of the patches of every patched branch."""
     logits = [
         patch_logits(maps, grid, pool=pool, sharpness=sharpness)
         for maps, grid in zip(views.branches, views.grids, strict=False)  # the un-patched branch has no grid
@@ -195,25 +195,24 @@ def _patches(views: Views, classify: Loss, *, pool: Literal["max", "lse"] = "lse
 
 
 def _every_patch(views: Views, classify: Loss, *, grid: Rows | tuple[Rows, Rows] = 2) -> Tensor:
-    """Every patch has to carry the image's tags: what tells the class in one part of the object is no help to the next.
+    """Classify every patch with the tags of the image, so that every part of the object has to show its class.
 
-    The tags are wrong for patches without the object, and the same for all classes alike: what such patches look like
-    is no evidence. On the maps of all branches together, so that models without patches can be compared.
+    The tags are wrong for patches without the object. The maps are summed over all branches, so that the loss also
+    applies to models without patches.
     """
     scores = patch_scores(views.maps, as_grid(grid))
     return classify(scores.flatten(0, 1), views.targets.repeat_interleave(scores.shape[1], dim=0))
 
 
 def _equivariance(views: Views, classify: Loss, *, scale: Positive = 0.5, flip: bool = True) -> Tensor:
-    """The maps of a smaller, mirrored image are the smaller, mirrored maps."""
+    """Compare the maps of a smaller, mirrored image with the smaller, mirrored maps."""
     maps_of_view = views.maps_of(transform_view(views.images, scale=scale, flip=flip))
     return equivariance(views.maps, maps_of_view, views.targets, flip=flip)
 
 
-AUXILIARY: Mapping[str, Callable[..., Tensor]] = {
-    "branches": _branches,
-    "consistency": _consistency,
-    "patches": _patches,
-    "every_patch": _every_patch,
-    "equivariance": _equivariance,
-}
+AUXILIARY: Registry[Callable[..., Tensor]] = Registry("auxiliary loss")
+AUXILIARY.register("branches", _branches)
+AUXILIARY.register("consistency", _consistency)
+AUXILIARY.register("patches", _patches)
+AUXILIARY.register("every_patch", _every_patch)
+AUXILIARY.register("equivariance", _equivariance)

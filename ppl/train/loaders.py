@@ -1,81 +1,66 @@
-"""The batches of a run, from its settings; each process of several gets its share."""
+"""The batches of a training, made from its settings."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import joblib
-import torch
 from torch.utils.data import DataLoader
 
-from ppl.data import Batch, TaggedImages, eval_loader, eval_transform, train_loader, train_transform
+from ppl.data import TaggedImages, eval_loader, eval_transform, train_loader, train_transform
+from ppl.engine import EpochBatches
+from ppl.engine.batches import loader_workers, share_of_process
 from ppl.errors import PPLValueError
 from ppl.train.config import TrainConfig
 
-__all__ = ["TrainBatches", "val_batches"]
+__all__ = ["train_batches", "val_batches"]
 
 
-class TrainBatches:
-    """Shuffled, augmented batches of the training images, of any epoch and from any batch on.
+def train_batches(
+    dataset: TaggedImages,
+    config: TrainConfig,
+    data_config: Mapping[str, Any],
+    *,
+    num_processes: int = 1,
+    process_index: int = 0,
+    pin_memory: bool = False,
+) -> EpochBatches:
+    """Return shuffled, augmented batches of the training images.
 
     Args:
         dataset: the images.
         config: crop size, augmentation, batch size, seed.
-        data_config: the model's `mean` and `std`.
-        processes: number of processes and index of this one.
-        pin_memory: for faster copies to a GPU.
+        data_config: `mean` and `std` of the model.
+        num_processes: the number of training processes.
+        process_index: the index of this process.
+        pin_memory: make copies to a GPU faster.
 
     Raises:
-        PPLValueError: if there are fewer images than one batch per process.
+        PPLValueError: if the images do not fill one batch per process.
     """
-
-    def __init__(
-        self,
-        dataset: TaggedImages,
-        config: TrainConfig,
-        data_config: Mapping[str, Any],
-        *,
-        processes: tuple[int, int] = (1, 0),
-        pin_memory: bool = False,
-    ) -> None:
-        if processes[0] > 1 and len(dataset) < processes[0] * config.batch_size:
-            raise PPLValueError(
-                f"{len(dataset)} images do not fill a batch of {config.batch_size} for each of {processes[0]} "
-                "processes; lower batch_size or use fewer processes"
-            )
-        strength = config.jitter
-        transform = train_transform(
-            config.size,
-            data_config["mean"],
-            data_config["std"],
-            resize_long=config.resize_long,
-            hflip=0.5 if config.hflip else 0.0,
-            jitter=(strength, strength, strength, strength / 3) if strength else None,
+    if num_processes > 1 and len(dataset) < num_processes * config.batch_size:
+        raise PPLValueError(
+            f"{len(dataset)} images do not fill a batch of {config.batch_size} for each of {num_processes} "
+            "processes; lower batch_size or use fewer processes"
         )
-        loader = train_loader(
-            dataset,
-            transform,
-            config.batch_size,
-            num_workers=_workers(config.num_workers, processes[0]),
-            seed=config.seed,
-            pin_memory=pin_memory,
-        )
-        self._set_epoch: Callable[[int, int], None] = loader.set_epoch
-        self._processes, _ = processes
-        self._loader = loader if self._processes == 1 else _shard(loader, *processes)
-        self._length = len(self._loader)
-
-    def __len__(self) -> int:
-        """Batches in an epoch, for this process."""
-        return self._length
-
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of one epoch from batch `start` on."""
-        self._set_epoch(epoch, start * self._processes)
-        # a loader draws a seed that nothing here uses; a resumed epoch must not be one draw ahead
-        with torch.random.fork_rng(devices=[]):
-            return iter(self._loader)
+    strength = config.jitter
+    transform = train_transform(
+        config.size,
+        data_config["mean"],
+        data_config["std"],
+        resize_long=config.resize_long,
+        hflip=0.5 if config.hflip else 0.0,
+        jitter=(strength, strength, strength, strength / 3) if strength else None,
+    )
+    loader = train_loader(
+        dataset,
+        transform,
+        config.batch_size,
+        num_workers=loader_workers(config.num_workers, num_processes),
+        seed=config.seed,
+        pin_memory=pin_memory,
+    )
+    return EpochBatches(loader, num_processes, process_index)
 
 
 def val_batches(
@@ -83,30 +68,15 @@ def val_batches(
     config: TrainConfig,
     data_config: Mapping[str, Any],
     *,
-    processes: tuple[int, int] = (1, 0),
+    num_processes: int = 1,
+    process_index: int = 0,
     pin_memory: bool = False,
 ) -> DataLoader[Any]:
-    """Whole validation images in their order; with several processes some may come twice, told by `Batch.indices`."""
-    transform = eval_transform(config.eval_size or config.size, data_config["mean"], data_config["std"])
-    workers = _workers(config.num_workers, processes[0])
+    """Return whole validation images in their order.
+
+    With several processes some images may come twice; `Batch.indices` tells them.
+    """
+    transform = eval_transform(config.size, data_config["mean"], data_config["std"])
+    workers = loader_workers(config.num_workers, num_processes)
     loader = eval_loader(dataset, transform, config.batch_size, num_workers=workers, pin_memory=pin_memory)
-    return loader if processes[0] == 1 else _shard(loader, *processes)
-
-
-def _workers(wanted: int | None, processes: int) -> int:
-    """So many as are asked for, or this process's share of the cores, at most 8."""
-    return min(8, max(1, joblib.cpu_count() // processes)) if wanted is None else wanted
-
-
-def _shard(loader: DataLoader[Any], count: int, index: int) -> DataLoader[Any]:
-    """Every `count`-th batch of a loader, decoded by this process alone."""
-    from accelerate.data_loader import BatchSamplerShard
-
-    return DataLoader(
-        loader.dataset,
-        batch_sampler=BatchSamplerShard(loader.batch_sampler, count, index),
-        num_workers=loader.num_workers,
-        pin_memory=loader.pin_memory,
-        persistent_workers=loader.persistent_workers,
-        worker_init_fn=loader.worker_init_fn,
-    )
+    return share_of_process(loader, num_processes, process_index)

@@ -1,8 +1,7 @@
-"""Classification losses: logits of an image against its tags.
+"""Classification losses: the logits of images against their tags.
 
-Each is a pure function `(logits, targets, *, options) -> scalar`; another loss is another function and one line in
-`LOSSES`. Options are checked against their type hints. Losses that look at the class maps themselves are in
-`ppl.train.auxiliary`.
+Each loss is a pure function `(logits, targets, *, options) -> scalar`. Its options are checked against its type hints.
+Losses on the class maps themselves are in `ppl.train.auxiliary`.
 """
 
 from __future__ import annotations
@@ -11,24 +10,56 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Annotated, Any
 
-import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from ppl.errors import PPLValueError
 from ppl.parameters import check_parameters, known_parameters
+from ppl.registry import Registry
 
-__all__ = ["LOSSES", "Loss", "asymmetric", "bce", "build_loss", "multilabel_soft_margin"]
+__all__ = ["LOSSES", "Loss", "asymmetric", "bce", "build_loss", "multilabel_soft_margin", "register_loss"]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """`loss(logits, targets)` on (B, K) tensors, returning a scalar."""
 
-Gamma = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+def _zero_or_at_least_one(value: float) -> float:
+    if 0 < value < 1:
+        raise ValueError("must be 0, or 1 and more: the gradient of a power between is infinite at 0")
+    return value
+
+
+Gamma = Annotated[float, Field(ge=0, allow_inf_nan=False), AfterValidator(_zero_or_at_least_one)]
+
+LOSSES: Registry[Callable[..., Tensor]] = Registry("loss")
+
+
+def register_loss(name: str, loss: Callable[..., Tensor]) -> None:
+    """Add a classification loss for `TrainConfig.loss` and for recipes.
+
+    Args:
+        name: the name of the loss.
+        loss: a function `(logits, targets, *, options) -> scalar` on (B, K) tensors. Options are keyword-only, and
+            their values are checked against the type hints.
+
+    Raises:
+        PPLValueError: if there is another loss of that name.
+
+    Example:
+        >>> def focal(logits: Tensor, targets: Tensor, *, gamma: float = 2.0) -> Tensor:
+        ...     losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+        ...     return ((1 - (-losses).exp()) ** gamma * losses).mean()
+        >>> register_loss("focal", focal)
+        >>> from ppl.train import TrainConfig
+        >>> TrainConfig(loss="focal", loss_options={"gamma": 1.5}).loss
+        'focal'
+    """
+    LOSSES.register(name, loss)
 
 
 def multilabel_soft_margin(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean binary cross entropy of every class of every image: the loss of most of the field (IRN, PSA, SEAM).
+    """Return the mean binary cross-entropy of all classes of all images, the loss of most of the field (IRN, SEAM).
 
     Args:
         logits: (B, K) scores before the sigmoid.
@@ -46,12 +77,12 @@ def multilabel_soft_margin(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def bce(logits: Tensor, targets: Tensor, *, label_smoothing: Annotated[float, Field(ge=0, le=1)] = 0.1) -> Tensor:
-    """Binary cross entropy against targets drawn towards one half, for tags that may be wrong or missing.
+    """Return the binary cross-entropy with smoothed targets, for tags that may be wrong or missing.
 
     Args:
         logits: (B, K) scores before the sigmoid.
         targets: (B, K) of 0 and 1.
-        label_smoothing: 0 leaves the targets alone, 1 makes all of them one half. The default is ours.
+        label_smoothing: 0 leaves the targets as they are, 1 makes all of them one half. The default is ours.
 
     Returns:
         Scalar, at least 0.
@@ -72,46 +103,41 @@ def asymmetric(
     gamma_neg: Gamma = 4.0,
     clip: Annotated[float, Field(ge=0, lt=1)] = 0.05,
 ) -> Tensor:
-    """Asymmetric loss (Ridnik et al., ICCV 2021): easy absent classes are focused away and clipped.
+    """Return timm's asymmetric loss (Ridnik et al., ICCV 2021), which focuses on present and on hard absent classes.
 
-    The defaults are the paper's; the mean over images and classes instead of the sum is ours, so that the value does
-    not grow with the batch.
+    The default options are the paper's. The mean over images and classes, in place of the paper's sum, is ours: the
+    value does not grow with the batch.
 
     Args:
         logits: (B, K) scores before the sigmoid.
         targets: (B, K) of 0 and 1.
-        gamma_pos: focusing exponent of present classes, 0 or more.
-        gamma_neg: focusing exponent of absent classes, 0 or more.
+        gamma_pos: focusing exponent of present classes, 0 or at least 1.
+        gamma_neg: focusing exponent of absent classes, 0 or at least 1.
         clip: absent classes below this probability cost nothing; in [0, 1).
 
     Returns:
-        Scalar, at least 0.
+        Scalar float32, at least 0.
 
     Example:
         >>> import torch
         >>> asymmetric(torch.full((1, 4), -5.0), torch.zeros(1, 4)).abs().item()
         0.0
     """
-    # a power below 1 has an infinite slope at 0, which would turn a slope of 0 into NaN
-    tiny = torch.finfo(logits.dtype).tiny
-    missing = (-logits).sigmoid().clamp(min=tiny)
-    absent = (logits.sigmoid() - clip).clamp(min=tiny)
-    # logsigmoid keeps the gradient of a present class whose probability underflows
-    positive = targets * missing**gamma_pos * F.logsigmoid(logits)
-    # 1 - absent reaches 0 only where the sigmoid saturates and nothing is clipped
-    negative = (1 - targets) * absent**gamma_neg * (1 - absent).clamp(min=1e-8).log()
-    return -(positive + negative).mean()
+    from timm.loss import AsymmetricLossMultiLabel
+
+    loss = AsymmetricLossMultiLabel(gamma_neg=gamma_neg, gamma_pos=gamma_pos, clip=clip)
+    # older versions of timm sum over images, newer ones average: one row of all scores is the same to both
+    total: Tensor = loss(logits.float().reshape(1, -1), targets.reshape(1, -1))
+    return total / logits.numel()
 
 
-LOSSES: Mapping[str, Callable[..., Tensor]] = {
-    "multilabel_soft_margin": multilabel_soft_margin,
-    "bce": bce,
-    "asymmetric": asymmetric,
-}
+register_loss("multilabel_soft_margin", multilabel_soft_margin)
+register_loss("bce", bce)
+register_loss("asymmetric", asymmetric)
 
 
 def build_loss(name: str, options: Mapping[str, Any] | None = None) -> Loss:
-    """A classification loss by name.
+    """Return a classification loss by name.
 
     Args:
         name: a key of `LOSSES`.
@@ -128,13 +154,11 @@ def build_loss(name: str, options: Mapping[str, Any] | None = None) -> Loss:
         >>> build_loss("bce", {"label_smoothing": 0.0})(torch.zeros(1, 4), torch.ones(1, 4)).item()
         0.693...
     """
-    if name not in LOSSES:
-        raise PPLValueError(f"unknown loss {name!r}; choose one of {', '.join(LOSSES)}")
-    return bind_options(name, LOSSES[name], options or {})
+    return bind_options(name, LOSSES.find(name), options or {})
 
 
 def bind_options(name: str, function: Callable[..., Tensor], options: Mapping[str, Any]) -> Callable[..., Tensor]:
-    """The function with its keyword-only options filled in, checked here rather than at the first batch."""
+    """Return the function with its keyword-only options filled in, after a check of their names and values."""
     known = known_parameters(function)
     unknown = sorted(set(options) - set(known))
     if unknown:

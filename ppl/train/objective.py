@@ -1,4 +1,4 @@
-"""Model and losses as one Module: what is compiled, run in mixed precision and wrapped for several processes."""
+"""Model and losses as one Module, which is compiled, run in mixed precision and wrapped for several processes."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ __all__ = ["Objective", "unfit_auxiliary"]
 
 
 def unfit_auxiliary(mode: str) -> frozenset[str]:
-    """Names of the further losses that a model of a mode cannot have, since it has no patches to compare or to score.
+    """Return the names of the auxiliary losses that need patches which a model of a mode does not have.
 
     Args:
-        mode: of the model.
+        mode: the mode of the model.
 
     Example:
         >>> sorted(unfit_auxiliary("baseline")), sorted(unfit_auxiliary("explicit"))
@@ -33,15 +33,15 @@ def unfit_auxiliary(mode: str) -> frozenset[str]:
 
 
 class Objective(nn.Module):
-    """From images and tags to the loss of one stage.
+    """From images and tags to the losses of one phase.
 
     Args:
-        model: the classifier; the objective owns it.
+        model: the classifier, which becomes a submodule.
         classify: classification loss, `(logits, targets) -> scalar`.
-        auxiliary: names of further losses with their weights (and options), as in `TrainConfig.auxiliary`.
+        auxiliary: auxiliary losses with their weights (and options), as in `TrainConfig.auxiliary`.
 
     Raises:
-        PPLValueError: if a further loss needs patches and the model has none.
+        PPLValueError: if an auxiliary loss is unknown, or needs patches and the model has none.
     """
 
     def __init__(
@@ -54,72 +54,75 @@ class Objective(nn.Module):
         self.weights: dict[str, float] = {}
         self._auxiliary = {}
         for name, value in (auxiliary or {}).items():
-            if name not in AUXILIARY:
-                raise PPLValueError(f"unknown auxiliary loss {name!r}; choose of {', '.join(AUXILIARY)}")
             self.weights[name], options = split_weight(name, value)
-            self._auxiliary[name] = bind_options(name, AUXILIARY[name], options)
+            self._auxiliary[name] = bind_options(name, AUXILIARY.find(name), options)
         for name in sorted(unfit_auxiliary(model.mode) & set(self.weights)):
             raise PPLValueError(f"auxiliary loss {name!r} compares or scores patches; mode {model.mode!r} has none")
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What the entries of `forward`'s result are."""
+        """The keys of the result of `forward`."""
         return ("loss", "loss_class", *(f"loss_{name}" for name in self._auxiliary)) if self._auxiliary else ("loss",)
 
-    def set_stage(self, stage: int) -> None:
-        """Choose the stage that the next forward trains; `PLAIN` is the last one's classifier without patches."""
-        self.plain = stage == PLAIN
-        self.model.set_phase(self.model.num_phases - 1 if self.plain else stage)
+    def set_phase(self, phase: int) -> None:
+        """Choose the phase that the next forward pass trains; `PLAIN` is the last classifier, without patches."""
+        self.plain = phase == PLAIN
+        self.model.set_phase(self.model.num_phases - 1 if self.plain else phase)
 
-    def compile_losses(self) -> None:
-        """Compile forward pass and losses together, once per stage."""
-        self._losses = torch.compile(self._losses)  # type: ignore[method-assign]
-
-    def forward(self, images: Tensor, targets: Tensor, ramp: Tensor) -> Tensor:
-        """The loss to descend, and what it is made of.
+    def forward(self, images: Tensor, targets: Tensor, ramp: Tensor) -> dict[str, Tensor]:
+        """Compute the losses of a batch.
 
         Args:
             images: (B, 3, H, W), normalised.
             targets: (B, K) of zeros and ones.
-            ramp: scalar in [0, 1] by which the weights of further losses are multiplied.
+            ramp: scalar in [0, 1], a factor of the weights of all auxiliary losses.
 
         Returns:
-            (n,) float32, one entry per name; the first is the total, and the only one with a gradient.
+            A float32 scalar per name; only the first, the weighted sum of the others, has a gradient.
         """
-        return self._losses(images, targets, ramp)
+        views = self._views(images, targets)
+        total = self.classify(views.pool(views.maps), targets)
+        parts = [total.detach()]
+        for name, loss in self._auxiliary.items():
+            value = loss(views, self.classify)
+            total = total + ramp * self.weights[name] * value
+            parts.append(value.detach())
+        return dict(zip(self.names, [total, *parts], strict=False))  # without auxiliary losses, the total is all
 
-    def check(self, stages: Iterable[int], size: tuple[int, int]) -> None:
-        """Compute the losses of every stage on a black image: what fails is told now, not after epochs of other stages.
+    def check(self, phases: Iterable[int], size: tuple[int, int]) -> None:
+        """Compute the losses of every phase on a black image, so that a fault of a late phase is found at the start.
 
-        Model and random state stay as they are.
+        Model and random state do not change.
 
         Args:
-            stages: as for `set_stage`.
+            phases: as for `set_phase`.
             size: (H, W) of the training images.
 
         Raises:
-            PPLValueError: names the loss, the stage and the size.
+            PPLValueError: names the loss, the phase and the size.
         """
         image = make_dummy(self.model.backbone, size)
         targets = torch.zeros(1, self.model.num_classes, device=image.device)
         with untouched(self):
-            for stage in stages:
-                self.set_stage(stage)
-                self._check_stage(image, targets)
+            for phase in phases:
+                self.set_phase(phase)
+                self._check_phase(image, targets)
 
-    def _check_stage(self, image: Tensor, targets: Tensor) -> None:
-        what = "the classification loss"
+    def _check_phase(self, image: Tensor, targets: Tensor) -> None:
+        name = "the classification loss"
         try:
             views = self._views(image, targets)
             self.classify(views.pool(views.maps), targets)
-            for name, loss in self._auxiliary.items():
-                what = f"auxiliary loss {name!r}"
+            for auxiliary, loss in self._auxiliary.items():
+                name = f"auxiliary loss {auxiliary!r}"
                 loss(views, self.classify)
-        except Exception as error:  # any: models say "not this size" in many ways
-            where = "the warm-up" if self.plain else f"stage {self.model.phase}"
+        except torch.OutOfMemoryError:
+            raise
+        except (AssertionError, IndexError, RuntimeError, ValueError) as error:  # errors of torch and timm about shapes
+            where = "the warm-up" if self.plain else f"phase {self.model.phase}"
             reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
             raise PPLValueError(
-                f"{what} fails in {where} on images of {image.shape[-2]}x{image.shape[-1]} ({reason}); "
+                f"{name} fails in {where} on images of {image.shape[-2]}x{image.shape[-1]} ({reason}); "
                 "give another size, change the loss's options or leave the loss out"
             ) from error
 
@@ -133,22 +136,12 @@ class Objective(nn.Module):
             pool=self.model.pool,
         )
 
-    def _losses(self, images: Tensor, targets: Tensor, ramp: Tensor) -> Tensor:
-        views = self._views(images, targets)
-        total = self.classify(views.pool(views.maps), targets)
-        parts = [total.detach()]
-        for name, loss in self._auxiliary.items():
-            value = loss(views, self.classify)
-            total = total + ramp * self.weights[name] * value
-            parts.append(value.detach())
-        return torch.stack([total, *parts]) if self._auxiliary else total[None]
-
     def _branches(self, images: Tensor) -> list[Tensor]:
-        """Class maps (B, K, h, w) of every branch, in float32: losses do not survive half precision."""
+        """Return class maps (B, K, h, w) of every branch, in float32: half precision is too coarse for losses."""
         maps = self.model.unpatched_class_maps(images) if self.plain else self.model.branch_class_maps(images)
         return [branch.float() for branch in maps]
 
 
 def _grids(model: PPLNet) -> tuple[tuple[int, int], ...]:
-    """Grid of each patched branch."""
+    """Return the grid of each patched branch."""
     return (model.grids[model.phase],) if model.mode == "progressive" else model.grids

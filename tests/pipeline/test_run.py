@@ -351,7 +351,7 @@ def test_other_first_weights_are_refused(tiny_recipe: MakeRecipe, creatures: Pat
 def test_a_compared_mode_goes_without_the_losses_that_it_cannot_have(
     tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path
 ) -> None:
-    train = {"epochs": 2, "batch_size": 4, "size": [64, 64], "num_workers": 0, "epochs_per_stage": [1, 1]}
+    train = {"epochs": 2, "batch_size": 4, "size": [64, 64], "num_workers": 0, "epochs_per_phase": [1, 1]}
     model = {"backbone": "test_resnet", "mode": "progressive", "cuts": ["layer1", "layer2"], "pretrained": False}
     recipe = tiny_recipe(
         creatures, train=train | {"auxiliary": {"patches": 1.0}}, model=model, compare=["baseline", "baseline"]

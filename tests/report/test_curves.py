@@ -8,8 +8,8 @@ import pytest
 from ppl.report import curves, fonts, read_history
 
 HISTORY = [
-    {"epoch": 0, "stage": 0, "loss": 0.7, "val_map": None, "lr": [0.1, 1.0]},
-    {"epoch": 1, "stage": 1, "loss": 0.5, "val_map": 0.4, "lr": [0.05, 0.5]},
+    {"epoch": 0, "phase": 0, "loss": 0.7, "val_mAP": None, "lr": [0.1, 1.0]},
+    {"epoch": 1, "phase": 1, "loss": 0.5, "val_mAP": 0.4, "lr": [0.05, 0.5]},
 ]
 
 
@@ -20,7 +20,7 @@ def test_the_drawing_is_whole_svg(tmp_path):
 
 
 def test_nothing_to_draw():
-    with pytest.raises(ValueError, match="nothing to draw: no epoch holds any of loss, val_map, lr"):
+    with pytest.raises(ValueError, match="nothing to draw: no epoch holds any of loss, val_mAP, lr"):
         curves({"a": [{"epoch": 0, "loss": float("nan")}]})
 
 

@@ -7,7 +7,7 @@ import pytest
 from ppl.data import make_creatures, open_dataset
 from ppl.errors import PPLValueError
 from ppl.train import TrainConfig
-from ppl.train.loaders import TrainBatches
+from ppl.train.loaders import train_batches
 
 NORMAL = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 
@@ -17,6 +17,6 @@ def test_processes_that_would_see_an_image_twice_in_a_batch_are_refused(tmp_path
     images = open_dataset(make_creatures(tmp_path / "set", train=7, val=1, size=64), "train")
     config = TrainConfig(batch_size=batch_size, size=(32, 32), num_workers=0)
     with pytest.raises(PPLValueError, match=f"7 images do not fill a batch of {batch_size} for each of 2 processes"):
-        TrainBatches(images, config, NORMAL, processes=(2, 0))
-    alone = TrainBatches(images, config, NORMAL)
+        train_batches(images, config, NORMAL, num_processes=2)
+    alone = train_batches(images, config, NORMAL)
     assert sorted(int(i) for batch in alone.epoch(0) for i in batch.indices)[-1] <= 6

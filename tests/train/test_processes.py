@@ -9,9 +9,9 @@ import sys
 import pytest
 import torch
 
+from ppl.engine import open_accelerator
 from ppl.models import load_model
 from ppl.train import fit
-from ppl.train.launch import make_accelerator
 from ppl.train.loaders import val_batches
 from ppl.train.validation import validate
 
@@ -57,7 +57,7 @@ def test_two_processes_train_as_one_with_twice_the_batch(
         for name in ("two", "one")
     )
     assert [line["loss"] for line in two] == pytest.approx([line["loss"] for line in one], rel=1e-4)
-    assert [line["val_map"] for line in two] == pytest.approx([line["val_map"] for line in one], abs=1e-2)
+    assert [line["val_mAP"] for line in two] == pytest.approx([line["val_mAP"] for line in one], abs=1e-2)
     weights = [load_model(tmp_path / name / "last.safetensors").state_dict() for name in ("two", "one")]
     for key, tensor in weights[1].items():
         torch.testing.assert_close(weights[0][key], tensor, rtol=1e-2, atol=1e-3)
@@ -66,7 +66,8 @@ def test_two_processes_train_as_one_with_twice_the_batch(
 def test_the_score_of_two_processes_is_that_of_the_weights_they_save(colours_root, colours_val, make_config, tmp_path):
     config = make_config(epochs=1, schedule="last", batch_norm="live", hflip=False, lr=3e-4)
     train_in_two_processes(str(colours_root), str(tmp_path), config.model_dump_json())
-    told = json.loads((tmp_path / "metrics.jsonl").read_text())["val_map"]
+    told = json.loads((tmp_path / "metrics.jsonl").read_text())["val_mAP"]
     model = load_model(tmp_path / "last.safetensors")
     batches = val_batches(colours_val, config, model.data_config)
-    assert validate(model, batches, make_accelerator(device="cpu"), config) == pytest.approx(told, abs=1e-6)
+    with open_accelerator(device="cpu") as accelerator:
+        assert validate(model, batches, accelerator) == pytest.approx(told, abs=1e-6)

@@ -1,4 +1,4 @@
-"""The curves of a run: `metrics.jsonl`, the same as CSV, and TensorBoard on request."""
+"""The curves of a run: `metrics.jsonl`, `metrics.csv`, and TensorBoard on request."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ __all__ = ["TensorBoardLog", "write_history"]
 
 
 def write_history(out: Path, history: Sequence[Mapping[str, Any]]) -> None:
-    r"""Write all epochs so far to `metrics.jsonl` (one line each) and `metrics.csv`.
+    r"""Write all epochs so far to `metrics.jsonl`, one line each, and to `metrics.csv`.
 
-    The files are written anew, so a resumed run leaves no line twice. What is not a number is null.
+    Both files are rewritten as a whole, so a resumed run leaves no line twice. NaN becomes null.
 
     Args:
-        out: the run's folder.
+        out: the folder of the run.
         history: one mapping per epoch.
 
     Example:
         >>> import tempfile
         >>> folder = tempfile.TemporaryDirectory()
-        >>> write_history(Path(folder.name), [{"epoch": 0, "loss": 0.5, "val_map": math.nan}])
+        >>> write_history(Path(folder.name), [{"epoch": 0, "loss": 0.5, "val_mAP": math.nan}])
         >>> (Path(folder.name) / "metrics.jsonl").read_text()
-        '{"epoch": 0, "loss": 0.5, "val_map": null}\n'
+        '{"epoch": 0, "loss": 0.5, "val_mAP": null}\n'
         >>> folder.cleanup()
     """
     lines = [{key: None if _is_nan(value) else value for key, value in line.items()} for line in history]
@@ -47,11 +47,11 @@ def _is_nan(value: Any) -> bool:
 
 
 class TensorBoardLog:
-    """Every number of an epoch as a TensorBoard scalar.
+    """A writer of all numbers of an epoch as TensorBoard scalars.
 
     Args:
-        out: the run's folder; events go to `tensorboard/` in it.
-        first_epoch: events from this epoch on that an interrupted run left are dropped.
+        out: the folder of the run; the events go to its subfolder `tensorboard/`.
+        first_epoch: events of an interrupted run from this epoch on are dropped.
 
     Raises:
         MissingExtraError: if TensorBoard is not installed.

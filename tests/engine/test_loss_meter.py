@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from ppl.train.meter import LossMeter, NonFiniteLossError, check_weights
+from ppl.engine.loss_meter import LossMeter, NonFiniteLossError, check_weights
 
 
 def test_means_are_over_updates_and_begin_anew_after_a_reset():
     meter = LossMeter(("loss", "part"), torch.device("cpu"))
     for step in range(4):
-        meter.update(torch.tensor([float(step), 1.0], requires_grad=True), step)
+        meter.update({"loss": torch.tensor(float(step), requires_grad=True), "part": torch.tensor(1.0)}, step)
     assert meter.compute() == {"loss": 1.5, "part": 1.0}
     meter.reset()
     assert meter.compute() == {"loss": 0.0, "part": 0.0}
@@ -21,19 +21,19 @@ def test_means_are_over_updates_and_begin_anew_after_a_reset():
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_the_first_step_that_is_not_finite_is_named(bad):
     meter = LossMeter(("loss", "part"), torch.device("cpu"))
-    meter.update(torch.tensor([1.0, 1.0]), 5)
+    meter.update({"loss": torch.tensor(1.0), "part": torch.tensor(1.0)}, 5)
     meter.check(0)
-    meter.update(torch.tensor([1.0, bad]), 6)
-    meter.update(torch.tensor([bad, bad]), 7)
+    meter.update({"loss": torch.tensor(1.0), "part": torch.tensor(bad)}, 6)
+    meter.update({"loss": torch.tensor(bad), "part": torch.tensor(bad)}, 7)
     with pytest.raises(NonFiniteLossError, match=r"since step 6 \(epoch 2\): lower lr"):
         meter.check(2)
 
 
 def test_state_goes_on_from_where_it_was():
     meter, other = (LossMeter(("loss",), torch.device("cpu")) for _ in range(2))
-    meter.update(torch.tensor([3.0]), 0)
+    meter.update({"loss": torch.tensor(3.0)}, 0)
     other.load_state_dict(meter.state_dict())
-    other.update(torch.tensor([1.0]), 1)
+    other.update({"loss": torch.tensor(1.0)}, 1)
     assert other.compute() == {"loss": 2.0}
 
 

@@ -1,4 +1,4 @@
-"""Optimisers, their parameter groups and the learning rate of every step."""
+"""Optimizers, their parameter groups, and the learning rate of every step."""
 
 from __future__ import annotations
 
@@ -10,27 +10,7 @@ from torch import nn
 
 from ppl.errors import PPLValueError
 
-__all__ = ["build_optimizer", "param_groups", "poly", "set_lr"]
-
-
-def poly(step: int, total: int, *, power: float = 0.9, warmup: int = 0) -> float:
-    """Factor of the learning rate at a step: `(1 - step / total) ** power`, after a linear warm-up.
-
-    Args:
-        step: optimiser step, from 0.
-        total: steps of the whole run.
-        power: 0.9 in the whole field.
-        warmup: steps over which the factor climbs to the poly curve.
-
-    Returns:
-        A factor between 0 and 1.
-
-    Example:
-        >>> [round(poly(step, 4), 3) for step in range(4)]
-        [1.0, 0.772, 0.536, 0.287]
-    """
-    left = max(0.0, 1 - step / max(total, 1))
-    return float(left**power * min(1.0, (step + 1) / (warmup + 1)))
+__all__ = ["build_optimizer", "param_groups", "poly_schedule"]
 
 
 def param_groups(
@@ -43,7 +23,7 @@ def param_groups(
     bias_lr_mult: float = 1.0,
     decay_norm_and_bias: bool = False,
 ) -> list[dict[str, Any]]:
-    """Parameters by learning rate and weight decay, frozen ones left out.
+    """Group parameters by learning rate and weight decay; parameters that do not train are left out.
 
     `bias_lr_mult=2` with `decay_norm_and_bias=False` gives the four groups of the Caffe tradition (PSA, SEAM,
     Puzzle-CAM): weights 1x, biases 2x without decay, new weights 10x, new biases 20x without decay.
@@ -58,7 +38,10 @@ def param_groups(
         decay_norm_and_bias: also decay parameters with one dimension: biases and the scales of norms.
 
     Returns:
-        Groups for an optimiser, each with a `name` and the `base_lr` that `set_lr` scales.
+        Groups for an optimizer, each with a `name`, its `lr` and its `weight_decay`.
+
+    Raises:
+        PPLValueError: if no parameter trains.
 
     Example:
         >>> from torch import nn
@@ -74,9 +57,9 @@ def param_groups(
             if not parameter.requires_grad:
                 continue
             kind = "weight" if parameter.ndim > 1 else "bias" if name.endswith("bias") else "norm"
-            base = lr * part_mult * (bias_lr_mult if kind == "bias" else 1.0)
+            rate = lr * part_mult * (bias_lr_mult if kind == "bias" else 1.0)
             decay = weight_decay if kind == "weight" or decay_norm_and_bias else 0.0
-            group = {"name": f"{part}.{kind}", "params": [], "lr": base, "base_lr": base, "weight_decay": decay}
+            group = {"name": f"{part}.{kind}", "params": [], "lr": rate, "weight_decay": decay}
             groups.setdefault(f"{part}.{kind}", group)["params"].append(parameter)
     if not groups:
         raise PPLValueError("nothing to train: every parameter is frozen; set requires_grad=True on some")
@@ -91,20 +74,20 @@ def build_optimizer(
     nesterov: bool = False,
     betas: tuple[float, float] = (0.9, 0.999),
 ) -> torch.optim.Optimizer:
-    """AdamW or SGD over parameter groups that carry their own learning rate and decay.
+    """Build AdamW or SGD over parameter groups that carry their own learning rate and decay.
 
-    Every argument is passed by name. The field's poly optimiser passes the weight decay where SGD takes the momentum,
-    so its published recipes (learning rate 0.1) ran with next to no momentum: to repeat one, say `momentum=1e-4`.
+    The poly optimizer of the field passes the weight decay where SGD takes the momentum, so its published recipes
+    (learning rate 0.1) ran with next to no momentum. To repeat one of them, set `momentum=1e-4`.
 
     Args:
         name: "adamw" or "sgd".
-        groups: as `param_groups` makes them.
-        momentum: of SGD.
-        nesterov: Nesterov's momentum, of SGD.
-        betas: of AdamW.
+        groups: the result of `param_groups`.
+        momentum: momentum of SGD.
+        nesterov: Nesterov's momentum of SGD.
+        betas: betas of AdamW.
 
     Returns:
-        The optimiser.
+        The optimizer.
 
     Raises:
         PPLValueError: for an unknown name.
@@ -123,16 +106,32 @@ def build_optimizer(
     raise PPLValueError(f"unknown optimizer {name!r}; choose adamw or sgd")
 
 
-def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    """Set every group's learning rate to `factor` times its own base: no scheduler state to save or to lose.
+def poly_schedule(optimizer: torch.optim.Optimizer, total: int, *, power: float = 0.9, warmup: int = 0) -> Any:
+    """Build timm's poly schedule: every group's own rate times `(1 - step / total) ** power`.
+
+    Args:
+        optimizer: the optimizer, with the first learning rates.
+        total: the number of steps of the whole run.
+        power: the exponent; 0.9 in most of the field.
+        warmup: the number of first steps, during which the rates climb linearly from 0.
+
+    Returns:
+        A `timm.scheduler.PolyLRScheduler`; `step_update(step)` sets the rates of a step, so a resumed run needs no
+        state of it.
 
     Example:
         >>> from torch import nn
-        >>> groups = param_groups([], nn.Linear(4, 2).named_parameters(), lr=0.1, weight_decay=0.0)
-        >>> optimizer = build_optimizer("adamw", groups)
-        >>> set_lr(optimizer, 0.5)
-        >>> optimizer.param_groups[0]["lr"]
-        0.5
+        >>> optimizer = torch.optim.SGD(nn.Linear(4, 2).parameters(), lr=0.1)
+        >>> schedule = poly_schedule(optimizer, total=4)
+        >>> for step in range(4):
+        ...     schedule.step_update(step)
+        ...     print(round(optimizer.param_groups[0]["lr"], 4))
+        0.1
+        0.0772
+        0.0536
+        0.0287
     """
-    for group in optimizer.param_groups:
-        group["lr"] = factor * group["base_lr"]
+    from timm.scheduler import PolyLRScheduler
+
+    # timm warns of a single step; two steps have the same first rate
+    return PolyLRScheduler(optimizer, max(total, 2), power=power, warmup_t=warmup, t_in_epochs=False)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ppl.train.batch_norm import choose_batch_norm, freeze_batch_norm_affine, set_train_mode
+from ppl.engine.batch_norm import choose_batch_norm, freeze_batch_norm_affine, set_train_mode
 
 
 @pytest.fixture

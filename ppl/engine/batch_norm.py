@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Literal
 
 from torch import nn
+
+from ppl.backbones.norms import batch_norms
 
 __all__ = ["choose_batch_norm", "freeze_batch_norm_affine", "set_train_mode"]
 
 Policy = Literal["frozen", "live"]
 
 
-def _batch_norms(model: nn.Module) -> Iterator[nn.modules.batchnorm._BatchNorm]:
-    return (module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm))
-
-
 def choose_batch_norm(model: nn.Module, policy: Literal["auto", "frozen", "live"] = "auto") -> Policy:
-    """Settle "auto": frozen if the statistics have been learnt before, live if they are as they were made.
+    """Resolve "auto": "frozen" if the statistics were learned before, "live" if they have their initial values.
 
-    Batches of a few crops estimate statistics worse than pretraining did, and with live statistics a patch's result
-    would depend on the other patches; from scratch there is nothing yet to keep.
+    Batches of a few crops estimate statistics worse than pretraining did, and with live statistics the result of a
+    patch would depend on the other patches. A model without pretrained statistics has to learn them.
 
     Args:
         model: any module.
-        policy: "auto" looks at the running statistics, the others are returned as they are.
+        policy: "auto" looks at the running statistics; the others are returned as they are.
 
     Returns:
         "frozen" or "live".
@@ -35,23 +33,23 @@ def choose_batch_norm(model: nn.Module, policy: Literal["auto", "frozen", "live"
     """
     if policy != "auto":
         return policy
-    untouched = all(
+    initial = all(
         bool((norm.running_mean == 0).all()) and bool((norm.running_var == 1).all())
-        for norm in _batch_norms(model)
+        for norm in batch_norms(model)
         if norm.running_mean is not None and norm.running_var is not None
     )
-    return "live" if untouched else "frozen"
+    return "live" if initial else "frozen"
 
 
 def set_train_mode(model: nn.Module, policy: Policy, frozen: Iterable[nn.Module] = ()) -> None:
-    """`model.train()`, with BatchNorm layers in eval mode if they are frozen.
+    """Call `model.train()`, but keep BatchNorm layers with frozen statistics in eval mode.
 
-    Those of frozen stages stay in eval mode under either policy, and so does one whose scale is taken out of training.
+    A layer in `frozen`, or with a scale that does not train, stays in eval mode under both policies.
 
     Args:
         model: any module.
-        policy: "frozen" for all BatchNorm layers, or "live".
-        frozen: modules that are frozen under either policy, as `freeze_stages` returns them.
+        policy: "frozen" keeps the statistics of all BatchNorm layers; "live" lets them follow the batches.
+        frozen: modules that do not train, as `freeze_stages` returns them.
 
     Example:
         >>> model = nn.Sequential(nn.BatchNorm2d(4), nn.Dropout())
@@ -61,13 +59,13 @@ def set_train_mode(model: nn.Module, policy: Policy, frozen: Iterable[nn.Module]
     """
     model.train()
     kept = set(frozen)
-    for norm in _batch_norms(model):
+    for norm in batch_norms(model):
         if policy == "frozen" or norm in kept or (norm.weight is not None and not norm.weight.requires_grad):
             norm.eval()
 
 
 def freeze_batch_norm_affine(model: nn.Module) -> None:
-    """Take scale and bias of every BatchNorm layer out of training.
+    """Set `requires_grad=False` on scale and bias of every BatchNorm layer.
 
     Example:
         >>> norm = nn.BatchNorm2d(4)
@@ -75,6 +73,6 @@ def freeze_batch_norm_affine(model: nn.Module) -> None:
         >>> norm.weight.requires_grad
         False
     """
-    for norm in _batch_norms(model):
+    for norm in batch_norms(model):
         for parameter in norm.parameters(recurse=False):
             parameter.requires_grad_(False)

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from ppl.engine.optimizer import build_optimizer, param_groups, poly_schedule
 from ppl.errors import PPLValueError
-from ppl.train.optim import build_optimizer, param_groups, poly, set_lr
 
 
 class Net(nn.Module):
@@ -20,15 +20,33 @@ def groups_of(net, **options):
     return {group["name"]: group for group in groups}
 
 
+def rates_of(total, steps, **options):
+    """Learning rates of a group whose own rate is 1."""
+    optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0)
+    schedule, rates = poly_schedule(optimizer, total, **options), []
+    for step in steps:
+        schedule.step_update(step)
+        rates.append(optimizer.param_groups[0]["lr"])
+    return rates
+
+
 def test_the_rate_falls_as_a_power_of_the_steps_left():
-    assert [poly(step, 10) for step in (0, 5, 9)] == pytest.approx([1.0, 0.5**0.9, 0.1**0.9])
-    assert poly(10, 10) == poly(11, 10) == 0.0
+    assert rates_of(10, (0, 5, 9, 10, 11)) == pytest.approx([1.0, 0.5**0.9, 0.1**0.9, 0.0, 0.0])
 
 
 def test_warm_up_climbs_to_the_curve():
-    rates = [poly(step, 100, warmup=4) for step in range(6)]
-    assert rates[0] == pytest.approx(0.2)
-    assert rates[4:] == [poly(4, 100), poly(5, 100)]
+    rates = rates_of(100, range(6), warmup=4)
+    assert rates[:4] == pytest.approx([0.0, 0.25, 0.5, 0.75])
+    assert rates[4:] == rates_of(100, (4, 5))
+
+
+def test_a_power_of_zero_keeps_the_rate():
+    assert rates_of(10, range(10), power=0.0) == [1.0] * 10
+
+
+def test_a_run_of_one_step_has_the_full_rate_and_no_warning(caplog):
+    assert rates_of(1, (0,)) == [1.0]
+    assert not caplog.records
 
 
 def test_norms_and_biases_are_not_decayed_and_the_head_learns_faster():
@@ -72,8 +90,9 @@ def test_sgd_gets_its_momentum_and_decay_in_the_right_places():
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
 def test_setting_the_rate_scales_every_groups_own(name):
     optimizer = build_optimizer(name, list(groups_of(Net(), weight_decay=0.0).values()))
-    set_lr(optimizer, 0.5)
-    set_lr(optimizer, 0.25)
+    schedule = poly_schedule(optimizer, 4, power=1.0)
+    schedule.step_update(2)
+    schedule.step_update(3)
     assert {g["name"]: g["lr"] for g in optimizer.param_groups}["head.weight"] == 0.25
 
 

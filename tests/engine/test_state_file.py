@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from ppl.engine.random_state import random_state, set_random_state
+from ppl.engine.state_file import changed_keys, load_state, save_state
 from ppl.errors import PPLValueError
-from ppl.train.checkpoint import changed_keys, load_state, rng_state, save_state, set_rng_state
 
 
 def draw():
@@ -17,9 +18,9 @@ def draw():
 
 def test_all_random_numbers_go_on_where_they_were_through_a_file(tmp_path):
     np.random.randn()  # noqa: NPY002 - leaves half a pair of normal numbers behind
-    save_state(tmp_path / "state.pt", {"rng": rng_state()})
+    save_state(tmp_path / "state.pt", {"rng": random_state()})
     expected = draw(), draw()
-    set_rng_state(load_state(tmp_path / "state.pt")["rng"])
+    set_random_state(load_state(tmp_path / "state.pt")["rng"])
     assert (draw(), draw()) == expected
 
 
@@ -43,7 +44,7 @@ def test_what_is_no_state_is_refused(content, tmp_path):
 @pytest.mark.parametrize("content", [{"epoch": 1}, {"format": 0, "epoch": 1}, [1, 2]])
 def test_a_state_of_another_version_is_refused(content, tmp_path):
     torch.save(content, tmp_path / "state.pt")
-    with pytest.raises(PPLValueError, match="no training state of format 1"):
+    with pytest.raises(PPLValueError, match="no training state of format 2"):
         load_state(tmp_path / "state.pt")
 
 

@@ -16,17 +16,17 @@ import pytest
 import torch
 
 from ppl.backbones import half
+from ppl.engine import Trainer
 from ppl.errors import PPLError, PPLTypeError, PPLValueError
 from ppl.models import create_model, load_model
 from ppl.train import NonFiniteLossError, fit
 from ppl.train.loaders import val_batches
-from ppl.train.steps import Stepper
 
 
 def curve(out):
     """What must be repeatable of metrics.jsonl."""
     lines = [json.loads(line) for line in (Path(out) / "metrics.jsonl").read_text().splitlines()]
-    return [{key: line[key] for key in ("epoch", "stage", "loss", "lr", "val_map")} for line in lines]
+    return [{key: line[key] for key in ("epoch", "phase", "loss", "lr", "val_mAP")} for line in lines]
 
 
 @pytest.mark.parametrize("mode", ["baseline", "control", "progressive", "explicit"])
@@ -35,7 +35,9 @@ def test_every_mode_learns_and_leaves_its_files(mode, colours, colours_val, make
     summary = fit(model, colours, colours_val, make_config(epochs=3), tmp_path)
     losses = [line["loss"] for line in summary.history]
     assert losses[-1] < losses[0]
-    assert summary.best_map == max(line["val_map"] for line in summary.history if line["stage"] == model.num_phases - 1)
+    assert summary.best_score == max(
+        line["val_mAP"] for line in summary.history if line["phase"] == model.num_phases - 1
+    )
     assert summary.epochs == 3
     assert summary.steps == 3 * 6
     assert {path.name for path in tmp_path.iterdir()} == {
@@ -51,14 +53,14 @@ def test_the_model_left_behind_and_the_last_checkpoint_agree(colours, make_model
     image = torch.randn(1, 3, 64, 64)
     torch.testing.assert_close(loaded(image), model.cpu()(image))
     assert (model.training, model.phase, loaded.phase, loaded.classes) == (False, 1, 1, colours.classes)
-    assert (summary.best_map, summary.best_epoch) == (None, 1)
+    assert (summary.best_score, summary.best_epoch) == (None, 1)
 
 
 def test_curves_are_kept_as_lines_of_json_and_as_csv(colours, colours_val, make_model, make_config, tmp_path):
     summary = fit(make_model(), colours, colours_val, make_config(), tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert lines == summary.history
-    assert {"epoch", "stage", "loss", "lr", "val_map", "seconds"} <= set(lines[0])
+    assert {"epoch", "phase", "loss", "lr", "val_mAP", "seconds"} <= set(lines[0])
     with (tmp_path / "metrics.csv").open() as file:
         assert [float(row["loss"]) for row in csv.DictReader(file)] == [line["loss"] for line in lines]
 
@@ -74,20 +76,20 @@ import json, os, signal, sys
 import torch
 from ppl.data import read_folder
 from ppl.models import create_model
+from ppl.engine import Trainer
 from ppl.train import TrainConfig, fit
-from ppl.train.steps import Stepper
 
 root, runs = sys.argv[1], json.loads(sys.argv[2])
 torch.set_num_threads(1)
-step_of = Stepper.__call__
+step_of = Trainer.step
 
 def train(out, config, last_step):
-    def step(self, batches, stage, step, *rest):
+    def step(self, batches, phase, step):
         if step == last_step:
             os.kill(os.getpid(), signal.SIGKILL)
-        step_of(self, batches, stage, step, *rest)
+        step_of(self, batches, phase, step)
 
-    Stepper.__call__ = step
+    Trainer.step = step
     torch.manual_seed(0)
     model = create_model("test_resnet", 3, cuts=["layer2", "layer3"], pretrained=False, drop_path_rate=0.2)
     train, val = read_folder(root, "train"), read_folder(root, "val")
@@ -105,7 +107,7 @@ for run in runs:
 def test_runs_killed_within_an_epoch_resume_to_the_curve_of_an_unbroken_one(
     colours_root, colours, colours_val, make_model, make_config, tmp_path, monkeypatch
 ):
-    options = {"epochs": 3, "epochs_per_stage": [1, 2], "ema_decay": 0.9, "clip_grad": 1.0}
+    options = {"epochs": 3, "epochs_per_phase": [1, 2], "ema_decay": 0.9, "clip_grad": 1.0}
     configs = {"by epoch": make_config(**options), "within epochs": make_config(**options, save_every=2)}
     runs = [
         [str(tmp_path / name), configs[name].model_dump(), step] for name, step in zip(configs, (9, 11), strict=True)
@@ -113,11 +115,11 @@ def test_runs_killed_within_an_epoch_resume_to_the_curve_of_an_unbroken_one(
     subprocess.run([sys.executable, "-c", KILLED, str(colours_root), json.dumps(runs)], check=True)
     model = make_model(seed=0, drop_path_rate=0.2)
     fit(model, colours, colours_val, configs["by epoch"], tmp_path / "unbroken", device="cpu")
-    steps, whole = [], Stepper.__call__
+    steps, whole = [], Trainer.step
     monkeypatch.setattr(
-        Stepper,
-        "__call__",
-        lambda self, batches, stage, step, *rest: (steps.append(step), whole(self, batches, stage, step, *rest)),
+        Trainer,
+        "step",
+        lambda self, batches, phase, step: (steps.append(step), whole(self, batches, phase, step)),
     )
     for (name, config), first_step in zip(configs.items(), (6, 10), strict=True):
         assert len(curve(tmp_path / name)) == 1
@@ -141,13 +143,13 @@ def test_loaders_share_the_cores_unless_told_otherwise(
 ):
     monkeypatch.setattr("joblib.cpu_count", lambda: cores)
     normal = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
-    batches = val_batches(colours_val, make_config(num_workers=wanted), normal, processes=(processes, 0))
+    batches = val_batches(colours_val, make_config(num_workers=wanted), normal, num_processes=processes)
     assert batches.num_workers == expected
 
 
 def test_a_finished_run_is_not_trained_again(colours, make_model, make_config, tmp_path, monkeypatch):
     first = fit(make_model(), colours, None, make_config(), tmp_path)
-    monkeypatch.setattr(Stepper, "__call__", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(Trainer, "step", lambda *_: pytest.fail("trained again"))
     again = fit(make_model(seed=3), colours, None, make_config(), tmp_path)
     assert again.history == first.history
 
@@ -176,7 +178,7 @@ def test_what_was_frozen_and_recomputed_for_a_run_is_put_back(
     own = model.backbone.layer4[0].conv1.weight.requires_grad_(False)
     config = make_config(freeze="layer2", freeze_bn_affine=True, batch_norm="frozen", grad_checkpointing=True)
     if fails:
-        monkeypatch.setattr(Stepper, "__call__", lambda *_: 1 / 0)
+        monkeypatch.setattr(Trainer, "step", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError) if fails else contextlib.nullcontext():
         fit(model, colours, None, config, tmp_path)
     assert [parameter for parameter in model.parameters() if not parameter.requires_grad] == [own]
@@ -203,15 +205,15 @@ def test_a_state_that_is_none_says_so(colours, make_model, make_config, tmp_path
 def test_a_loss_that_is_not_finite_names_step_and_cure_and_keeps_the_good_checkpoint(
     colours, make_model, make_config, tmp_path, monkeypatch
 ):
-    whole = Stepper.__call__
+    whole = Trainer.step
 
-    def poisoned(self, batches, stage, step, *rest):
+    def poisoned(self, batches, phase, step):
         if step == 8:
             with torch.no_grad():
-                self.raw.model.fusion.classifiers[0].weight.fill_(math.nan)
-        whole(self, batches, stage, step, *rest)
+                self.task.model.fusion.classifiers[0].weight.fill_(math.nan)
+        whole(self, batches, phase, step)
 
-    monkeypatch.setattr(Stepper, "__call__", poisoned)
+    monkeypatch.setattr(Trainer, "step", poisoned)
     with pytest.raises(NonFiniteLossError, match=r"not finite since step 8 \(epoch 1\): lower lr"):
         fit(make_model(), colours, None, make_config(), tmp_path)
     assert all(tensor.isfinite().all() for tensor in load_model(tmp_path / "last.safetensors").state_dict().values())
@@ -219,15 +221,15 @@ def test_a_loss_that_is_not_finite_names_step_and_cure_and_keeps_the_good_checkp
 
 
 def test_weights_broken_by_the_very_last_step_are_not_kept(colours, make_model, make_config, tmp_path, monkeypatch):
-    whole = Stepper.__call__
+    whole = Trainer.step
 
-    def poisoned(self, batches, stage, step, *rest):
-        whole(self, batches, stage, step, *rest)
+    def poisoned(self, batches, phase, step):
+        whole(self, batches, phase, step)
         if step == 11:
             with torch.no_grad():
-                self.raw.model.fusion.classifiers[0].weight[0].fill_(math.inf)
+                self.task.model.fusion.classifiers[0].weight[0].fill_(math.inf)
 
-    monkeypatch.setattr(Stepper, "__call__", poisoned)
+    monkeypatch.setattr(Trainer, "step", poisoned)
     with pytest.raises(NonFiniteLossError, match="weights are not finite after step 11"):
         fit(make_model(), colours, None, make_config(), tmp_path)
     assert len(curve(tmp_path)) == 1
@@ -246,12 +248,12 @@ def test_accumulated_batches_make_the_step_of_one_large_batch(colours, make_mode
 
 
 @pytest.mark.parametrize(("schedule", "steps"), [("within_batch", 2 * 6 * 2), ("alternate", 2 * 6)])
-def test_schedules_within_an_epoch_train_and_keep_the_best_of_all_stages(
+def test_schedules_within_an_epoch_train_and_keep_the_best_of_all_phases(
     schedule, steps, colours, make_model, make_config, tmp_path
 ):
     summary = fit(make_model(), colours, None, make_config(schedule=schedule), tmp_path)
     assert summary.steps == steps
-    assert [line["stage"] for line in summary.history] == [[0, 1], [0, 1]]
+    assert [line["phase"] for line in summary.history] == [[0, 1], [0, 1]]
     assert summary.best_epoch == 1
     assert summary.best_path.is_file()
 
@@ -266,7 +268,7 @@ def test_warm_up_trains_the_plain_classifier_without_patches(colours, make_model
         lambda self, *args: (passes.append(torch.is_grad_enabled()), patched(self, *args))[1],
     )
     summary = fit(make_model(), colours, None, make_config(warmup_epochs=1, epochs=3), tmp_path)
-    assert [line["stage"] for line in summary.history] == [-1, 0, 1]
+    assert [line["phase"] for line in summary.history] == [-1, 0, 1]
     assert sum(passes) == 2 * 6
 
 
@@ -274,18 +276,18 @@ def test_training_stops_early_when_validation_no_longer_improves(
     colours, colours_val, make_model, make_config, tmp_path, monkeypatch
 ):
     scores = iter([0.5, 0.6, 0.6, 0.55, 0.9])
-    monkeypatch.setattr("ppl.train.trainer.validate", lambda *_: next(scores))
+    monkeypatch.setattr("ppl.train.task.validate", lambda *_: next(scores))
     summary = fit(make_model("baseline"), colours, colours_val, make_config(epochs=5, patience=2), tmp_path)
-    assert (summary.epochs, summary.best_epoch, summary.best_map) == (4, 1, 0.6)
+    assert (summary.epochs, summary.best_epoch, summary.best_score) == (4, 1, 0.6)
 
 
-def test_best_is_chosen_among_epochs_that_trained_the_last_stage(
+def test_best_is_chosen_among_epochs_that_trained_the_last_phase(
     colours, colours_val, make_model, make_config, tmp_path, monkeypatch
 ):
     scores = iter([0.9, 0.5, 0.4])
-    monkeypatch.setattr("ppl.train.trainer.validate", lambda *_: next(scores))
-    summary = fit(make_model(), colours, colours_val, make_config(epochs=3, epochs_per_stage=[1, 2]), tmp_path)
-    assert (summary.best_epoch, summary.best_map) == (1, 0.5)
+    monkeypatch.setattr("ppl.train.task.validate", lambda *_: next(scores))
+    summary = fit(make_model(), colours, colours_val, make_config(epochs=3, epochs_per_phase=[1, 2]), tmp_path)
+    assert (summary.best_epoch, summary.best_score) == (1, 0.5)
 
 
 def test_the_average_of_the_weights_is_what_is_shipped(colours, make_model, make_config, tmp_path):
@@ -322,14 +324,14 @@ def test_what_does_not_fit_is_refused_before_any_work(colours, colours_val, make
             make_config(size=(192, 192)),
             tmp_path,
         )
-    with pytest.raises(PPLValueError, match="patience=2 waits for a better validation mAP"):
+    with pytest.raises(PPLValueError, match="patience=2 waits for a better val_mAP"):
         fit(make_model(), colours, None, make_config(patience=2), tmp_path)
     untagged = replace(colours_val, samples=tuple(replace(sample, labels=()) for sample in colours_val))
     with pytest.raises(PPLValueError, match=r"patience=2 waits .* and no image of .* has a tag to score"):
         fit(make_model(), colours, untagged, make_config(patience=2), tmp_path)
-    with pytest.raises(PPLValueError, match=r"'equivariance' fails in stage 1 on images of 64x64 \(grid 3x3 is"):
+    with pytest.raises(PPLValueError, match=r"'equivariance' fails in phase 1 on images of 64x64 \(grid 3x3 is"):
         fit(make_model(grids=[2, 3]), colours, None, make_config(auxiliary={"equivariance": 1.0}), tmp_path)
-    with pytest.raises(PPLValueError, match="'alternate' never trains the last of 2 stages in 2 epochs of 1 updates"):
+    with pytest.raises(PPLValueError, match="'alternate' never trains the last of 2 phases in 2 epochs of 1 updates"):
         fit(make_model(), colours, None, make_config(schedule="alternate", batch_size=24), tmp_path)
     model = make_model(norm_layer=torch.nn.BatchNorm2d)
     with pytest.raises(PPLTypeError, match="JSON cannot hold"):
@@ -347,16 +349,16 @@ def test_a_model_whose_classes_are_in_another_order_is_refused(colours, make_mod
     assert model.classes == colours.classes
 
 
-def test_epochs_per_stage_do_not_stop_the_other_modes_of_a_recipe(colours, make_model, make_config, tmp_path):
+def test_epochs_per_phase_do_not_stop_the_other_modes_of_a_recipe(colours, make_model, make_config, tmp_path):
     for schedule in ("auto", "progressive"):
-        config = make_config(schedule=schedule, epochs_per_stage=[1, 1])
+        config = make_config(schedule=schedule, epochs_per_phase=[1, 1])
         assert fit(make_model("baseline"), colours, None, config, tmp_path / schedule).epochs == 2
 
 
 def test_a_folder_that_cannot_be_written_to_is_found_before_any_step(
     colours, make_model, make_config, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(Stepper, "__call__", lambda *_: pytest.fail("trained first"))
+    monkeypatch.setattr(Trainer, "step", lambda *_: pytest.fail("trained first"))
     (tmp_path / "run").write_text("a file where the folder should be")
     with pytest.raises(PPLError, match="cannot write"):
         fit(make_model(), colours, None, make_config(), tmp_path / "run")
@@ -417,7 +419,7 @@ def test_further_losses_and_sgd_train_and_are_logged(colours, make_model, make_c
 
 def test_the_speed_counts_the_images_that_there_were(colours, make_model, make_config, tmp_path, monkeypatch):
     ticks = itertools.count(step=10)
-    monkeypatch.setattr("ppl.train.trainer.time.perf_counter", lambda: next(ticks))
+    monkeypatch.setattr("ppl.engine.trainer.time.perf_counter", lambda: next(ticks))
     config = make_config(epochs=1, accumulate=4)  # five batches: a step of four, and one of what is left
     assert fit(make_model("baseline"), colours[:20], None, config, tmp_path).history[0]["images_per_second"] == 2.0
 
@@ -426,7 +428,7 @@ def test_each_epoch_goes_to_tensorboard_if_asked(colours, make_model, make_confi
     written = []
     writer = SimpleNamespace(add_scalar=lambda *scalar: written.append(scalar), flush=lambda: None)
     module = SimpleNamespace(SummaryWriter=lambda folder, purge_step: writer)
-    monkeypatch.setattr("ppl.train.logs.require", lambda *_: module)
+    monkeypatch.setattr("ppl.engine.history.require", lambda *_: module)
     summary = fit(make_model(), colours, None, make_config(tensorboard=True), tmp_path)
     assert [(name, step) for name, _, step in written if name == "loss"] == [("loss", 0), ("loss", 1)]
     assert next(value for name, value, _ in written if name == "loss") == summary.history[0]["loss"]

@@ -1,0 +1,90 @@
+"""Batches of any epoch, from any batch on, shared among processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import joblib
+import torch
+from torch.utils.data import DataLoader
+
+__all__ = ["EpochBatches", "loader_workers", "share_of_process"]
+
+
+class EpochBatches:
+    """The training batches of one process, in the order that seed and epoch decide.
+
+    Args:
+        loader: yields the batches of all processes. A `set_epoch(epoch, start)` method, if there is one, chooses the
+            epoch and the first batch of the next pass; without it, a resumed epoch skips the batches before.
+        num_processes: the number of processes.
+        process_index: the index of this process.
+
+    Example:
+        >>> batches = EpochBatches(DataLoader(range(6), batch_size=2))
+        >>> len(batches), [batch.tolist() for batch in batches.epoch(0, start=1)]
+        (3, [[2, 3], [4, 5]])
+    """
+
+    def __init__(self, loader: DataLoader[Any], num_processes: int = 1, process_index: int = 0) -> None:
+        self._set_epoch = getattr(loader, "set_epoch", None)
+        self._num_processes = num_processes
+        self._loader = share_of_process(loader, num_processes, process_index)
+        self._length = len(self._loader)
+
+    def __len__(self) -> int:
+        """Return the number of batches of an epoch, for this process."""
+        return self._length
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
+        """Return the batches of one epoch from batch `start` on."""
+        skipped = start
+        if self._set_epoch is not None:
+            self._set_epoch(epoch, start * self._num_processes)
+            skipped = 0
+        # a DataLoader draws a seed at every pass; a resumed run must not be one draw ahead
+        with torch.random.fork_rng(devices=[]):
+            batches = iter(self._loader)
+        for _ in range(skipped):
+            next(batches)
+        return batches
+
+
+def loader_workers(wanted: int | None, num_processes: int = 1) -> int:
+    """Return the number of worker processes of a loader.
+
+    Args:
+        wanted: the setting; None for this process's share of the cores, at most 8.
+        num_processes: the number of training processes on this machine.
+
+    Example:
+        >>> loader_workers(3)
+        3
+    """
+    return min(8, max(1, joblib.cpu_count() // num_processes)) if wanted is None else wanted
+
+
+def share_of_process(loader: DataLoader[Any], num_processes: int, process_index: int) -> DataLoader[Any]:
+    """Return a loader of every `num_processes`-th batch; the workers of this process read no other images.
+
+    The last batches are filled up from the first ones, so that all processes have equally many.
+
+    Args:
+        loader: yields the batches of all processes.
+        num_processes: the number of processes.
+        process_index: the index of this process.
+    """
+    if num_processes == 1:
+        return loader
+    from accelerate.data_loader import BatchSamplerShard
+
+    return DataLoader(
+        loader.dataset,
+        batch_sampler=BatchSamplerShard(loader.batch_sampler, num_processes, process_index),
+        num_workers=loader.num_workers,
+        collate_fn=loader.collate_fn,
+        pin_memory=loader.pin_memory,
+        persistent_workers=loader.persistent_workers,
+        worker_init_fn=loader.worker_init_fn,
+    )
