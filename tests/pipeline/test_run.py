@@ -112,7 +112,7 @@ def test_a_faulty_comparison_is_told_before_anything_is_trained(
 ) -> None:
     model = {"backbone": "test_resnet", "cuts": ["layer1", "layer2"], "pretrained": False}
     recipe = tiny_recipe(creatures, model=model, compare=["baseline"])
-    with pytest.raises(PPLValueError, match="stages"):
+    with pytest.raises(PPLValueError, match="phases"):
         run_recipe(recipe, tmp_path, progress=False)
     assert not list(tmp_path.rglob("*.safetensors"))
 
