@@ -79,7 +79,7 @@ def main() -> None:
         "timm classifier": (classifier, "cam", classifier.forward_features),
         "baseline": (baseline, "cam", baseline.backbone.forward_features),
         "progressive": (progressive, "cam", progressive._branches),
-        "baseline, layercam": (baseline, "layercam", baseline.backbone.forward_features),
+        "baseline, sharpened_cam": (baseline, "sharpened_cam", baseline.backbone.forward_features),
     }
     for model in (classifier, baseline, progressive):
         model.to(options.device)
@@ -94,7 +94,15 @@ def main() -> None:
         generated, bare = [], []
         for repeat in range(options.repeats + 1):
             start = now(options.device)
-            generate(model, images, labels, scales=SCALES, method=method, batch_size=options.batch_size)
+            generate(
+                model,
+                images,
+                labels,
+                scales=SCALES,
+                method=method,
+                branch="all" if method == "cam" else "unpatched",
+                batch_size=options.batch_size,
+            )
             middle = now(options.device)
             run_bare(forward, batches)
             end = now(options.device)

@@ -4,8 +4,8 @@ That is LayerCAM of an earlier layer, or the class map of patches that the rest 
 
     python benchmarks/study/readings.py DATASET WEIGHTS --arm baseline --size 384 288 --images 0:168
 
-The cell's weights are read from `--work`, where `run.py` kept them. The choice made here is `ppl.cam`'s "layercam": it
-was made on the first 168 pictures of clothing's val, so the study scores it on others.
+The cell's weights are read from `--work`, where `run.py` kept them. The choice made here is `ppl.cam`'s
+"sharpened_cam": it was made on the first 168 pictures of clothing's val, so the study scores it on others.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ppl.backbones import CutBackbone, data_config
 from ppl.cam import CamResult
-from ppl.cam.layercam import LayerTap, peak_one
+from ppl.cam.compute import peak_one
 from ppl.data import TaggedImages
 from ppl.models import PPLNet
 
@@ -99,7 +99,6 @@ def evaluate(
     """Scores of every way; each picture passes the model once and each kind of evidence is computed once."""
     tallies = {way: Tally(images) for way in ways}
     targets = images.targets()
-    taps = {layer: LayerTap(model.backbone, model.stages, layer) for layer in options.layers}
     cutter = CutBackbone(model.backbone, [LAYER], stages=model.backbone.stages, padding="replicate")
     network = load_network(options.weights, 16)
     for group in scored_groups(images, network, data_config(network), options.scales, front_file(options)):
@@ -114,8 +113,8 @@ def evaluate(
                 branches = model.unpatched_class_maps(x)
             whole = whole_of(model, branches).float()
             total += resized(folded(whole.relu(), which, classes), group.size)
-            for layer, tap in taps.items():
-                further[layer] += resized(evidence_of(tap, model, x, which, classes), group.size)
+            for layer in options.layers:
+                further[layer] += resized(evidence_of(layer, model, x, which, classes), group.size)
             for grid in options.grids:
                 maps_of_patches = patched(model, cutter, x, tuple(map(int, grid.split("x"))))
                 further[grid] += resized(folded(maps_of_patches, which, classes), group.size)

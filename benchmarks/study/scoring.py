@@ -13,7 +13,9 @@ from features import Group, autocast
 from torch import Tensor
 
 from ppl.cam import CamResult
-from ppl.cam.layercam import LayerTap, peak_one, sharpen
+from ppl.cam.capture import graph_from
+from ppl.cam.compute import peak_one, sharpen
+from ppl.cam.methods.gradient import gradient_maps
 from ppl.data import TaggedImages
 from ppl.metrics import ConfusionMatrix, PartCoverage, ThresholdSweep, mean_average_precision
 from ppl.models import PPLNet
@@ -45,7 +47,6 @@ def maps_of(
     counts = [len(row) for row in rows]
     which = torch.arange(n).repeat_interleave(torch.tensor(counts)).to(device)
     classes = torch.cat(rows).to(device)
-    tap = LayerTap(model.backbone, model.stages, LAYER)
     totals: dict[str, Tensor] = {reading: torch.zeros(len(which), *size, device=device) for reading in readings}
     evidence, logits = torch.zeros(len(which), *size, device=device), []
     for maps in group.maps:
@@ -59,7 +60,7 @@ def maps_of(
         for reading in readings:
             totals[reading] += resized(folded(values[reading].relu(), which, classes), size)
         if "layercam" in readings:
-            evidence += resized(evidence_of(tap, model, x, which, classes), size)
+            evidence += resized(evidence_of(LAYER, model, x, which, classes), size)
     if "layercam" in readings:
         totals["layercam"] = sharpen(totals["layercam"], evidence)
     results = [
@@ -74,17 +75,21 @@ def whole_of(model: PPLNet, branches: Sequence[Tensor]) -> Tensor:
     return branches[-1] if model.cuts else torch.stack(list(branches)).sum(0)
 
 
-def evidence_of(tap: LayerTap, model: PPLNet, x: Tensor, which: Tensor, classes: Tensor) -> Tensor:
-    """LayerCAM maps (k, h, w) of the pairs of picture and class, at most 1."""
+def evidence_of(layer: str, model: PPLNet, x: Tensor, which: Tensor, classes: Tensor) -> Tensor:
+    """Return LayerCAM maps (k, h, w) of a stage for the pairs of picture and class, at most 1."""
+    stage = next(stage for stage in model.stages if stage.name == layer)
+    root = graph_from(model.backbone.get_submodule(stage.module))
+    with root as roots, autocast(x.device), fast_dilated(x.device):
+        maps = whole_of(model, model.unpatched_class_maps(x.clone()))
 
-    def read(x: Tensor) -> tuple[Tensor, Tensor]:
-        with autocast(x.device), fast_dilated(x.device):
-            branches = model.unpatched_class_maps(x)
-        maps = whole_of(model, branches)
-        return maps, model.pool(maps)
+    def sums(images: Tensor, classes: Tensor) -> Tensor:
+        return maps[images, classes].float().sum(dim=(1, 2))
 
-    _, _, evidence = tap.read(read, x)
-    both = evidence(torch.cat([2 * which, 2 * which + 1]), torch.cat([classes, classes]))
+    def positive(features: Tensor, gradients: Tensor) -> Tensor:
+        return (gradients.relu() * features).sum(dim=1)
+
+    pairs = torch.cat([2 * which, 2 * which + 1]), torch.cat([classes, classes])
+    both = gradient_maps(positive, roots[0], lambda features: features, sums, *pairs).relu()
     first, second = both.chunk(2)
     return peak_one(first + second.flip(-1))
 

@@ -1,10 +1,28 @@
-"""Class activation maps: many images, scales and flips in; maps, masks and files out."""
+"""Class activation maps of any classifier: many images, scales and flips in; maps, masks and files out."""
 
 from __future__ import annotations
 
-from ppl.cam.background import PowerBackground, otsu_background
-from ppl.cam.generate import generate, iter_generate
-from ppl.cam.methods import METHODS
+from ppl.cam.background import PowerBackground, otsu_background, parse_background
+from ppl.cam.classifier import Classifier
+from ppl.cam.config import CamConfig
+from ppl.cam.generate import check_maps, generate, iter_generate
+from ppl.cam.methods import METHODS, Reading, gradient_method, register_method
+from ppl.cam.probabilities import maps_to_probs
 from ppl.cam.result import CamResult
 
-__all__ = ["METHODS", "CamResult", "PowerBackground", "generate", "iter_generate", "otsu_background"]
+__all__ = [
+    "METHODS",
+    "CamConfig",
+    "CamResult",
+    "Classifier",
+    "PowerBackground",
+    "Reading",
+    "check_maps",
+    "generate",
+    "gradient_method",
+    "iter_generate",
+    "maps_to_probs",
+    "otsu_background",
+    "parse_background",
+    "register_method",
+]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ppl.errors import PPLValueError
 
-__all__ = ["Background", "PowerBackground", "background_score", "otsu_background"]
+__all__ = ["Background", "PowerBackground", "background_score", "otsu_background", "parse_background"]
 
 Background: TypeAlias = float | Literal["auto"] | Callable[[Tensor], Tensor]
 """A threshold in [0,1], "auto", or a rule that makes background scores (h,w) of the best class values (h,w)."""
@@ -116,3 +116,35 @@ def background_score(best: Tensor, background: Background) -> Tensor:
         'background must be a threshold in [0,1], "auto" or a rule such as PowerBackground(alpha=4), '
         f"got {background!r}"
     )
+
+
+def parse_background(value: float | str) -> Background:
+    """Return the background rule that a setting stands for.
+
+    Args:
+        value: a number in [0,1], "auto", or "power:ALPHA".
+
+    Returns:
+        A float, "auto" or a `PowerBackground`, as `CamResult.to_mask` takes them.
+
+    Raises:
+        PPLValueError: for anything else.
+
+    Example:
+        >>> parse_background(0.2)
+        0.2
+        >>> parse_background("power:4")
+        PowerBackground(alpha=4.0)
+    """
+    if value == "auto":
+        return "auto"
+    kind, _, number = value.partition(":") if isinstance(value, str) else ("threshold", "", str(value))
+    try:
+        if kind == "power":
+            return PowerBackground(float(number))
+        threshold = float(number or kind)
+    except ValueError:
+        raise PPLValueError(f'{value!r} is not a number, "auto" or "power:ALPHA" such as "power:4"') from None
+    if not 0 <= threshold <= 1:
+        raise PPLValueError(f"{value} is outside [0, 1]: maps are scaled to a maximum of 1")
+    return threshold

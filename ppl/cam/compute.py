@@ -5,125 +5,218 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ppl.backbones.half import half_precision
-from ppl.backbones.state import EvalMode
+from ppl.cam.classifier import Classifier
+from ppl.cam.config import CamConfig
+from ppl.cam.eval_mode import in_eval_mode
+from ppl.cam.finite import find_bad_layer
 from ppl.cam.labels import predicted_labels
-from ppl.cam.layercam import peak_one, sharpen
-from ppl.cam.methods import METHODS, Reading
-from ppl.cam.reader import ClassMapReader
+from ppl.cam.methods.registry import METHODS, MapsOf, Reading
 from ppl.cam.result import CamResult
-from ppl.cam.settings import Settings
+from ppl.cam.sizes import scaled_size
+from ppl.errors import PPLValueError
 
-__all__ = ["compute_batch", "scaled_size"]
+__all__ = ["Job", "compute_batch"]
+
+_EPS = 1e-5
+# Pixels of one forward pass where no batch size is given. A CPU gains nothing from more; in a ResNet-50 they take about
+# a quarter of a GB there, and 4 GB on CUDA.
+_PIXELS = {"cpu": 2**20, "cuda": 2**24}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A call of `generate` without its images.
+
+    Attributes:
+        classifier: the model.
+        config: the settings.
+        device: device of the results.
+    """
+
+    classifier: Classifier
+    config: CamConfig
+    device: torch.device
+
+    @property
+    def scales(self) -> list[float]:
+        """The scales, the one nearest to 1 first: classes, scores and feature size are read from that one."""
+        return sorted(self.config.scales, key=lambda scale: abs(math.log(scale)))
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether more than one class is predicted for an image."""
+        told = self.config.multi_label
+        return self.classifier.multi_label if told is None else told
+
+    @property
+    def example(self) -> Tensor:
+        """A tensor of the dtype and on the device that the model computes with."""
+        parameters = self.classifier.model.parameters()
+        return next((one for one in parameters if one.is_floating_point()), torch.empty(0))
+
+    def images_per_pass(self, height: int, width: int) -> int:
+        """Return how many images of that size, beside their mirror images, go through the model at once."""
+        if self.config.batch_size is not None:
+            return self.config.batch_size
+        pixels = height * width * max(self.config.scales) ** 2 * (2 if self.config.flip else 1)
+        return max(1, int(_PIXELS.get(self.example.device.type, _PIXELS["cpu"]) / pixels))
+
+    def map_size(self, image: tuple[int, int], feature: tuple[int, int]) -> tuple[int, int]:
+        """Return (h,w) of the maps of an image of that size, with a feature map of that size."""
+        size = self.config.size
+        if isinstance(size, tuple):
+            return size
+        return image if size == "image" else feature
 
 
 def compute_batch(
-    model: nn.Module,
-    reader: ClassMapReader,
-    images: Sequence[Tensor],
-    rows: Sequence[Tensor] | None,
-    settings: Settings,
+    job: Job, images: Sequence[Tensor], rows: Sequence[Tensor] | None, numbers: Sequence[int]
 ) -> list[CamResult]:
-    """Results of images of one size.
+    """Compute the maps of images of one size.
 
     Args:
-        model: the model, whose mode is restored.
-        reader: how class maps are read off it.
-        images: normalised (3,H,W) each, all of one size.
+        job: model and settings.
+        images: normalised (C,H,W) each, all of one size.
         rows: per image its classes, int64 (k,); None for those that the model predicts.
-        settings: the arguments of `generate`.
+        numbers: place of each image in the caller's list, for messages.
 
     Returns:
         One result per image.
+
+    Raises:
+        PPLValueError: if the model does not take images of that size, or gives NaN or infinity.
     """
-    example = next(model.parameters(), torch.empty(0))
+    example = job.example
     x = torch.stack([image.to(example.device, example.dtype) for image in images])
     image_size = (x.shape[2], x.shape[3])
-    for scale in settings.scales:
-        reader.check_size(*reader.padded(*scaled_size(image_size, scale)))
-    with _forward_only(model, settings.amp, x.device):
-        first, *others = settings.ordered_scales
-        reading = _read(reader, x, first, settings)
+    sizes = job.classifier.sizes
+    for scale in job.scales:
+        sizes.check_size(sizes.padded(scaled_size(image_size, scale)))
+    with _forward_only(job, x.device):
+        first, *others = job.scales
+        reading = _read(job, x, first)
         logits = reading.logits[: len(images)]
-        rows = predicted_labels(logits) if rows is None else [row.to(x.device) for row in rows]
+        rows = predicted_labels(logits, multi_label=job.multi_label) if rows is None else rows
+        rows = [row.to(x.device) for row in rows]
         counts = [len(row) for row in rows]
-        which = torch.arange(len(images), device=x.device).repeat_interleave(torch.tensor(counts, device=x.device))
+        pairs = torch.arange(len(images), device=x.device).repeat_interleave(torch.tensor(counts, device=x.device))
         classes = torch.cat(list(rows))
-        scores = logits.float().sigmoid()[which, classes]
-        size = settings.map_size(image_size, (reading.activations.shape[2], reading.activations.shape[3]))
-        total, evidence = _fold(reading, which, classes, size, len(images))
-        del reading  # it may hold a graph
+        scores = logits.float().sigmoid()[pairs, classes]
+        finite = [reading.logits.isfinite().all()]
+        size = job.map_size(image_size, reading.size)
+        total, evidence = _sum_of_views(reading, pairs, classes, size, len(images))
+        del reading  # which may hold a graph
         for scale in others:
-            more, further = _fold(_read(reader, x, scale, settings), which, classes, size, len(images))
+            reading = _read(job, x, scale)
+            finite.append(reading.logits.isfinite().all())
+            more, further = _sum_of_views(reading, pairs, classes, size, len(images))
+            del reading
             total += more
-            if further is not None:
-                evidence = further if evidence is None else evidence + further
-        total = total if evidence is None else sharpen(total, evidence)
-        if settings.normalize == "max":
+            if evidence is not None and further is not None:
+                evidence += further
+        if evidence is not None:
+            total = sharpen(total, evidence)
+        finite.append(total.isfinite().all())
+        if job.config.normalize == "max":
             total = peak_one(total)
+        if not torch.stack(finite).all():
+            raise _not_finite(job, x, logits, numbers)
     return [
-        CamResult(_own(maps, settings), _own(own_classes, settings), _own(own_scores, settings), image_size)
+        CamResult(_own(maps, job), _own(own_classes, job), _own(own_scores, job), image_size)
         for maps, own_classes, own_scores in zip(
             torch.split(total, counts), torch.split(classes, counts), torch.split(scores, counts), strict=True
         )
     ]
 
 
-def _own(part: Tensor, settings: Settings) -> Tensor:
+def sharpen(total: Tensor, evidence: Tensor) -> Tensor:
+    """Multiply maps by the square root of evidence, which is first divided by its spatial maximum.
+
+    The square root keeps cells of weak evidence; it is our choice, see the page of results.
+
+    Args:
+        total: (n,h,w), 0 or more.
+        evidence: (n,h,w), 0 or more.
+
+    Returns:
+        (n,h,w), nowhere above `total`.
+
+    Example:
+        >>> sharpen(torch.tensor([[[4.0, 4.0]]]), torch.tensor([[[0.25, 1.0]]])).round().tolist()
+        [[[2.0, 4.0]]]
+    """
+    return total * peak_one(evidence).sqrt()
+
+
+def peak_one(maps: Tensor) -> Tensor:
+    """Divide maps (n,h,w) by their spatial maximum.
+
+    Example:
+        >>> peak_one(torch.tensor([[[1.0, 4.0]]])).round(decimals=2).tolist()
+        [[[0.25, 1.0]]]
+    """
+    return maps / (maps.amax(dim=(1, 2), keepdim=True) + _EPS) if len(maps) else maps
+
+
+def _own(part: Tensor, job: Job) -> Tensor:
     """A copy made outside of inference mode: it has memory of its own and may enter a training loss."""
-    return part.to(settings.device, copy=True)
+    return part.to(job.device, copy=True)
 
 
-def _read(reader: ClassMapReader, x: Tensor, scale: float, settings: Settings) -> Reading:
+def _read(job: Job, x: Tensor, scale: float) -> Reading:
     """What the method reads at one scale, mirror images in the second half."""
     size = scaled_size((x.shape[2], x.shape[3]), scale)
     if size != x.shape[-2:]:
         x = F.interpolate(x, size, mode="bilinear", align_corners=False)
-    if settings.flip:
+    if job.config.flip:
         x = torch.cat((x, x.flip(-1)))
-    padded = reader.padded(*size)
+    padded = job.classifier.sizes.padded(size)
     if padded != size:
         x = F.pad(x, (0, padded[1] - size[1], 0, padded[0] - size[0]))
-    reading = METHODS[settings.method](reader, x)
+    reading = METHODS[job.config.method](job.classifier, x)
     if padded == size:
         return reading
-    evidence = reading.evidence
-    return Reading(
-        _over_image(reading.activations, size, padded),
-        reading.logits,
-        None if evidence is None else lambda which, classes: _over_image(evidence(which, classes), size, padded),
-    )
+
+    def cropped(maps_of: MapsOf) -> MapsOf:
+        return lambda pairs, classes: _over_image(maps_of(pairs, classes), size, padded)
+
+    evidence = None if reading.evidence is None else cropped(reading.evidence)
+    return Reading(reading.logits, _cells(reading.size, size, padded), cropped(reading.maps), evidence)
 
 
 def _over_image(maps: Tensor, size: tuple[int, int], padded: tuple[int, int]) -> Tensor:
-    """The cells that lie over the image and not over what it was padded with."""
-    height, width = (math.ceil(n * own / full) for n, own, full in zip(maps.shape[-2:], size, padded, strict=True))
-    return maps[..., :height, :width]
+    """The cells of maps (n,h,w) that lie over the image and not over its padding."""
+    height, width = _cells((maps.shape[1], maps.shape[2]), size, padded)
+    return maps[:, :height, :width]
 
 
-def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
-    """(H,W) of an image at a scale, a pixel at least."""
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+def _cells(cells: tuple[int, int], size: tuple[int, int], padded: tuple[int, int]) -> tuple[int, int]:
+    height, width = (math.ceil(n * own / full) for n, own, full in zip(cells, size, padded, strict=True))
+    return height, width
 
 
-def _fold(
-    reading: Reading, which: Tensor, classes: Tensor, size: tuple[int, int], count: int
+def _sum_of_views(
+    reading: Reading, pairs: Tensor, classes: Tensor, size: tuple[int, int], count: int
 ) -> tuple[Tensor, Tensor | None]:
-    """The wanted maps (k,*size) of one scale, float32, one per image and class of it, and the evidence for them."""
-    mirrored = len(reading.activations) > count
+    """The maps (n,*size) of one scale, summed over an image and its mirror image, and the evidence for them."""
+    mirrored = len(reading.logits) > count
     if mirrored:
-        which, classes = torch.cat((which, which + count)), torch.cat((classes, classes))
-    maps = _mirrored_back(reading.activations[which, classes].float(), mirrored)
+        pairs, classes = torch.cat((pairs, pairs + count)), torch.cat((classes, classes))
+    if not len(classes):
+        return reading.logits.new_zeros((0, *size), dtype=torch.float32), None
+    maps = _resized(_mirrored_back(reading.maps(pairs, classes), mirrored), size)
     if reading.evidence is None:
-        return _resized(maps, size), None
-    # scales have gradients of different sizes: each has the same say
-    evidence = peak_one(_mirrored_back(reading.evidence(which, classes), mirrored))
-    return _resized(maps, size), _resized(evidence, size)
+        return maps, None
+    # Scales have gradients of different sizes: each counts the same.
+    evidence = peak_one(_mirrored_back(reading.evidence(pairs, classes), mirrored))
+    return maps, _resized(evidence, size)
 
 
 def _mirrored_back(maps: Tensor, mirrored: bool) -> Tensor:
@@ -135,15 +228,24 @@ def _mirrored_back(maps: Tensor, mirrored: bool) -> Tensor:
 
 
 def _resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    if not len(maps):
-        return maps.new_zeros(0, *size)
     return F.interpolate(maps[None], size, mode="bilinear", align_corners=False)[0]
 
 
+def _not_finite(job: Job, x: Tensor, logits: Tensor, numbers: Sequence[int]) -> PPLValueError:
+    bad = [number for number, row in zip(numbers, logits.isfinite().all(dim=1).tolist(), strict=True) if not row]
+    layer = find_bad_layer(job.classifier.model, x)
+    where = f"its layer {layer!r} is the first that does" if layer else "its method does"
+    precision = "float32" if job.config.amp or x.dtype != torch.float32 else "smaller weights"
+    return PPLValueError(
+        f"{job.classifier.name!r} returns NaN or infinity for image {bad[0] if bad else numbers[0]}, though weights "
+        f"and pixels are finite: {where}; try {precision}"
+    )
+
+
 @contextmanager
-def _forward_only(model: nn.Module, amp: bool, device: torch.device) -> Iterator[None]:
+def _forward_only(job: Job, device: torch.device) -> Iterator[None]:
     """Eval mode, no gradients and, if wanted, mixed precision; afterwards all as before."""
-    half = half_precision(device) if amp else None
+    half = half_precision(device) if job.config.amp else None
     autocast = nullcontext() if half is None else torch.autocast(device.type, dtype=half)
-    with EvalMode(model.modules()), torch.inference_mode(), autocast:
+    with in_eval_mode(job.classifier.model), torch.inference_mode(), autocast:
         yield

@@ -1,30 +1,29 @@
-"""Maps of many images: scales, mirroring, batches of equal size, one result per image."""
+"""Class activation maps of many images: the functions to call."""
 
 from __future__ import annotations
 
-from collections import deque
+import operator
 from collections.abc import Iterable, Iterator, Sequence, Sized
-from concurrent.futures import Future, ThreadPoolExecutor
+from numbers import Real
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from ppl.cam.compute import compute_batch, scaled_size
-from ppl.cam.images import ImageLike, check_images, to_tensor
+from ppl.cam.classifier import Classifier, make_classifier
+from ppl.cam.compute import Job
+from ppl.cam.config import CamConfig, MapSize
+from ppl.cam.finite import check_weights
+from ppl.cam.images import ImageLike, as_images, check_images
 from ppl.cam.labels import check_labels
-from ppl.cam.reader import ClassMapReader, make_reader
 from ppl.cam.result import CamResult
-from ppl.cam.settings import MapSize, Settings, make_settings
-from ppl.errors import PPLValueError
+from ppl.cam.sizes import scaled_size
+from ppl.cam.stream import check_count, stream_results
+from ppl.errors import PPLTypeError, PPLValueError
 
 __all__ = ["check_maps", "generate", "iter_generate"]
 
-# Images that wait for others of their size: at most this many batches, and this many pixels.
-_WINDOW_BATCHES = 4
-_WINDOW_PIXELS = 2**24
-# Threads that decode, and so many pictures are decoded ahead of their turn.
-_READERS = 4
+_DEFAULTS = CamConfig()
 
 
 def generate(
@@ -32,51 +31,65 @@ def generate(
     images: Tensor | Iterable[ImageLike],
     labels: Tensor | Sequence[Any] | None = None,
     *,
-    scales: Sequence[float] = (1.0, 0.5, 1.5, 2.0),
-    flip: bool = True,
-    method: str = "cam",
-    normalize: Literal["max", "none"] = "max",
-    size: MapSize = "image",
-    batch_size: int | None = None,
-    amp: bool = False,
+    scales: Sequence[float] = _DEFAULTS.scales,
+    flip: bool = _DEFAULTS.flip,
+    method: str = _DEFAULTS.method,
+    branch: Literal["unpatched", "all"] = _DEFAULTS.branch,
+    layer: str | nn.Module | None = _DEFAULTS.layer,
+    normalize: Literal["max", "none"] = _DEFAULTS.normalize,
+    size: MapSize = _DEFAULTS.size,
+    batch_size: int | None = _DEFAULTS.batch_size,
+    amp: bool = _DEFAULTS.amp,
+    multi_label: bool | None = _DEFAULTS.multi_label,
     device: torch.device | str = "cpu",
 ) -> list[CamResult]:
-    """Compute the class activation maps of images.
+    """Compute the class activation maps of images with any trained classifier.
 
-    Every image goes through the model at every scale, and mirrored too. The activations of all its classes are resized
+    Every image goes through the model at every scale, plain and mirrored. The maps of all its classes are resized
     (bilinear, align_corners=False, in float32), summed over scales and mirror images, and divided by their spatial
-    maximum (plus 1e-5). No gradient is kept. The model's mode, hooks and gradients are afterwards as they were,
-    also after an error.
+    maximum (plus 1e-5). The model's mode, hooks and gradients are afterwards as they were, also after an error. Several
+    threads may use one model at the same time.
 
     Args:
-        model: a :class:`ppl.PPLNet`, or a timm classifier whose head is average pooling and one linear layer.
-        images: a tensor (B,3,H,W), or a list of tensors (3,H,W), PIL images and paths, of any sizes. Tensors are taken
-            to be normalised, the others are normalised as the model's own configuration says. Scale 1.0 leaves the
-            pixels as they are; the other scales are bilinear.
-        labels: per image a list of class indices 0..K-1, or one 0/1 tensor (B,K). None takes the classes that the
-            model predicts: those of probability (sigmoid) above 0.5, or the best one where there is none.
-        scales: factors of the image's size. The published ones by default.
+        model: a :class:`ppl.PPLNet`, or any module that takes images and returns logits (B,K), an object or mapping
+            with `logits`, or a tuple that begins with the logits: of timm, torchvision, transformers or your own.
+            Compiled and parallel modules are unwrapped.
+        images: a normalised tensor (B,3,H,W), or a list of tensors (3,H,W), PIL images, uint8 arrays (H,W,3) in RGB
+            order and paths, of any sizes; or a torch `Dataset` of images or of pairs (image, target), whose targets are
+            not read. Pictures are normalised as the model's own configuration says, else with ImageNet's mean and
+            standard deviation. Scale 1.0 leaves the pixels as they are; the other scales are bilinear.
+        labels: per image a list of class indices 0..K-1 or of class names, or one string "cat;cow"; or one 0/1 tensor
+            (B,K). Names need a model that knows its classes (`model.classes`). None takes the classes that the model
+            predicts, see `multi_label`.
+        scales: factors of the image's size.
         flip: also take each scale mirrored.
-        method: name of the activation, one of `ppl.cam.METHODS`: "cam" reads the class maps of all branches together,
-            "whole" those of the un-patched branch alone, in a single pass, "layercam" sharpens the latter by LayerCAM
-            of the stage before the last.
+        method: a name in `ppl.cam.METHODS`. "auto" reads the class activation map ("cam") where it is exact: for a
+            `PPLNet`, and for a head of global pooling and one linear layer; elsewhere "hirescam" on the last map, whose
+            gradients go through the head alone. "gradcam", "gradcam++", "hirescam" and "layercam" read any `layer`.
+            "sharpened_cam" multiplies the class activation map by LayerCAM of a finer layer.
+        branch: maps of a `PPLNet`: "unpatched" reads that branch alone, in one pass; "all" adds all branches, as the
+            figures of the paper draw the classifier. Other models have no branches.
+        layer: the layer that a gradient method reads, by name or as a module; None takes the last layer with a map that
+            the logits depend on ("sharpened_cam": the last of the stage before the last).
         normalize: "max", or "none" for the plain sum, which is not in [0,1].
-        size: of the maps: "image" for each image's own, "feature" for that of the model's map at the scale nearest to
-            1, or (h,w).
+        size: size of the maps: "image" for each image's own, "feature" for that of the model's map at the scale nearest
+            to 1, or (h,w).
         batch_size: images per forward pass (their mirror images come on top). None takes as many as fit a pass of
             1 million pixels (16 million on CUDA), at the largest scale.
         amp: mixed precision: bfloat16 where the device has it, float16 on older GPUs; a CPU without bfloat16 stays with
             float32, and a warning says so.
-        device: where the results' tensors are.
+        multi_label: without labels, True takes the classes of probability (sigmoid) above 0.5, or the best one if there
+            is none; False takes the best class alone. None is True for a `PPLNet` and False for other classifiers.
+        device: device of the results' tensors.
 
     Returns:
-        One :class:`CamResult` per image, in order. Its scores are those of the image at the scale nearest to 1.
+        One :class:`CamResult` per image, in order. Its scores are the sigmoids of the logits at the scale nearest to 1.
 
     Raises:
         PPLTypeError: if model, images or labels are of a type that is not understood.
-        PPLValueError: if the number of label rows is not that of the images, a class index is out of range, a setting
-            is unknown, a tensor has another shape, a file is no image, the model has no class maps, or it was built for
-            one image size and a scale asks for another.
+        PPLValueError: if the number of label rows is not that of the images, a class is unknown, a setting is unknown
+            or out of range, a tensor has another shape, a file is no image, weights or pixels hold NaN, the model lacks
+            what the method reads, or it was built for one image size and a scale asks for another.
         PPLFileNotFoundError: if an image's file does not exist.
 
     Source:
@@ -98,10 +111,13 @@ def generate(
             scales=scales,
             flip=flip,
             method=method,
+            branch=branch,
+            layer=layer,
             normalize=normalize,
             size=size,
             batch_size=batch_size,
             amp=amp,
+            multi_label=multi_label,
             device=device,
         )
     )
@@ -112,22 +128,25 @@ def iter_generate(
     images: Tensor | Iterable[ImageLike],
     labels: Tensor | Sequence[Any] | None = None,
     *,
-    scales: Sequence[float] = (1.0, 0.5, 1.5, 2.0),
-    flip: bool = True,
-    method: str = "cam",
-    normalize: Literal["max", "none"] = "max",
-    size: MapSize = "image",
-    batch_size: int | None = None,
-    amp: bool = False,
+    scales: Sequence[float] = _DEFAULTS.scales,
+    flip: bool = _DEFAULTS.flip,
+    method: str = _DEFAULTS.method,
+    branch: Literal["unpatched", "all"] = _DEFAULTS.branch,
+    layer: str | nn.Module | None = _DEFAULTS.layer,
+    normalize: Literal["max", "none"] = _DEFAULTS.normalize,
+    size: MapSize = _DEFAULTS.size,
+    batch_size: int | None = _DEFAULTS.batch_size,
+    amp: bool = _DEFAULTS.amp,
+    multi_label: bool | None = _DEFAULTS.multi_label,
     device: torch.device | str = "cpu",
 ) -> Iterator[CamResult]:
-    """:func:`generate` as a stream: results come in order while most later images are not read yet.
+    """Compute class activation maps as a stream: :func:`generate`, one result after the other.
 
     Memory does not grow with the number of images; a few pictures are decoded by threads while the model is busy.
     Between two results the model is as it was, so it may be used.
 
-    Args and Raises are those of :func:`generate`; settings, and labels where the number of images is known, are
-    checked at once.
+    Args and Raises are those of :func:`generate`; settings, weights, and labels where the number of images is known,
+    are checked at once.
 
     Returns:
         An iterator of one :class:`CamResult` per image, in order.
@@ -140,26 +159,47 @@ def iter_generate(
         [1] (1, 64, 64)
         [4] (1, 64, 64)
     """
-    reader = make_reader(model)
-    settings = make_settings(scales, flip, method, normalize, size, batch_size, amp, device)
-    reader.check_method(settings.method)
+    config = CamConfig.checked(
+        scales=_numbers(scales),
+        flip=flip,
+        method=method,
+        branch=branch,
+        normalize=normalize,
+        size=tuple(_whole("size", side) for side in size) if isinstance(size, (tuple, list)) else size,
+        batch_size=None if batch_size is None else _whole("batch_size", batch_size),
+        amp=amp,
+        multi_label=multi_label,
+    )
+    where = _device(device)
+    classifier = make_classifier(model, branch=config.branch, layer=layer)
+    check_weights(classifier.model)
+    classifier.check_method(config.method)
     check_images(images)
-    rows = None if labels is None else check_labels(labels, reader.num_classes)
+    num_classes = classifier.num_classes
+    rows = None if labels is None else check_labels(labels, num_classes, classifier.classes)
     if rows is not None and isinstance(images, Sized):
-        _check_count(len(images), len(rows))
-    return _stream(model, reader, images, rows, settings)
+        check_count(len(images), len(rows))
+    return stream_results(Job(classifier, config, where), as_images(images), rows)
 
 
 def check_maps(
-    model: nn.Module, sizes: Iterable[tuple[int, int]], *, scales: Sequence[float] = (1.0,), method: str = "cam"
+    model: nn.Module,
+    sizes: Iterable[tuple[int, int]],
+    *,
+    scales: Sequence[float] = (1.0,),
+    method: str = _DEFAULTS.method,
+    branch: Literal["unpatched", "all"] = _DEFAULTS.branch,
+    layer: str | nn.Module | None = _DEFAULTS.layer,
 ) -> None:
     """Find out whether :func:`generate` will be able to do its work, before there are images or trained weights.
 
     Args:
         model: as for :func:`generate`.
         sizes: (height, width) of images.
-        scales: as for :func:`generate`.
+        scales: as for :func:`generate`; by default the images' own size alone.
         method: as for :func:`generate`.
+        branch: as for :func:`generate`.
+        layer: as for :func:`generate`.
 
     Raises:
         PPLTypeError: if the model is of a kind that is not understood.
@@ -173,82 +213,30 @@ def check_maps(
         Traceback (most recent call last):
         ppl.backbones.errors.UnsupportedBackboneError: ...
     """
-    reader = make_reader(model)
-    reader.check_method(method)
+    classifier: Classifier = make_classifier(model, branch=branch, layer=layer)
+    CamConfig.checked(method=method)
+    classifier.check_method(method)
     for size in sizes:
         for scale in scales:
-            reader.check_size(*reader.padded(*scaled_size(size, scale)))
+            classifier.sizes.check_size(classifier.sizes.padded(scaled_size(size, scale)))
 
 
-def _stream(
-    model: nn.Module, reader: ClassMapReader, images: Iterable[Any], rows: list[Tensor] | None, settings: Settings
-) -> Iterator[CamResult]:
-    """Results of all images, in order."""
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    done = 0
-    for window in _windows(images, reader, settings, device):
-        end = done + len(window)
-        if rows is not None and end > len(rows):
-            _check_count(end, len(rows))
-        yield from _compute(model, reader, window, None if rows is None else rows[done:end], settings, device)
-        done = end
-    if rows is not None:
-        _check_count(done, len(rows))
+def _numbers(scales: Any) -> tuple[float, ...]:
+    scales = scales if isinstance(scales, (Real, str)) else tuple(scales)
+    if isinstance(scales, (Real, str)) or not all(isinstance(scale, Real) for scale in scales):
+        raise PPLTypeError(f"scales must be a sequence of numbers, got {scales!r}: write scales=(1.0,) for one scale")
+    return tuple(map(float, scales))
 
 
-def _windows(
-    images: Iterable[Any], reader: ClassMapReader, settings: Settings, device: torch.device
-) -> Iterator[list[Tensor]]:
-    """Read images until there are enough of them to form batches of equal sizes."""
-    window: list[Tensor] = []
-    pixels = 0
-    for image in _tensors(images, reader.data_config):
-        window.append(image)
-        height, width = window[-1].shape[1:]
-        pixels += height * width
-        per_pass = settings.images_per_pass(height, width, device)
-        if len(window) >= _WINDOW_BATCHES * per_pass or (pixels >= _WINDOW_PIXELS and len(window) >= per_pass):
-            yield window
-            window, pixels = [], 0
-    if window:
-        yield window
+def _whole(name: str, value: Any) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise PPLTypeError(f"{name} must be whole numbers, got {value!r}") from None
 
 
-def _tensors(images: Iterable[Any], data_config: dict[str, Any]) -> Iterator[Tensor]:
-    """The images as tensors; a few pictures and files are decoded ahead of their turn."""
-    with ThreadPoolExecutor(_READERS) as readers:
-        ahead: deque[Future[Tensor]] = deque()
-        for number, image in enumerate(images):
-            ahead.append(readers.submit(to_tensor, image, data_config, number))
-            while len(ahead) > (0 if isinstance(image, Tensor) else _READERS):
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
-
-
-def _compute(
-    model: nn.Module,
-    reader: ClassMapReader,
-    images: list[Tensor],
-    rows: list[Tensor] | None,
-    settings: Settings,
-    device: torch.device,
-) -> list[CamResult]:
-    """Results of a window of images, batch by batch of equal sizes."""
-    groups: dict[torch.Size, list[int]] = {}
-    for number, image in enumerate(images):
-        groups.setdefault(image.shape, []).append(number)
-    results: dict[int, CamResult] = {}
-    for shape, members in groups.items():
-        step = settings.images_per_pass(shape[1], shape[2], device)
-        for start in range(0, len(members), step):
-            batch = members[start : start + step]
-            own_rows = None if rows is None else [rows[number] for number in batch]
-            found = compute_batch(model, reader, [images[number] for number in batch], own_rows, settings)
-            results.update(zip(batch, found, strict=True))
-    return [results[number] for number in range(len(images))]
-
-
-def _check_count(images: int, rows: int) -> None:
-    if images != rows:
-        raise PPLValueError(f"labels must hold one row per image: {images} images, but {rows} rows")
+def _device(device: Any) -> torch.device:
+    try:
+        return torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise PPLValueError(f"device must be one that torch knows, got {device!r}: {error}") from None

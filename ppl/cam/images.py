@@ -1,55 +1,88 @@
-"""Images of every kind as the normalised tensors that the model was trained on."""
+"""Images of every kind as the normalised tensors that a classifier was trained on."""
 
 from __future__ import annotations
 
 import os
 import threading
+import warnings
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from ppl.errors import PPLTypeError, PPLValueError
 from ppl.io.images import read_image, to_rgb
 
-__all__ = ["ImageLike", "check_images", "to_tensor"]
+__all__ = ["ImageLike", "as_images", "check_images", "to_tensor"]
 
-ImageLike: TypeAlias = Tensor | Image.Image | str | os.PathLike[str]
-"""One image: a normalised tensor (3,H,W), a PIL image, or the path of an image file."""
+ImageLike: TypeAlias = Tensor | Image.Image | npt.NDArray[np.uint8] | str | os.PathLike[str]
+"""One image: a normalised tensor (3,H,W), a PIL image, an array (H,W,3) of uint8 in RGB order, or a path."""
 
 _DECODING = threading.Lock()
+# A normalised tensor stays below 4 times what black and white pixels become, noise included, and below 20.
+_FACTOR, _LIMIT = 4, 20.0
 
 
 def check_images(images: Any) -> None:
-    """Raise PPLTypeError or PPLValueError for a single image where a batch or list of them is wanted."""
+    """Raise PPLTypeError or PPLValueError for a single image, or anything else that holds no images one by one."""
     if isinstance(images, (str, os.PathLike, Image.Image)):
         raise PPLTypeError(f"images must be a tensor (B,3,H,W) or a list, got {images!r}: write [{images!r}]")
+    if isinstance(images, np.ndarray) and images.dtype.kind in "biuf" and images.ndim != 4:
+        raise PPLTypeError(
+            f"images must be a list of arrays (H,W,3), got one array of shape {images.shape}: write [image]"
+        )
     if isinstance(images, Tensor) and images.ndim != 4:
         raise PPLValueError(
             f"images must have shape (B,3,H,W), got {tuple(images.shape)}: add the batch axis or a list"
         )
-    if not hasattr(images, "__iter__"):
+    if isinstance(images, DataLoader):
+        raise PPLTypeError(
+            "images must be single images, and a DataLoader gives batches: pass loader.dataset, or call generate for "
+            "each batch of the loader"
+        )
+    if not hasattr(images, "__iter__") and not isinstance(images, Dataset):
         raise PPLTypeError(f"images must be a tensor (B,3,H,W) or a list, got {type(images).__name__}")
 
 
+def as_images(images: Any) -> Iterable[Any]:
+    """Return the images of a torch `Dataset` of images or of pairs (image, target); others as they are."""
+    return _ImagesOf(images) if isinstance(images, Dataset) else images
+
+
+class _ImagesOf:
+    """The images of a dataset, without its targets."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __iter__(self) -> Iterator[Any]:
+        iterable = hasattr(self.dataset, "__iter__")
+        items = iter(self.dataset) if iterable else (self.dataset[index] for index in range(len(self.dataset)))
+        for item in items:
+            yield item[0] if isinstance(item, (tuple, list)) else item
+
+
 def to_tensor(image: ImageLike, data_config: dict[str, Any], number: int) -> Tensor:
-    """One image as a normalised tensor.
+    """Return one image as a normalised tensor of its own size.
 
     Args:
-        image: a path or PIL image of any size and mode, which is normalised with the model's mean and standard
-            deviation; or a tensor (3,H,W), which is taken to be normalised already. No image is resized.
+        image: a path, PIL image or array, which is normalised with the model's mean and standard deviation; or a
+            tensor (C,H,W) that is normalised already.
         data_config: the model's "mean", "std" and "input_size".
-        number: the image's place in the list, for messages.
+        number: place of the image in the list, for messages.
 
     Returns:
-        (3,H,W) floating point.
+        (C,H,W) floating point.
 
     Raises:
-        PPLTypeError: for anything else, an integer tensor among them.
-        PPLValueError: if the channels are not the model's, the image is empty, a PIL image holds values outside
-            0..65535, or a file is no image.
+        PPLTypeError: for anything else, a tensor of integers and an array of other numbers than uint8 among them.
+        PPLValueError: if the channels are not the model's, the image is empty or holds NaN, a PIL image holds values
+            outside 0..65535, or a file is no image.
         PPLFileNotFoundError: if there is no such file.
 
     Example:
@@ -57,28 +90,71 @@ def to_tensor(image: ImageLike, data_config: dict[str, Any], number: int) -> Ten
         >>> to_tensor(Image.new("RGB", (1, 1), (255, 0, 255)), config, 0).flatten().tolist()
         [2.0, -2.0, 2.0]
     """
-    if isinstance(image, (str, os.PathLike)):
+    channels = int(data_config["input_size"][0])
+    if isinstance(image, np.ndarray):
+        image = _picture(image, number)
+    elif isinstance(image, (str, os.PathLike)):
         image = read_image(image)
     elif isinstance(image, Image.Image):
         image = _decoded(image, number)
     if isinstance(image, Image.Image):
-        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
-        mean, std = (torch.tensor(data_config[key])[:, None, None] for key in ("mean", "std"))
-        image = (pixels - mean) / std
+        return _normalised(image, data_config, channels, number)
     if not isinstance(image, Tensor):
-        raise PPLTypeError(f"image {number} must be a tensor, PIL image or path, got {type(image).__name__}")
+        raise PPLTypeError(f"image {number} must be a tensor, PIL image, array or path, got {type(image).__name__}")
     if not image.is_floating_point():
         raise PPLTypeError(
             f"image {number} is a tensor of {image.dtype}: normalise it, or pass a PIL image or path to have that done"
         )
-    channels = data_config["input_size"][0]
     if image.ndim != 3 or image.shape[0] != channels or 0 in image.shape:
         raise PPLValueError(f"image {number} must have shape ({channels},H,W), got {tuple(image.shape)}")
+    _check_values(image, data_config, number)
     return image
 
 
+def _check_values(image: Tensor, data_config: dict[str, Any], number: int) -> None:
+    """Refuse NaN, and warn of values that no normalised picture has."""
+    largest = float(image.detach().abs().amax())
+    if not largest < float("inf"):  # written so that NaN fails too
+        raise PPLValueError(f"image {number} holds NaN or infinity: mend it or take it out")
+    pairs = zip(data_config["mean"], data_config["std"], strict=False)
+    usual = max(max(mean, 1 - mean) / std for mean, std in pairs)
+    if largest > max(_LIMIT, _FACTOR * usual):
+        warnings.warn(
+            f"image {number} holds {largest:.3g}, but a normalised picture stays within {usual:.3g}: are these pixels "
+            "of 0..255? Divide by 255 and normalise, or pass PIL images, arrays of uint8 or paths",
+            stacklevel=2,
+        )
+
+
+def _normalised(image: Image.Image, data_config: dict[str, Any], channels: int, number: int) -> Tensor:
+    mean, std = (torch.tensor(data_config[key], dtype=torch.float32) for key in ("mean", "std"))
+    if channels == 1:
+        image, mean, std = image.convert("L"), mean.mean()[None], std.mean()[None]
+    elif channels != 3:
+        raise PPLTypeError(
+            f"image {number} is a picture of 3 channels, but the model takes {channels}: pass normalised tensors "
+            f"({channels},H,W)"
+        )
+    pixels = torch.from_numpy(np.array(image)).reshape(image.height, image.width, channels)
+    return (pixels.permute(2, 0, 1).float() / 255 - mean[:, None, None]) / std[:, None, None]
+
+
+def _picture(image: npt.NDArray[Any], number: int) -> Image.Image:
+    """A uint8 array (H,W), (H,W,1), (H,W,3) or (H,W,4) as an RGB picture."""
+    if image.dtype != np.uint8:
+        raise PPLTypeError(
+            f"image {number} is an array of {image.dtype}: pass uint8 (H,W,3) in RGB order, or a normalised tensor "
+            "(3,H,W)"
+        )
+    if image.ndim == 3 and image.shape[2] == 1:
+        image = image[:, :, 0]
+    if not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (3, 4))) or 0 in image.shape:
+        raise PPLValueError(f"image {number} must be an array (H,W,3) of uint8, got shape {image.shape}")
+    return to_rgb(Image.fromarray(np.ascontiguousarray(image)))
+
+
 def _decoded(image: Image.Image, number: int) -> Image.Image:
-    """Upright RGB. PIL reads pixels on first use, and a list may hold an image twice: never in two threads at once."""
+    """Decode a PIL image into upright RGB; a lock, since PIL reads pixels on first use and a list may hold it twice."""
     try:
         with _DECODING:
             image.load()

@@ -9,13 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppl.cam.background import Background, background_score
+from ppl.cam.background import Background, background_score, parse_background
+from ppl.cam.config import CamConfig
+from ppl.cam.probabilities import maps_to_probs
 from ppl.errors import PPLFileNotFoundError, PPLValueError
 from ppl.io.files import atomic_write
 
 __all__ = ["CamResult"]
 
 _IGNORE = 255
+_BACKGROUND = parse_background(CamConfig().background)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +55,7 @@ class CamResult:
                 f"{tuple(self.maps.shape)}, {tuple(self.classes.shape)} and {tuple(self.scores.shape)}"
             )
 
-    def to_mask(self, background: Background = "auto") -> Tensor:
+    def to_mask(self, background: Background = _BACKGROUND) -> Tensor:
         """Give every pixel its best class, or the background where that is as strong.
 
         The background wins a tie with a class, as in IRN; of two equal classes the lower one wins.
@@ -75,7 +78,7 @@ class CamResult:
         labels = torch.where(best > background_score(best, background), self.classes[index] + 1, 0)
         return labels if int(self.classes.max()) + 1 >= _IGNORE else labels.to(torch.uint8)
 
-    def to_probs(self, background: Background = "auto") -> Tensor:
+    def to_probs(self, background: Background = _BACKGROUND) -> Tensor:
         """Stack the background's score and the maps, and scale every pixel to sum to 1: what refinement starts from.
 
         Args:
@@ -87,14 +90,7 @@ class CamResult:
         Raises:
             PPLValueError: if `background` is none of these.
         """
-        if len(self.classes) == 0:
-            return self.maps.new_ones(1, *self.maps.shape[1:])
-        best = self.maps.amax(dim=0)
-        stack = torch.cat((background_score(best, background)[None], self.maps))
-        total = stack.sum(dim=0)
-        # Nothing at all at a pixel (threshold 0 and no class) is background.
-        stack[0] = torch.where(total > 0, stack[0], 1)
-        return stack / torch.where(total > 0, total, 1)
+        return maps_to_probs(self.maps, background)
 
     def to(self, device: torch.device | str) -> CamResult:
         """The same result with its tensors on `device`."""

@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ppl.cam import CamResult, iter_generate
+from ppl.cam import CamResult, check_maps, iter_generate, parse_background
 from ppl.cam.background import Background
-from ppl.cam.generate import check_maps
 from ppl.data import Sample, TaggedImages, check_images, read_images
 from ppl.errors import PPLValueError
 from ppl.io import image_size, write_mask
@@ -23,7 +22,6 @@ from ppl.io.fingerprint import sha256
 from ppl.models import PPLNet, load_model
 from ppl.parallel import BadFile, FolderSummary, check_workers, guarded, parallel_map, tracked
 from ppl.parallel.run_jobs import has_record, keep_record
-from ppl.pipeline.background import parse_background
 from ppl.pipeline.device import torch_device
 from ppl.pipeline.folder import RunFolder
 from ppl.pipeline.recipe import CamRecipe, Recipe
@@ -56,7 +54,7 @@ def make_cams(recipe: Recipe, folder: RunFolder, split: str, images: TaggedImage
     step, out = f"cams/{split}", folder.cams(split)
     inputs = {"weights": digest, "cam": _of_maps(settings), "images": str(recipe.data.root.resolve())}
     if out.exists() and not folder.is_current(step, inputs):  # what is there may be removed: nothing may be in the way
-        check_maps(load_model(weights), extreme_sizes(images), scales=settings.scales, method=settings.method)
+        check_maps(load_model(weights), extreme_sizes(images), **settings.reading())
     folder.begin(step, inputs, out)
     todo = [sample for sample in images if not _is_of(out / f"{sample.image_id}.npz", sample, settings)]
     if todo:
@@ -156,7 +154,7 @@ def cam_folder(
         raise PPLValueError(f"{checkpoint} does not name its classes, so tags mean nothing to it; leave the labels out")
     classes = model.classes or tuple(f"class {index}" for index in range(model.num_classes))
     dataset, bad = check_images(read_images(images, classes, labels), progress=progress)
-    check_maps(model, extreme_sizes(dataset), scales=settings.scales, method=settings.method)
+    check_maps(model, extreme_sizes(dataset), **settings.reading())
     cams, masks = out / "cams", out / "masks"
     there, drawn = (_results(*where) for where in ((cams, "cams.json", ".npz"), (masks, "masks.json", ".png")))
     record, rule = {"weights": sha256(checkpoint), "cam": _of_maps(settings)}, {"background": settings.background}
@@ -222,11 +220,7 @@ def _write_cams(
         model,
         [sample.image for sample in samples],
         tags,
-        scales=settings.scales,
-        flip=settings.flip,
-        method=settings.method,
-        batch_size=settings.batch_size,
-        amp=settings.amp,
+        **settings.arguments(),
     )
     maps = empty = 0
     with written_behind(jobs) as submit:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from ppl.cam import CamConfig
 from ppl.data import DatasetConfig
 from ppl.models.config import Mode, ModelConfig
 from ppl.parallel import check_workers
-from ppl.pipeline.background import parse_background
 from ppl.refine import parse_steps
 from ppl.refine.affinity import AffinityConfig
 from ppl.refine.pipeline import with_files
@@ -26,37 +26,15 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", validate_default=True)
 
 
-class CamRecipe(_Section):
-    """How maps are computed (`ppl.cam.generate`) and turned into masks (`CamResult.to_mask`)."""
+class CamRecipe(CamConfig):
+    """How maps are computed and turned into masks (`ppl.cam.CamConfig`), from which weights and for which classes."""
 
-    scales: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
-        [1.0, 0.5, 1.5, 2.0], min_length=1, description="input scales whose maps are summed"
-    )
-    flip: bool = Field(True, description="add the mirrored image at every scale")
-    method: Literal["cam", "whole", "layercam"] = Field(
-        "whole",
-        description="maps of the un-patched branch alone, in a single pass, of all branches together (cam), or of the "
-        "former sharpened by LayerCAM (layercam)",
-    )
+    normalize: Literal["max"] = Field("max", description="files and masks need maps with a maximum of 1")
+    size: Literal["image"] = Field("image", description="files and masks have the size of their image")
     labels: Literal["tags", "predicted"] = Field(
         "tags", description="classes drawn: the image's tags, or the model's own"
     )
-    background: float | str = Field(
-        "auto", description='score of the background: a number, "auto" (no ground truth used) or "power:ALPHA"'
-    )
-    batch_size: int | None = Field(
-        None, ge=1, description="images in one forward pass; null: as many as a million pixels (16 million on a GPU)"
-    )
-    amp: bool = Field(
-        False, description="mixed precision where the device has it: about twice as fast, maps exact to 2 decimals"
-    )
     checkpoint: Literal["best", "last"] = Field("last", description="weights that the maps are read from")
-
-    @field_validator("background")
-    @classmethod
-    def _known_background(cls, value: float | str) -> float | str:
-        parse_background(value)
-        return value
 
 
 class AffinityRecipe(_Section):
@@ -82,7 +60,7 @@ class Recipe(_Section):
     refine: list[Any] = Field(
         [DEFAULT_REFINE],
         description="steps in order; [] for none; files that they name are relative to the recipe's folder; maps by "
-        'layercam gain more by a narrower CRF, "crf: toco-cam"',
+        'sharpened_cam gain more by a narrower CRF, "crf: toco-cam"',
     )
     device: str = Field("auto", description='"cpu", "cuda", "cuda:1", "mps"; "auto": the first that is there')
     jobs: int = Field(-1, description="processes or threads for work on the CPU; -1: one a core")

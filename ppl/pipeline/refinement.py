@@ -7,12 +7,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from ppl.cam.background import otsu_background
+from ppl.cam import parse_background
 from ppl.data import TaggedImages
 from ppl.io.fingerprint import sha256
 from ppl.parallel import FolderSummary
 from ppl.pipeline.affinity import walking_on
-from ppl.pipeline.background import parse_background
 from ppl.pipeline.cams import mask_inputs
 from ppl.pipeline.folder import RunFolder
 from ppl.pipeline.recipe import DEFAULT_REFINE, Recipe
@@ -54,7 +53,7 @@ def refine_masks(
             todo,
             out,
             steps,
-            background=_rule(recipe.cam.background),
+            background=parse_background(recipe.cam.background),
             num_workers=recipe.jobs,
             progress=progress,
         )
@@ -98,7 +97,7 @@ def _score_chain(
         masks,
         steps,
         num_classes=len(images.classes),
-        background=_rule(recipe.cam.background),
+        background=parse_background(recipe.cam.background),
         num_workers=recipe.jobs,
         progress=False,
     )
@@ -135,13 +134,8 @@ def refine_cams(
         jobs_from_folders(images, cams),
         out,
         steps or DEFAULT_REFINE,
-        background=_rule(background),
+        background=parse_background(background),
         num_workers=jobs,
         overwrite=overwrite,
         progress=progress,
     )
-
-
-def _rule(background: str | float) -> Any:
-    parsed = parse_background(background)
-    return otsu_background if parsed == "auto" else parsed

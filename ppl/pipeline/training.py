@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ppl.cam.generate import check_maps
+from ppl.cam import check_maps
 from ppl.data import TaggedImages
 from ppl.errors import PPLValueError
 from ppl.io.fingerprint import sha256
@@ -53,7 +53,7 @@ def check_models(recipe: Recipe, arms: Mapping[str, RunFolder], splits: Splits, 
         _check_start(own, folder)
         check_fit(model, splits.train, splits.val, own.train, folder.path, device=recipe.device)
         if maps:
-            check_maps(model, sizes, scales=own.cam.scales, method=own.cam.method)
+            check_maps(model, sizes, **own.cam.reading())
 
 
 def with_mode(recipe: Recipe, mode: str) -> Recipe:

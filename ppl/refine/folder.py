@@ -75,7 +75,7 @@ def refine_folder(
     check_places(jobs, out, keep_probs)
     if not callable(background):
         cams_to_probs(np.zeros((0, 1, 1), np.float32), background)  # before any work
-    name = recorded_name("background", background) if callable(background) else float(background)
+    name = recorded_name("background", background) if callable(background) else background
     record = {"steps": [step.record() for step in chosen], "background": name}
     return run_jobs(
         jobs,

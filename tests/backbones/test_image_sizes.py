@@ -59,8 +59,8 @@ def test_images_of_other_sizes_are_padded_to_the_next_that_the_backbone_takes() 
     model, image = two_resolutions(), torch.randn(3, 50, 67)
     assert model.size_multiple == 8
     padded = F.pad(image, (0, 72 - 67, 0, 56 - 50))[None]
-    for method, read in (("cam", model.class_maps), ("whole", lambda x: model.branch_class_maps(x)[-1])):
-        (result,) = generate(model, [image], [[1]], scales=[1.0], flip=False, method=method)
+    for branch, read in (("all", model.class_maps), ("unpatched", lambda x: model.branch_class_maps(x)[-1])):
+        (result,) = generate(model, [image], [[1]], scales=[1.0], flip=False, branch=branch)
         with torch.no_grad():
             cells = read(padded)[:, 1:, :13, :17].relu()
         expected = F.interpolate(cells, (50, 67), mode="bilinear", align_corners=False)[0]

@@ -54,7 +54,7 @@ def test_paths_in_a_recipe_are_relative_to_it(tmp_path: Path) -> None:
 def test_overrides_win_and_are_checked(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("data: {root: pictures}\ntrain: {epochs: 2}\n")
     recipe, run_folder = resolve(tmp_path / "a.yaml", ["train.epochs=7", "cam.scales=[1.0]", "model.cuts=[layer2]"])
-    assert (recipe.train.epochs, recipe.cam.scales, recipe.model.cuts, run_folder) == (7, [1.0], ["layer2"], None)
+    assert (recipe.train.epochs, recipe.cam.scales, recipe.model.cuts, run_folder) == (7, (1.0,), ["layer2"], None)
     for wrong in ("train.epochs", "train.epoch=7", "train.epochs=many", "data.root.x=1"):
         with pytest.raises(PPLError):
             resolve(tmp_path / "a.yaml", [wrong])

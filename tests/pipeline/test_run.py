@@ -572,7 +572,7 @@ def test_a_deleted_mask_or_map_names_the_command_that_makes_it(
 
 @pytest.mark.parametrize(
     ("backbone", "method", "told"),
-    [("hrnet_w18_small", "layercam", "use method='whole'"), ("test_vit_relpos", "whole", "was built for images of")],
+    [("hrnet_w18_small", "sharpened_cam", "use method='cam'"), ("test_vit_relpos", "cam", "was built for images of")],
 )
 def test_maps_that_a_model_cannot_have_are_told_before_it_is_trained(
     tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path, backbone: str, method: str, told: str
@@ -590,8 +590,8 @@ def test_maps_that_a_model_cannot_have_are_told_before_it_is_trained(
 
 def test_a_method_is_checked_before_the_first_image() -> None:
     model = ppl.create_model("hrnet_w18_small", 4, mode="baseline", pretrained=False)
-    with pytest.raises(PPLValueError, match="use method='whole'"):
-        iter_generate(model, [], method="layercam")
+    with pytest.raises(PPLValueError, match="use method='cam'"):
+        iter_generate(model, [], method="sharpened_cam")
 
 
 def test_affinities_belong_to_the_maps_of_the_training_images(
@@ -668,8 +668,8 @@ def test_a_method_that_a_model_does_not_have_removes_no_maps(
     model = {"backbone": "hrnet_w18_small", "mode": "baseline", "pretrained": False}
     run_recipe(tiny_recipe(creatures, model=model), tmp_path, ("train", "cam"), progress=False)
     maps = files(tmp_path / "cams")
-    with pytest.raises(PPLValueError, match="use method='whole'"):
-        changed = tiny_recipe(creatures, model=model, cam={"scales": [1.0], "method": "layercam"})
+    with pytest.raises(PPLValueError, match="use method='cam'"):
+        changed = tiny_recipe(creatures, model=model, cam={"scales": [1.0], "method": "sharpened_cam"})
         run_recipe(changed, tmp_path, ("cam",), progress=False)
     assert files(tmp_path / "cams") == maps != {}
 

@@ -164,8 +164,8 @@ def test_mistakes_are_found_before_any_work(folders):
         refine_folder(jobs_in(folders), folders / "out", "gided_filter")
     with pytest.raises(PPLValueError, match="background is a lambda"):
         refine_folder(jobs_in(folders), folders / "out", None, background=lambda best: 1 - best)
-    with pytest.raises(PPLValueError, match=r"such as ppl\.cam\.otsu_background, got 'auto'"):
-        refine_folder(jobs_in(folders), folders / "out", None, background="auto")
+    with pytest.raises(PPLValueError, match=r"a rule such as PowerBackground\(alpha=4\), got 'otsu'"):
+        refine_folder(jobs_in(folders), folders / "out", None, background="otsu")
     before = {path: path.read_bytes() for path in (folders / "images").iterdir()}
     with pytest.raises(PPLValueError, match="would take its place"):
         refine_folder(jobs_in(folders), folders / "images", None, overwrite=True)

@@ -1,0 +1,432 @@
+"""Classifiers as CAM methods see them: logits, class maps and layers of any module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ppl.backbones import data_config, default_cuts, resolve_stages
+from ppl.backbones.families import family_of
+from ppl.backbones.stages import Stage
+from ppl.backbones.state import make_dummy
+from ppl.cam.capture import captured_output, graph_from, only_output
+from ppl.cam.dry_run import DryRun, dry_run, logits_of
+from ppl.cam.eval_mode import alone_with
+from ppl.cam.layouts import first_tensor, to_map
+from ppl.cam.linear_head import LinearHead, close
+from ppl.cam.methods.registry import MapsOf
+from ppl.cam.sizes import SizeRule, classifier_sizes, net_sizes
+from ppl.errors import PPLTypeError, PPLValueError, nearest
+
+__all__ = ["ClassMaps", "Classifier", "LayerReading", "NetClassifier", "make_classifier", "unwrapped"]
+
+# Layers that an error lists at most.
+_LISTED = 12
+
+
+@dataclass(frozen=True)
+class ClassMaps:
+    """Logits (B,K), and the class maps (n,h,w) of pairs of image and class, before ReLU."""
+
+    logits: Tensor
+    size: tuple[int, int]
+    maps: MapsOf
+
+
+@dataclass(frozen=True)
+class LayerReading:
+    """The output of a layer as the root of a graph of gradients.
+
+    Attributes:
+        root: the output, of any layout.
+        as_map: makes a map (B,C,h,w) of what lies as the root does.
+        size: (h,w) of the layer's map.
+        logits: (B,K), with their graph from the root.
+        class_maps: the class maps with their graph from the root, if they were asked for.
+        class_map_size: (h,w) of the class maps, or of the layer's map.
+    """
+
+    root: Tensor
+    as_map: Callable[[Tensor], Tensor]
+    size: tuple[int, int]
+    logits: Tensor
+    class_maps: MapsOf | None
+    class_map_size: tuple[int, int]
+
+
+def make_classifier(
+    model: nn.Module, *, branch: Literal["unpatched", "all"] = "unpatched", layer: str | nn.Module | None = None
+) -> Classifier:
+    """Find out how maps are read off a model.
+
+    Args:
+        model: a `PPLNet`, or any module that returns logits (B,K); compiled, `DataParallel` and
+            `DistributedDataParallel` modules are unwrapped.
+        branch: which maps of a `PPLNet`; other models have no branches.
+        layer: layer that gradient methods read, by name or as a module; None is the default of the method.
+
+    Returns:
+        The classifier.
+
+    Raises:
+        PPLTypeError: if it is no module, or returns no logits.
+        PPLValueError: if there is no such layer, or the model fails on images of every size that is tried.
+    """
+    model = unwrapped(model)
+    kind = NetClassifier if hasattr(model, "class_maps") else Classifier
+    return kind(model, branch, layer)
+
+
+def unwrapped(model: Any) -> nn.Module:
+    """Return the module inside of `torch.compile` and of parallel wrappers.
+
+    Raises:
+        PPLTypeError: if it is no module.
+    """
+    while True:
+        if hasattr(model, "_orig_mod"):
+            model = model._orig_mod
+        elif isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            model = model.module
+        elif isinstance(model, nn.Module):
+            return model
+        else:
+            raise PPLTypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+
+
+class Classifier:
+    """Any module that returns logits.
+
+    Attributes:
+        model: the module.
+        name: its name, for messages.
+        layer: name of the layer that gradient methods read, or None.
+        num_classes: K.
+        classes: names of the classes, or None.
+        multi_label: whether more than one class is predicted for an image, unless `generate` is told otherwise.
+        data_config: "mean", "std" and "input_size" of its images.
+    """
+
+    multi_label = False
+
+    def __init__(
+        self, model: Any, branch: Literal["unpatched", "all"] = "unpatched", layer: str | nn.Module | None = None
+    ) -> None:
+        self.model = model
+        self.branch = branch
+        self.name = (getattr(model, "pretrained_cfg", None) or {}).get("architecture") or type(model).__name__
+        self.backbone: nn.Module = model
+        self.layer = None if layer is None else self._name_of(layer)
+        self._head_is_checked = False
+
+    @cached_property
+    def num_classes(self) -> int:
+        """K."""
+        if getattr(self.model, "num_classes", None) == 0:
+            raise PPLValueError(f"{self.name!r} was created with num_classes=0 and has no classifier: give it one")
+        return self.dry_run.num_classes
+
+    @cached_property
+    def classes(self) -> tuple[str, ...] | None:
+        """Names of the classes: those of the attribute `classes` or of Hugging Face's `config.id2label`."""
+        names = getattr(self.model, "classes", None)
+        if names is None:
+            table = getattr(getattr(self.model, "config", None), "id2label", None)
+            names = [table[index] for index in sorted(table)] if isinstance(table, dict) else None
+        if isinstance(names, (tuple, list)) and len(names) == self.num_classes:
+            return tuple(map(str, names))
+        return None
+
+    @cached_property
+    def data_config(self) -> dict[str, Any]:
+        """Normalisation of its images."""
+        config = data_config(self.model)
+        channels = make_dummy(self.model, (1, 1)).shape[1]
+        return {**config, "input_size": (channels, *config["input_size"][1:])}
+
+    @cached_property
+    def sizes(self) -> SizeRule:
+        """The sizes of images that the model takes."""
+        return classifier_sizes(self.model, self.name, fixed=self.dry_run.fixed)
+
+    @cached_property
+    def dry_run(self) -> DryRun:
+        """The maps of the model, found by one pass on a small image."""
+        return dry_run(self.model, self._forward)
+
+    @property
+    def has_class_maps(self) -> bool:
+        """Whether the logits are linear over the pooled map of a layer, so that class maps are exact."""
+        return self.dry_run.head is not None
+
+    @property
+    def default_layer(self) -> str:
+        """The last layer with a map that the logits depend on.
+
+        Raises:
+            PPLValueError: if there is none.
+        """
+        if self.dry_run.features is None:
+            raise PPLValueError(f"{self.name!r} has no layer whose output is a map that its logits depend on")
+        return self.dry_run.features
+
+    @cached_property
+    def finer_layer(self) -> str:
+        """The last layer of the stage before the last: the last of the default cuts.
+
+        Raises:
+            PPLValueError: if the stages of the model are not known, or there is no such stage.
+        """
+        with alone_with(self.model):
+            stages = self._stages()
+        names = default_cuts(stages)
+        if not names:
+            raise PPLValueError(
+                f"method 'sharpened_cam' reads a stage before the last, and {self.name!r} has none: use method='cam' "
+                "or name a layer"
+            )
+        stage = next(stage for stage in stages if stage.name == names[-1])
+        if stage.layout == "list":
+            raise PPLValueError(
+                f"method 'sharpened_cam' reads one map, and stage {stage.name!r} of {self.name!r} returns several: use "
+                "method='cam' or name a layer"
+            )
+        return self._name_of(self.backbone.get_submodule(stage.module))
+
+    def check_method(self, method: str) -> None:
+        """Raise PPLValueError if the model lacks what a method of the library reads, before there is an image."""
+        if method in ("cam", "sharpened_cam"):
+            self.check_class_maps()
+        if method == "sharpened_cam":
+            self._layout_of(self.layer or self.finer_layer)
+        elif method == "cam" or (method == "auto" and self.layer is None and self.has_class_maps):
+            return
+        else:
+            self._layout_of(self.layer or self.default_layer)
+
+    def check_class_maps(self) -> None:
+        """Raise PPLValueError if the model has no exact class maps."""
+        if not self.has_class_maps:
+            raise PPLValueError(
+                f"{self.name!r} has no exact class maps, since more than global pooling and one linear layer stands "
+                f"between its last map ({self.dry_run.last}) and its logits: use method='auto', or a gradient method"
+            )
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Return the logits (B,K) of images (B,C,H,W)."""
+        return logits_of(self._forward(x), len(x))
+
+    def read_class_maps(self, x: Tensor) -> ClassMaps:
+        """Return logits and class maps, exact and forward only.
+
+        Raises:
+            PPLValueError: if the model has no such maps.
+        """
+        self.check_class_maps()
+        head = self._head
+        with captured_output(self.model.get_submodule(head.layer)) as outputs:
+            logits = self.logits(x)
+        return self._class_maps(x, logits, only_output(outputs, head.layer))
+
+    def read_layer(self, x: Tensor, *, class_maps: bool = False) -> LayerReading:
+        """Return the output of the layer as the root of a graph, and the logits.
+
+        Args:
+            x: images (B,C,H,W).
+            class_maps: also give class maps with their graph; the layer is then by default a finer one.
+
+        Raises:
+            PPLValueError: if the layer has no map or runs more than once.
+        """
+        if class_maps:
+            self.check_class_maps()
+        layer = self.layer or (self.finer_layer if class_maps else self.default_layer)
+        layout = self._layout_of(layer)
+        with graph_from(self.model.get_submodule(layer)) as roots:
+            images = x.clone() if x.is_inference() else x
+            found = self.read_class_maps(images) if class_maps else ClassMaps(self.logits(images), (0, 0), _no_maps)
+        root = only_output(roots, layer)
+        image_size = (x.shape[2], x.shape[3])
+
+        def as_map(features: Tensor) -> Tensor:
+            return to_map(self._in_rows(features, layer, layout.size, image_size), layout, image_size)
+
+        size = as_map(root.detach()).shape[2:]
+        own = (int(size[0]), int(size[1]))
+        if not class_maps:
+            return LayerReading(root, as_map, own, found.logits, None, own)
+        return LayerReading(root, as_map, own, found.logits, found.maps, found.size)
+
+    def _forward(self, x: Tensor) -> Any:
+        return self.model(x)
+
+    @property
+    def _head(self) -> LinearHead:
+        head = self.dry_run.head
+        assert head is not None
+        return head
+
+    def _class_maps(self, x: Tensor, logits: Tensor, output: Any) -> ClassMaps:
+        """Class maps of the output of the layer that the head reads."""
+        head, tensor = self._head, first_tensor(output)
+        assert tensor is not None
+        features = to_map(tensor, self.dry_run.layouts[head.layer], (x.shape[2], x.shape[3]))
+        if not self._head_is_checked:
+            with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+                if logits.isfinite().all() and not close(head.logits(self.model, features), logits):
+                    raise PPLValueError(
+                        f"pooled class maps of {self.name!r} differ from its logits on images of "
+                        f"{x.shape[2]}x{x.shape[3]}: use method='hirescam'"
+                    )
+            self._head_is_checked = True
+
+        def maps(images: Tensor, classes: Tensor) -> Tensor:
+            wanted, places = torch.unique(classes, return_inverse=True)
+            return head.class_maps(self.model, features, wanted)[images, places]
+
+        return ClassMaps(logits, (features.shape[2], features.shape[3]), maps)
+
+    def _stages(self) -> tuple[Stage, ...]:
+        if not getattr(self.model, "feature_info", None):
+            names = _listed(list(self.dry_run.layouts))
+            raise PPLValueError(
+                f"method 'sharpened_cam' reads a layer with a finer map, and {type(self.model).__name__} names no "
+                f"stages: say layer=...; layers with a map are {names}"
+            )
+        return resolve_stages(self.model)
+
+    def _in_rows(self, features: Tensor, layer: str, native: tuple[int, int], image_size: tuple[int, int]) -> Tensor:
+        """The tokens of a family that keeps them in an order of its own, row by row."""
+        order = family_of(self.backbone).order
+        if order is None or not layer.rpartition(".")[2].isdigit():
+            return features
+        stride = self.dry_run.size[0] / native[0]
+        size = (round(image_size[0] / stride), round(image_size[1] / stride))
+        stage = Stage(layer, layer, "NLC", features.shape[-1], round(stride))
+        return features[:, order(self.backbone, stage, size, features.device)]
+
+    def _layout_of(self, layer: str) -> Any:
+        layouts = self.dry_run.layouts
+        if layer not in layouts:
+            raise PPLValueError(
+                f"layer {layer!r} of {self.name!r} returns no map in one call per pass; layers with a map are "
+                f"{_listed(list(layouts))}"
+            )
+        return layouts[layer]
+
+    def _name_of(self, layer: Any) -> str:
+        modules: dict[str, nn.Module] = dict(self.model.named_modules())
+        if isinstance(layer, nn.Module):
+            found = next((name for name, module in modules.items() if module is layer), None)
+            if not found:
+                raise PPLValueError(f"layer is a {type(layer).__name__} that is no part of {self.name!r}")
+            return found
+        if not isinstance(layer, str):
+            raise PPLTypeError(f"layer must be a module or the name of one, got {type(layer).__name__}")
+        for name in (layer, f"backbone.{layer}"):
+            if name in modules and name:
+                return name
+        raise PPLValueError(f"{self.name!r} has no layer {layer!r}{nearest(layer, modules)}")
+
+
+class NetClassifier(Classifier):
+    """A `PPLNet`, or a module that offers `class_maps`, `pool` and `check_input_size` as it does."""
+
+    multi_label = True
+
+    def __init__(
+        self, model: Any, branch: Literal["unpatched", "all"] = "unpatched", layer: str | nn.Module | None = None
+    ) -> None:
+        super().__init__(model, branch, layer)
+        self.backbone = getattr(model, "backbone", model)
+
+    @cached_property
+    def num_classes(self) -> int:
+        """K."""
+        return int(self.model.num_classes)
+
+    @cached_property
+    def data_config(self) -> dict[str, Any]:
+        """Normalisation of its images."""
+        return dict(self.model.data_config)
+
+    @cached_property
+    def sizes(self) -> SizeRule:
+        """The sizes of images that the model takes."""
+        return net_sizes(self.model)
+
+    @property
+    def has_class_maps(self) -> bool:
+        """Class maps are what such a model is made of."""
+        return True
+
+    @property
+    def default_layer(self) -> str:
+        """The last layer of the backbone with a map that the logits depend on."""
+        found = super().default_layer
+        inside = [name for name in self.dry_run.layouts if name.startswith("backbone.")]
+        return found if found.startswith("backbone.") or not inside else inside[-1]
+
+    def check_method(self, method: str) -> None:
+        """Raise PPLValueError if the model lacks what a method reads."""
+        if method not in ("auto", "cam") or self.layer is not None:
+            self._check_branch()
+        super().check_method(method)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Return the logits (B,K) of the branch."""
+        return self.read_class_maps(x).logits
+
+    def read_class_maps(self, x: Tensor) -> ClassMaps:
+        """Return logits and class maps of the branch.
+
+        The logits of the un-patched branch are those of all branches' classifiers on the un-patched map.
+        """
+        if self.branch == "unpatched" and hasattr(self.model, "unpatched_class_maps"):
+            branches = self.model.unpatched_class_maps(x)
+            maps, logits = branches[-1], self.model.pool(torch.stack(branches).sum(0))
+        else:
+            maps = self.model.class_maps(x)
+            logits = self.model.pool(maps)
+        return ClassMaps(logits, (maps.shape[2], maps.shape[3]), lambda images, classes: maps[images, classes])
+
+    def read_layer(self, x: Tensor, *, class_maps: bool = False) -> LayerReading:
+        """Return the output of a layer of the un-patched branch; see :meth:`Classifier.read_layer`.
+
+        Raises:
+            PPLValueError: if all branches are asked for, in which a layer runs more than once.
+        """
+        self._check_branch()
+        return super().read_layer(x, class_maps=class_maps)
+
+    def _check_branch(self) -> None:
+        if self.branch == "all" and hasattr(self.model, "unpatched_class_maps"):
+            raise PPLValueError(
+                "gradients are read off the un-patched branch alone, since in the others a layer runs more than once: "
+                "use branch='unpatched', or method='cam' for the maps of all branches"
+            )
+
+    def _forward(self, x: Tensor) -> Any:
+        return NetClassifier(self.model).read_class_maps(x).logits
+
+    def _stages(self) -> tuple[Stage, ...]:
+        if not hasattr(self.model, "stages"):
+            raise PPLTypeError(
+                f"method 'sharpened_cam' needs the stages of a backbone, and {type(self.model).__name__} names none: "
+                "use method='cam'"
+            )
+        return tuple(self.model.stages)
+
+
+def _no_maps(images: Tensor, classes: Tensor) -> Tensor:
+    raise NotImplementedError
+
+
+def _listed(names: list[str]) -> str:
+    """The last of the names, which are the ones that maps are read from most."""
+    return ", ".join(names[-_LISTED:]) + (f" and {len(names) - _LISTED} before them" if len(names) > _LISTED else "")

@@ -1,0 +1,63 @@
+"""The table of CAM methods."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from torch import Tensor
+
+from ppl.registry import Registry
+
+if TYPE_CHECKING:
+    from ppl.cam.classifier import Classifier
+
+__all__ = ["METHODS", "CamMethod", "MapsOf", "Reading", "register_method"]
+
+MapsOf: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""From indices of images (n,) and classes (n,) to their maps (n,h,w), float32."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a method reads off a batch of images.
+
+    Attributes:
+        logits: (B,K).
+        size: (h,w) of the maps.
+        maps: gives the maps of pairs of image and class, 0 or more.
+        evidence: gives maps (n,H,W) that the sum of `maps` over all scales is sharpened with; None: no sharpening.
+    """
+
+    logits: Tensor
+    size: tuple[int, int]
+    maps: MapsOf
+    evidence: MapsOf | None = None
+
+
+CamMethod: TypeAlias = "Callable[[Classifier, Tensor], Reading]"
+"""Make a reading of normalised images (B,3,H,W) with a classifier."""
+
+METHODS: Registry[CamMethod] = Registry("CAM method")
+"""The CAM methods by name."""
+
+
+def register_method(name: str, method: CamMethod) -> None:
+    """Add a CAM method; `generate(..., method=name)`, recipes and commands know the name from then on.
+
+    Args:
+        name: the name of the method.
+        method: takes a :class:`ppl.cam.Classifier` and images (B,3,H,W), returns a :class:`ppl.cam.Reading`. For a
+            method that weighs features by gradients, :func:`ppl.cam.gradient_method` makes it.
+
+    Raises:
+        PPLValueError: if there is another method of that name.
+
+    Example:
+        >>> from ppl.cam import METHODS, gradient_method, register_method
+        >>> register_method("elementwise", gradient_method(lambda features, gradients: (features * gradients).sum(1)))
+        >>> "elementwise" in METHODS
+        True
+    """
+    METHODS.register(name, method)
