@@ -42,7 +42,7 @@ def read_class_folders(
     splits = find_class_folders(root)
     if not splits:
         raise PPLFileNotFoundError(f"{root} holds no folders of images; make one folder per class")
-    chosen = [find_split(splits, split, root)] if split is not None else list(splits.values())
+    chosen = list(splits.values()) if split is None else [splits[find_split(splits, split, root)]]
     base = root / "images" if (root / "images").is_dir() else root
     names = {normalize_name(folder.name) for folders in splits.values() for folder in folders}
     classes = tuple(sorted(name for name in names if name.lower() not in BACKGROUND_NAMES))

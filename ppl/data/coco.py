@@ -62,7 +62,7 @@ def read_coco(root: str | os.PathLike[str], split: str | None = None, *, missing
         if len(found) > 1:
             raise PPLValueError(f"{root} has the splits {', '.join(found)}; name one of them")
         split = next(iter(found))
-    path = find_split(found, split, root)
+    path = found[find_split(found, split, root)]
     try:
         content = json.loads(path.read_bytes())
         categories = _classes(content)

@@ -54,9 +54,9 @@ def read_labelme(root: str | os.PathLike[str], split: str | None = None, *, miss
     contents = {name: _read(path) for name, path in files.items()}
     classes = _classes(root, contents, files)
     if split is not None:
-        splits = {name: f"{name}/" for name in SPLIT_NAMES if any(file.startswith(f"{name}/") for file in files)}
-        prefix = find_split(splits, split, root)
-        contents = {name: content for name, content in contents.items() if name.startswith(prefix)}
+        splits = [name for name in SPLIT_NAMES if any(file.startswith(f"{name}/") for file in files)]
+        folder = find_split(splits, split, root)
+        contents = {name: content for name, content in contents.items() if name.startswith(f"{folder}/")}
     index = ImageIndex(root)
     samples = []
     for name, content in contents.items():

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection
 from pathlib import Path
-from typing import TypeVar
 
 from ppl.data.dataset import NoSplitError
 
@@ -14,20 +13,19 @@ _VALIDATION = ("val", "valid", "validation")
 SPLIT_NAMES = ("train", *_VALIDATION, "test")
 """Names of folders that hold a split, as tools export them."""
 
-T = TypeVar("T")
 
-
-def find_split(splits: Mapping[str, T], split: str, root: Path) -> T:
-    """Return the entry of a split; "val", "valid" and "validation" mean the same.
+def find_split(splits: Collection[str], split: str, root: Path) -> str:
+    """Return the name that a split has in a data set; "val", "valid" and "validation" mean the same.
 
     Raises:
         NoSplitError: if there is none.
 
     Example:
-        >>> find_split({"train": 1, "valid": 2}, "val", Path("pets"))
-        2
+        >>> find_split(["train", "valid"], "val", Path("pets"))
+        'valid'
     """
-    for name in (split, *(_VALIDATION if split in _VALIDATION else ())):
+    names: tuple[str, ...] = (split, *_VALIDATION) if split in _VALIDATION else (split,)
+    for name in names:
         if name in splits:
-            return splits[name]
+            return name
     raise NoSplitError(f"{root} has no split {split!r}; there are: {', '.join(splits) or 'none'}")

@@ -76,20 +76,19 @@ def read_yolo(root: str | os.PathLike[str], split: str | None = None, *, missing
     if config is None:
         raise PPLFileNotFoundError(f"{root} holds no data.yaml with names and no classes.txt beside labels/")
     classes, splits = _read_config(config)
-    if split is not None:
-        chosen = [(split, find_split(splits, split, root))]
-    else:
-        chosen = list(splits.items()) or [("", [root / "images"])]
+    if not splits and split is None:
+        splits = {"": [root / "images"]}
     samples: dict[Path, Sample] = {}
-    for name, places in chosen:
-        for place in places:
+    for name in splits if split is None else [find_split(splits, split, root)]:
+        for place in splits[name]:
             for image_id, image in _images(place, missing).items():
                 samples.setdefault(image, _sample(f"{name}/{image_id}" if name else image_id, image, len(classes)))
     outlined = any(sample.mask is not None and sample.labels for sample in samples.values())
     kept = tuple(sample if outlined else replace(sample, mask=None) for sample in samples.values())
     dataset = TaggedImages(classes, kept, f"{root.name}/{split}" if split else root.name)
     if outlined:
-        warn_unmasked(dataset, "its text file holds boxes", [sample for sample in dataset if sample.mask is None])
+        unmasked = [sample for sample in dataset if sample.mask is None]
+        warn_unmasked(dataset, "they have no text file with polygons alone", unmasked)
     return warn_about_tags(dataset)
 
 

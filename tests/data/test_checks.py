@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import warnings
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from ppl.data import check_images, read_folder
+from ppl.data import Sample, TaggedImages, check_images, open_dataset, read_folder, warn_shared_images
 from ppl.errors import PPLValueError
 from ppl.io import write_mask
 
@@ -57,3 +60,86 @@ def test_nothing_left_is_an_error(root):
         path.write_bytes(b"")
     with pytest.raises(PPLValueError, match="none of the 3 images can be used; the first: "):
         check_images(read_folder(root))
+
+
+def test_masks_and_tags_that_contradict_each_other_are_counted_and_named(root):
+    write_mask(root / "masks" / "a.png", np.full((30, 40), 1, np.uint8))
+    with pytest.warns(UserWarning) as caught:
+        _, bad = check_images(read_folder(root))
+    assert bad == []
+    (message,) = [str(warning.message) for warning in caught]
+    assert message.startswith("pets: the masks of 1 of 2 images do not show the classes that their tags name: ")
+    assert "'a' (mask: cat; tags: dog)" in message
+
+
+@pytest.mark.parametrize("orientation", [2, 3, 4])
+def test_mirrored_pictures_with_masks_are_one_warning(root, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for name, size in {"a.jpg": (40, 30), "sub/d.JPG": (64, 64)}.items():
+        Image.new("RGB", size).save(root / "images" / name, format="JPEG", exif=exif)
+    with pytest.warns(
+        UserWarning, match="2 pictures with masks have an EXIF orientation of 2, 3 or 4: 'a', 'sub/d'"
+    ) as all_:
+        check_images(read_folder(root))
+    assert len(all_) == 1
+
+
+def test_a_mask_of_the_size_before_the_rotation_names_exif(root):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 30)).save(root / "images" / "a.jpg", exif=exif)
+    with pytest.warns(
+        UserWarning, match="EXIF orientation 6 turns the image, and the mask was drawn before; turn the mask"
+    ):
+        assert [file.image_id for file in check_images(read_folder(root))[1]] == ["a"]
+
+
+def wide(root, top):
+    values = np.linspace(0, top, 30 * 40).astype(np.uint16).reshape(30, 40)
+    (root / "images" / "a.jpg").unlink(missing_ok=True)
+    Image.fromarray(values).save(root / "images" / "a.png")
+    return values
+
+
+def test_16_bit_pictures_with_small_values_are_named_and_the_range_can_be_set(root):
+    values = wide(root, 4000)
+    with pytest.warns(UserWarning, match="1 pictures are stored in 16 bits but hold no value above 4000, .* 4095 for"):
+        check_images(read_folder(root))
+    dataset = open_dataset(root, value_range=4095)
+    assert check_images(dataset) == (dataset, [])
+    expected = np.round(values * (255 / 4095)).astype(np.uint8)
+    assert np.array_equal(np.asarray(dataset[0].read_image())[..., 0], expected)
+    with pytest.warns(UserWarning, match="its values reach 4000, above value_range=1023"):
+        assert len(check_images(open_dataset(root, value_range=1023))[1]) == 1
+
+
+def test_16_bit_pictures_with_large_values_are_not_named(root):
+    wide(root, 65000)
+    dataset = read_folder(root)
+    assert check_images(dataset) == (dataset, [])
+
+
+def test_many_bad_files_are_counted(root):
+    rows = "".join(f"x{number},dog\n" for number in range(20))
+    (root / "labels.csv").write_text(f"image,labels\na,dog\n{rows}")
+    with pytest.warns(UserWarning) as caught:
+        good, bad = check_images(read_folder(root, missing="keep"))
+    assert (len(good), len(bad)) == (1, 20)
+    told = [
+        str(warning.message) for warning in caught if "left out" in str(warning.message) and "x" in str(warning.message)
+    ]
+    assert len(told) == 4
+    assert told[-1] == "pets: 17 more images are left out: 'x3', 'x4', 'x5' and 14 more"
+
+
+def test_images_of_both_splits_are_counted_and_named():
+    samples = tuple(Sample(name, Path(f"{name}.jpg"), (0,)) for name in "abcdef")
+    images = TaggedImages(("cat",), samples, "pets")
+    with pytest.warns(
+        UserWarning, match="pets and pets share 4 images: 'b', 'c', 'd' and 1 more; scores on them are scores"
+    ):
+        warn_shared_images(images[:5], images[1:])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_shared_images(images[:3], images[3:])

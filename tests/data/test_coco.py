@@ -127,14 +127,15 @@ def test_broken_pieces_are_named(coco):
 
 
 @pytest.mark.parametrize("outline", ["absent", None, [], [[]]])
-def test_an_instance_without_an_outline_leaves_its_image_without_a_mask(coco, outline):
+def test_an_instance_without_an_outline_leaves_its_image_without_a_mask_and_is_named(coco, outline):
     path = coco / "annotations" / "instances_val2017.json"
     content = json.loads(path.read_text())
     content["annotations"][0]["segmentation"] = outline
     if outline == "absent":
         del content["annotations"][0]["segmentation"]
     path.write_text(json.dumps(content))
-    dataset = read_coco(coco)
+    with pytest.warns(UserWarning, match=r"1 of 2 images have no mask, because an instance has no outline.*: '0+9'"):
+        dataset = read_coco(coco)
     assert [sample.labels for sample in dataset] == [(0, 1), ()]
     assert dataset[0].mask is None
     assert not dataset[1].read_mask().any()
@@ -244,3 +245,70 @@ def test_a_background_that_no_instance_has_is_no_class(coco):
     classes = read_coco(coco).classes
     change(coco, lambda content: content["categories"].insert(0, {"id": 0, "name": "Background"}))
     assert read_coco(coco).classes == classes
+
+
+def test_another_size_names_the_json_and_both_sizes(coco):
+    change(coco, lambda content: content["images"][0].update(height=60, width=80))
+    change(coco, lambda content: content["annotations"].pop(0))
+    with pytest.warns(
+        UserWarning, match=r"instances_val2017\.json says that .*9\.jpg is \(60, 80\) but .* is \(6, 8\)"
+    ):
+        assert check_images(read_coco(coco))[0].image_ids == ("000000000025",)
+
+
+def export(root, files, images, categories):
+    """Write one polygon of the first class in the middle of every image."""
+    for path, prefix in files.items():
+        folder = (root / path).parent
+        (folder / images).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 6)).save(folder / images / f"{prefix.replace('/', '_')}a.jpg")
+        used = categories[-1]["id"]
+        content = {
+            "images": [{"id": 0, "file_name": f"{prefix}a.jpg".replace("/", "_"), "height": 6, "width": 8}],
+            "categories": categories,
+            "annotations": [{"image_id": 0, "category_id": used, "segmentation": [[2, 1, 6, 1, 6, 5, 2, 5]]}],
+        }
+        (root / path).write_text(json.dumps(content))
+
+
+EXPECTED = [[0] * 8, *([[0, 0, 1, 1, 1, 1, 0, 0]] * 4), [0] * 8]
+
+
+def test_roboflow_has_a_file_beside_the_images_of_each_split_and_a_category_that_groups_the_others(tmp_path):
+    categories = [{"id": 0, "name": "pets", "supercategory": "none"}, {"id": 1, "name": "cat", "supercategory": "pets"}]
+    export(tmp_path, {f"{s}/_annotations.coco.json": f"{s}_" for s in ("train", "valid")}, ".", categories)
+    for split in ("val", "valid"):
+        dataset = open_dataset(tmp_path, split)
+        assert (dataset.classes, dataset.image_ids) == (("cat",), ("valid_a",))
+        assert dataset[0].read_mask().tolist() == EXPECTED
+    assert open_dataset(tmp_path, "train").image_ids == ("train_a",)
+    with pytest.raises(PPLValueError, match="has the splits train, valid; name one"):
+        open_dataset(tmp_path)
+
+
+def test_label_studio_has_one_file_beside_the_images(tmp_path):
+    export(tmp_path, {"result.json": ""}, "images", [{"id": 0, "name": "cat"}])
+    (sample,) = open_dataset(tmp_path)
+    assert (sample.image_id, sample.labels) == ("a", (0,))
+    assert sample.read_mask().tolist() == EXPECTED
+
+
+def test_a_json_of_another_name_is_read_where_the_layout_is_named(tmp_path):
+    export(tmp_path, {"train.json": ""}, "images", [{"id": 7, "name": "cat"}])
+    assert open_dataset(tmp_path, "train", "coco")[0].read_mask().tolist() == EXPECTED
+
+
+def test_runs_are_checked_against_the_box_of_the_instance(coco):
+    blob = np.zeros((6, 8), int)
+    blob[2:4, 3:6] = 1
+
+    def by_row(content):
+        own = content["annotations"][0]
+        own.update(bbox=[3, 2, 3, 2], segmentation={"counts": runs(blob.T), "size": [8, 6]})
+        content["annotations"].pop()
+
+    change(coco, by_row)
+    assert np.array_equal(read_coco(coco)[0].read_mask(), blob)
+    change(coco, lambda content: content["annotations"][0].update(bbox=[0, 0, 8, 1]))
+    with pytest.raises(PPLValueError, match=r"but its bbox is \(0, 0, 8, 1\)"):
+        read_coco(coco)[0].read_mask()

@@ -3,11 +3,13 @@ from __future__ import annotations
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from ppl.data import MaskSource, Sample, TaggedImages
-from ppl.errors import PPLValueError
+from ppl.data import MaskSource, Sample, TaggedImages, read_folder
+from ppl.errors import PPLTypeError, PPLValueError
 
 
 def make(count=4):
@@ -87,3 +89,56 @@ def test_images_are_chosen_by_names_in_either_form_of_accents():
         images = TaggedImages(("x",), (Sample(stored, Path("a.png"), ()),))
         assert images.subset([asked]).image_ids == (stored,)
         assert images.without([asked]).image_ids == ()
+
+
+@pytest.mark.parametrize("name", ["__ignore__", "_background_", "Background", "__background__"])
+def test_names_of_other_tools_for_background_and_ignored_pixels_are_no_classes(name):
+    with pytest.raises(PPLValueError, match=f"images has a class '{name}', but"):
+        TaggedImages((name, "cat"), ())
+
+
+def test_two_classes_of_one_name_are_refused():
+    with pytest.raises(PPLValueError, match="two classes named 'cat'"):
+        TaggedImages(("cat", "dog", "cat"), ())
+
+
+def test_more_classes_than_masks_have_room_for_are_refused_at_once():
+    names = [f"class {number}" for number in range(255)]
+    assert len(TaggedImages(tuple(names[:254]), ()).classes) == 254
+    with pytest.raises(PPLValueError, match="images has 255 classes, but 8-bit masks have room for 1 to 254"):
+        TaggedImages(tuple(names), ())
+
+
+@pytest.mark.parametrize("labels", [np.array([0, 2]), [0, 2], (np.int64(0), np.int32(2))])
+def test_labels_may_be_any_integers(labels):
+    sample = Sample("a", Path("a.jpg"), labels)
+    assert sample.labels == (0, 2) and all(type(label) is int for label in sample.labels)
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        ((0, 0, 1), r"not rising; instead of a row of zeros and ones give the indices: \(2,\)"),
+        ((1, 0, 0), r"give the indices: \(0,\)"),
+        ((2, 1), "not rising; give the class indices in rising order"),
+        ((1, 1), "not rising"),
+    ],
+)
+def test_rows_of_zeros_and_ones_are_not_taken_for_indices(labels, words):
+    with pytest.raises(PPLValueError, match=words):
+        TaggedImages(("x", "y", "z"), (Sample("a", Path("a.jpg"), labels),))
+
+
+@pytest.mark.parametrize("labels", [("cat",), (0.5,), "cat"])
+def test_labels_that_are_no_indices_are_refused(labels):
+    with pytest.raises(PPLTypeError, match=r"image 'a' has labels .*, which must be a tuple of class indices"):
+        Sample("a", Path("a.jpg"), labels)
+
+
+def test_a_class_that_every_image_has_is_named(tmp_path):
+    (tmp_path / "images").mkdir()
+    for name in "ab":
+        Image.new("RGB", (4, 3)).save(tmp_path / "images" / f"{name}.png")
+    (tmp_path / "labels.csv").write_text("image,cat,dog\na,1,0\nb,1,1\n")
+    with pytest.warns(UserWarning, match="every image is tagged 'cat': a classifier cannot learn from such tags where"):
+        read_folder(tmp_path)

@@ -101,3 +101,45 @@ def test_accents_may_be_stored_in_either_form(voc):
     assert sample.read_image().size == (8, 6)
     assert sample.read_mask().shape == (6, 8)
     assert len(read_voc(voc)) == 2
+
+
+@pytest.fixture
+def cvat(tmp_path):
+    """CVAT's "Segmentation mask" export: masks in colours, a table of them, no annotations."""
+    for folder in ("JPEGImages", "SegmentationClass", "SegmentationObject", "ImageSets/Segmentation"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "labelmap.txt").write_text(
+        "# label:color_rgb:parts:actions\nbackground:0,0,0::\ncat:250,50,83::\ndog:51,221,255::\n"
+    )
+    for name, colours in {"a": [(0, 0, 0), (51, 221, 255)], "b": [(250, 50, 83), (51, 221, 255)]}.items():
+        Image.new("RGB", (2, 1)).save(tmp_path / "JPEGImages" / f"{name}.jpg")
+        Image.fromarray(np.array([colours], np.uint8)).save(tmp_path / "SegmentationClass" / f"{name}.png")
+    (tmp_path / "ImageSets" / "Segmentation" / "default.txt").write_text("a\nb\n")
+    return tmp_path
+
+
+@pytest.mark.filterwarnings("ignore:.*every image is tagged")
+def test_a_segmentation_mask_export_of_cvat_is_read(cvat):
+    dataset = open_dataset(cvat, "default")
+    assert dataset.classes == ("cat", "dog")
+    assert [sample.read_mask().tolist() for sample in dataset] == [[[0, 2]], [[1, 2]]]
+    assert [sample.labels for sample in dataset] == [(1,), (0, 1)]
+    assert open_dataset(cvat).image_ids == ("a", "b")
+
+
+@pytest.mark.filterwarnings("ignore:.*every image is tagged")
+def test_without_annotations_an_image_without_a_mask_is_named(cvat):
+    (cvat / "SegmentationClass" / "b.png").unlink()
+    assert open_dataset(cvat).image_ids == ("a",)
+    with pytest.raises(FileNotFoundError, match="has no folder Annotations, and 'b' has no mask"):
+        open_dataset(cvat, "default")
+
+
+@pytest.mark.filterwarnings("ignore:.*no image is tagged")
+def test_without_annotations_the_tags_are_those_of_the_masks(voc):
+    for path in (voc / "Annotations").iterdir():
+        path.unlink()
+    (voc / "Annotations").rmdir()
+    write_mask(voc / "SegmentationClass" / "2007_000032.png", np.array([[0, 15, 255, 1]] * 6).repeat(2, 1))
+    (sample,) = read_voc(voc)
+    assert [VOC_CLASSES[label] for label in sample.labels] == ["aeroplane", "person"]

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import os
+import warnings
+from pathlib import Path
+
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from ppl.errors import PPLError
-from ppl.io import list_images
+from ppl.io import list_images, read_image
 from ppl.io.listing import list_masks
 
 
@@ -47,8 +51,6 @@ def test_linked_folders_are_followed_but_not_in_circles(tmp_path):
 
 
 def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
-    import os
-
     def denied(path):
         raise PermissionError(13, "Permission denied", str(path))
 
@@ -80,7 +82,52 @@ def test_two_names_that_differ_in_how_their_accents_are_stored_are_refused(tmp_p
 def test_masks_are_pngs_whatever_the_case_of_their_ending(tmp_path):
     for name in ("a.PNG", "sub/b.png", "c.jpg", f"{AS_ON_A_MAC}.png"):
         picture(tmp_path / name)
-    masks = list_masks(tmp_path, ["a"])
+    with pytest.warns(UserWarning, match=r"1 masks are left out, their format is lossy .*: 'c\.jpg'; draw them again"):
+        masks = list_masks(tmp_path, ["a"])
     assert list(masks) == ["a", CAFE, "sub/b"]
     assert masks["a"].name == "a.PNG"
     assert list_masks(tmp_path / "nowhere", ["a"]) == {}
+
+
+def test_masks_in_other_lossless_formats_are_read(tmp_path):
+    for name in ("a.tif", "b.bmp", "c.GIF"):
+        picture(tmp_path / name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert list(list_masks(tmp_path, ["a", "b", "c"])) == ["a", "b", "c"]
+
+
+def test_masks_of_no_image_are_counted_and_named(tmp_path):
+    for name in ("a.png", "b_mask.png", "c_mask.png", "d_mask.png", "e_mask.png"):
+        picture(tmp_path / name)
+    with pytest.warns(UserWarning, match="4 of 5 masks are not named after an image .* 'd_mask' and 1 more"):
+        list_masks(tmp_path, ["a", "b"])
+
+
+@pytest.mark.parametrize("name", ["a.jfif", "a.JPG", "a.jpe", "a.TIFF", "a.avif"])
+def test_every_ending_that_pillow_reads_is_a_picture(tmp_path, name):
+    if name.endswith("avif") and not features.check("avif"):
+        pytest.skip("this Pillow is built without AVIF")
+    picture(tmp_path / name)
+    assert list(list_images(tmp_path)) == ["a"]
+    assert read_image(tmp_path / name).size == (2, 2)
+
+
+def test_pictures_that_pillow_cannot_read_are_counted_and_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "registered_extensions", lambda: {".png": "PNG"})
+    for name in ("a.png", "b.heic", "c.HEIC", "d.avif", "e.avif"):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.warns(
+        UserWarning, match=r"Pillow cannot read 4 of its files, .* 'b\.heic', 'c\.HEIC', 'd\.avif' and 1 more"
+    ):
+        assert list(list_images(tmp_path)) == ["a"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_a_name_that_is_no_text_is_named(tmp_path):
+    try:
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png")).write_bytes(b"")
+    except OSError:
+        pytest.skip("this disk takes no such names")
+    with pytest.raises(PPLError, match=r"a file whose name is not valid UTF-8: 'caf\\udce9\.png'; rename the file"):
+        list_images(tmp_path)

@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from ppl.io import BadImageError, palette, read_mask, write_mask
+from ppl.io.masks import read_color_mask
 
 
 def test_the_palette_is_vocs():
@@ -70,3 +71,23 @@ def test_what_is_not_a_mask_is_refused(tmp_path, mask, words):
     with pytest.raises(ValueError, match=words):
         write_mask(tmp_path / "m.png", mask)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_mask_above_pillows_limit_is_not_called_damaged(tmp_path, monkeypatch):
+    write_mask(tmp_path / "a.png", np.zeros((40, 50), np.uint8))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
+    for read in (read_mask, lambda path: read_color_mask(path, {(0, 0, 0): 0})):
+        with pytest.raises(BadImageError, match=r"a\.png: Image size \(2000 pixels\) exceeds limit .*MAX_IMAGE_PIXELS"):
+            read(tmp_path / "a.png")
+
+
+def test_colours_are_looked_up_pixel_by_pixel(tmp_path):
+    rng = np.random.default_rng(0)
+    colours = rng.integers(0, 256, (5, 3), dtype=np.uint8)
+    indices = rng.integers(0, 5, (30, 40))
+    Image.fromarray(colours[indices]).save(tmp_path / "a.png")
+    table = {tuple(map(int, colour)): int(index) for index, colour in enumerate(colours)}
+    assert np.array_equal(read_color_mask(tmp_path / "a.png", table), indices)
+    del table[tuple(map(int, colours[3]))]
+    with pytest.raises(BadImageError, match=r"holds 1 colours without a class, \({}, {}, {}\)".format(*colours[3])):
+        read_color_mask(tmp_path / "a.png", table)
