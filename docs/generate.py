@@ -17,7 +17,7 @@ import types
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -25,9 +25,11 @@ from pydantic_core import PydanticUndefined
 
 from ppl.data import DatasetConfig
 from ppl.models import ModelConfig
+from ppl.parameters import known_parameters
 from ppl.pipeline import AffinityRecipe, CamRecipe, Recipe
 from ppl.refine import PRESETS, REFINERS
 from ppl.refine.affinity import AffinityConfig
+from ppl.refine.refiners import main_option
 from ppl.train import TrainConfig
 
 DOCS = Path(__file__).parent
@@ -121,20 +123,17 @@ def recipe_keys() -> str:
 
 
 def refiners() -> str:
-    """Every refiner with its parameters."""
+    """Every refiner with its options."""
     parts = []
     for name, refiner in REFINERS.items():
-        text = inspect.getdoc(refiner.function) or ""
-        hints = get_type_hints(refiner.function, include_extras=True)
+        text = inspect.getdoc(refiner) or ""
         meanings = arguments(text)
         rows = []
-        for parameter in inspect.signature(refiner.function).parameters.values():
-            if parameter.kind is parameter.KEYWORD_ONLY:
-                main = " (main)" if parameter.name == refiner.shorthand else ""
-                rows.append([f"`{parameter.name}`{main}", shown(parameter.default), meanings.get(parameter.name, "")])
-                assert parameter.name in hints
+        for option, default in known_parameters(refiner).items():
+            main = " (main)" if option == main_option(name) else ""
+            rows.append([f"`{option}`{main}", shown(default), meanings[option]])
         summary = " ".join(text.split("\n\n")[0].split())
-        parts.append(f"### `{name}`\n\n{summary}\n\n{table(['parameter', 'default', 'meaning'], rows)}")
+        parts.append(f"### `{name}`\n\n{summary}\n\n{table(['option', 'default', 'meaning'], rows)}")
     return "\n\n".join(parts)
 
 

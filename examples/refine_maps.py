@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from ppl.data import Sample, make_creatures, open_dataset
 from ppl.metrics import ConfusionMatrix
-from ppl.refine import apply_steps, cams_to_probs, crf, parse_steps, pixel_adaptive, random_walk
+from ppl.refine import apply_refiners, cams_to_probs, crf, parse_refiners, pixel_adaptive, random_walk
 
 
 def somebody_elses_maps(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
@@ -32,15 +32,16 @@ def main(images: int = 8, size: int = 96, out: Path = Path("runs/examples/refine
     sharp = crf(image, probs, iterations=5)
     smooth = pixel_adaptive(image, probs, iterations=5, dilations=(1, 2, 4))
     colours = image[::4, ::4].transpose(2, 0, 1).astype(np.float32) / 255
-    walked = random_walk(maps[:, ::4, ::4], features=colours, beta=60, steps=32)  # on every fourth pixel
+    walked = random_walk(None, maps[:, ::4, ::4], features=colours, beta=60, num_steps=32)  # on every fourth pixel
     print(f"crf {sharp.shape}, pixel_adaptive {smooth.shape}, random_walk {walked.shape}")
 
     # All images, by names as a recipe writes them.
     for recipe in (None, "pixel_adaptive: {iterations: 5, dilations: [1, 2, 4]}", "random_walk", "crf: seam-seg"):
-        steps, confusion, start = parse_steps(recipe), ConfusionMatrix(len(samples.classes) + 1), time.process_time()
+        refiners, start = parse_refiners(recipe), time.process_time()
+        confusion = ConfusionMatrix(len(samples.classes) + 1)
         for sample in samples:
             image, maps = somebody_elses_maps(sample)
-            probs = apply_steps(steps, image, cams_to_probs(maps, background=0.3))
+            probs = apply_refiners(refiners, image, cams_to_probs(maps, background=0.3))
             labels = np.array([0, *(label + 1 for label in sample.labels)])
             confusion.update(sample.read_mask(), labels[probs.argmax(axis=0)])
         seconds = (time.process_time() - start) / len(samples)

@@ -22,7 +22,7 @@ from which import evaluate
 
 from ppl.data import open_dataset
 from ppl.models import load_model
-from ppl.refine import RefineJob, parse_steps
+from ppl.refine import RefineJob, parse_refiners
 from ppl.refine.affinity import AffinityConfig, AffinityNetwork, confident_label_folder, learn_affinity
 
 
@@ -75,13 +75,14 @@ def main() -> None:
         summary = learn_affinity(jobs, out, network, config, **scores, num_workers=options.jobs)
         trained = f"{time.process_time() - start:.0f}"
         print(kind, "losses", summary.losses, flush=True)
-        ways = [(f"{steps} steps", {"steps": steps}) for steps in (16, 64, 256)] + [("IRN's way", {"background": 0.25})]
+        ways = [(f"{steps} steps", {"num_steps": steps}) for steps in (16, 64, 256)]
+        ways.append(("IRN's way", {"background": 0.25}))
         for name, more in ways:
-            step = {"random_walk": {"affinity": str(summary.path), **more}}
-            walks.append((f"random_walk on learned {kind}, {name}", trained, step))
+            walk = {"random_walk": {"affinity": str(summary.path), **more}}
+            walks.append((f"random_walk on learned {kind}, {name}", trained, walk))
 
     source = f"cam:{options.background}"
-    found = evaluate(val, source, [parse_steps(recipe) for *_, recipe in walks], options.cams, classes, options.jobs)
+    found = evaluate(val, source, [parse_refiners(recipe) for *_, recipe in walks], options.cams, classes, options.jobs)
     rows = []
     for (name, trained, _), (miou, seconds) in zip(walks, found, strict=True):
         rows.append(

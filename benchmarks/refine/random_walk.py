@@ -67,13 +67,13 @@ def main() -> None:
     for h, w in SIZES:
         edges = torch.rand(h, w, generator=chance) ** 3
         scenes.append((torch.rand(arguments.classes, h, w, generator=chance), edges))
-    random_walk(*scenes[0])  # compiles
+    random_walk(scenes[0][1], scenes[0][0])  # compiles
 
     # All of ours first: the peak of the memory can only be read while nothing larger has run.
     ours = []
     for maps, edges in scenes:
         before = megabytes()
-        result, seconds = cpu_seconds(lambda m=maps, e=edges: random_walk(m, e), repeats=7)
+        result, seconds = cpu_seconds(lambda m=maps, e=edges: random_walk(e, m), repeats=7)
         ours.append((result, seconds, megabytes() - before))
 
     rows = []

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from skimage import data, transform
 
-from ppl.refine import apply_steps, parse_steps
+from ppl.refine import apply_refiners, parse_refiners
 
 STEPS = [
     "crf: psa",
@@ -31,7 +31,7 @@ STEPS = [
     "superpixels: slic",
     "superpixels: felzenszwalb",
     "random_walk",
-    "random_walk: {stride: 4, steps: 256}",
+    "random_walk: {stride: 4, num_steps: 256}",
 ]
 
 
@@ -81,7 +81,7 @@ def main() -> None:
     for labels in arguments.labels:
         coarse = torch.rand(1, labels, 12, 16, generator=torch.Generator().manual_seed(0)) * 6
         probs = F.interpolate(coarse, arguments.size, mode="bilinear").softmax(dim=1)[0].numpy()
-        runs = {name: partial(apply_steps, parse_steps(name), image, probs) for name in STEPS}
+        runs = {name: partial(apply_refiners, parse_refiners(name), image, probs) for name in STEPS}
         runs["pixel_adaptive, unfolded"] = partial(unfolded_pixel_adaptive, image, probs)
         times = {name: [] for name in runs}
         for run in runs.values():

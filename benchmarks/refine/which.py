@@ -24,12 +24,11 @@ from rich.console import Console
 from rich.table import Table
 from scipy import ndimage
 
-from ppl.cam.background import otsu_background
 from ppl.data import open_dataset
 from ppl.io import read_image, read_mask
 from ppl.metrics import ConfusionMatrix
-from ppl.refine import PRESETS, apply_steps, cams_to_probs, load_cams, parse_steps
-from ppl.refine.jobs import resize_maps
+from ppl.refine import PRESETS, apply_refiners, parse_refiners
+from ppl.refine.jobs import RefineJob, read_probs
 
 REFINERS = [
     "none",
@@ -74,22 +73,21 @@ def start_of(sample, source: str, cams: Path | None) -> tuple[np.ndarray, np.nda
     if cams is None:
         maps, labels = one_hot(target)
         return image, target, corrupt(maps, source), labels
-    maps, classes = load_cams(cams / f"{sample.image_id}.npz")
     rule = source.partition(":")[2]
-    background = otsu_background if rule == "auto" else float(rule)
-    probs = cams_to_probs(resize_maps(maps, image.shape[:2]), background)
-    return image, target, probs, np.concatenate([[0], classes + 1])
+    job = RefineJob(sample.image_id, sample.image, cams / f"{sample.image_id}.npz")
+    image, probs, labels = read_probs(job, "auto" if rule == "auto" else float(rule))
+    return image, target, probs, labels
 
 
 def evaluate(samples, source, chains, cams, num_classes, n_jobs):
-    """Mean IoU in percent and median CPU seconds of each chain of steps; every image is read once."""
+    """Return mean IoU in percent and median CPU seconds of each list of refiners; every image is read once."""
 
     def one(sample):
         image, target, probs, labels = start_of(sample, source, cams)
         results = []
-        for steps in chains:
+        for refiners in chains:
             start = time.thread_time()
-            refined = apply_steps(steps, image, probs)
+            refined = apply_refiners(refiners, image, probs)
             seconds = time.thread_time() - start
             results.append((labels[refined.argmax(axis=0)].astype(np.uint8), seconds))
         return target, results
@@ -114,13 +112,13 @@ def main() -> None:
     parser.add_argument("--cams", type=Path, help="folder of .npz files; without it, corrupted masks")
     parser.add_argument("--background", nargs="+", default=["auto"], help="scores or auto, with --cams")
     parser.add_argument("--corrupt", nargs="+", default=["blur:8", "stride:16"])
-    parser.add_argument("--steps", nargs="+", default=REFINERS, help="each as a recipe writes it")
+    parser.add_argument("--refiners", nargs="+", default=REFINERS, help="each as a recipe writes it")
     parser.add_argument("--limit", type=int, help="so many images, evenly spread over the split")
     parser.add_argument("--jobs", type=int, default=-1)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
 
-    chosen = [(name, parse_steps(None if name == "none" else name)) for name in arguments.steps]
+    chosen = [(name, parse_refiners(None if name == "none" else name)) for name in arguments.refiners]
     dataset = open_dataset(arguments.dataset, arguments.split)
     samples = [sample for sample in dataset if sample.mask is not None]
     if arguments.cams is not None:
@@ -132,7 +130,7 @@ def main() -> None:
 
     rows = []
     classes = len(dataset.classes) + 1
-    chains = [(), *(steps for _, steps in chosen)]
+    chains = [(), *(refiners for _, refiners in chosen)]
     for source in sources:
         evaluate(samples[:1], source, chains, arguments.cams, classes, 1)  # compiles
         (before, _), *refined = evaluate(samples, source, chains, arguments.cams, classes, arguments.jobs)

@@ -19,7 +19,7 @@ from ppl.cam.methods.gradient import gradient_maps
 from ppl.data import TaggedImages
 from ppl.metrics import ConfusionMatrix, PartCoverage, ThresholdSweep, mean_average_precision
 from ppl.models import PPLNet
-from ppl.refine import apply_steps, crf_many, parse_steps
+from ppl.refine import apply_refiners, crf_many, parse_refiners
 
 REFINE = "crf: deeplab"
 REFINED = ("whole", "layercam")
@@ -156,12 +156,12 @@ class Tally:
         return {f"crf_{name}": self._refined(rule) for name, rule in (("auto", "auto"), ("best", self.sweep.best()))}
 
     def _refined(self, background: Any) -> float:
-        steps, matrix = parse_steps(REFINE), self._matrix()
+        steps, matrix = parse_refiners(REFINE), self._matrix()
         numbers = sorted(self.results)
         refined = crf_many(
             (self.images[number].read_image for number in numbers),
             (self._whole(number).to_probs(background).numpy() for number in numbers),
-            function=lambda image, probs: apply_steps(steps, np.asarray(image), probs),
+            function=lambda image, probs: apply_refiners(steps, np.asarray(image), probs),
             workers=torch.get_num_threads(),
         )
         for number, probs in zip(numbers, refined, strict=True):

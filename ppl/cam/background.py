@@ -77,7 +77,7 @@ def otsu_background(best: Tensor) -> Tensor:
     from skimage.filters import threshold_otsu
 
     best = best.detach()
-    values = best[best.isfinite()].double().cpu().numpy()
+    values = best[best.isfinite()].cpu().double().numpy()  # MPS has no float64
     if not values.size:
         return torch.full_like(best, math.inf)
     spread = values.max() - values.min()

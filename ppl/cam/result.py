@@ -9,16 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppl.cam.background import Background, background_score, parse_background
-from ppl.cam.config import CamConfig
-from ppl.cam.probabilities import maps_to_probs
+from ppl.cam.background import Background, background_score
+from ppl.cam.probabilities import DEFAULT_BACKGROUND, maps_to_probs
 from ppl.errors import PPLFileNotFoundError, PPLValueError
 from ppl.io.files import atomic_write
 
 __all__ = ["CamResult"]
 
 _IGNORE = 255
-_BACKGROUND = parse_background(CamConfig().background)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +53,7 @@ class CamResult:
                 f"{tuple(self.maps.shape)}, {tuple(self.classes.shape)} and {tuple(self.scores.shape)}"
             )
 
-    def to_mask(self, background: Background = _BACKGROUND) -> Tensor:
+    def to_mask(self, background: Background = DEFAULT_BACKGROUND) -> Tensor:
         """Give every pixel its best class, or the background where that is as strong.
 
         The background wins a tie with a class, as in IRN; of two equal classes the lower one wins.
@@ -78,8 +76,8 @@ class CamResult:
         labels = torch.where(best > background_score(best, background), self.classes[index] + 1, 0)
         return labels if int(self.classes.max()) + 1 >= _IGNORE else labels.to(torch.uint8)
 
-    def to_probs(self, background: Background = _BACKGROUND) -> Tensor:
-        """Stack the background's score and the maps, and scale every pixel to sum to 1: what refinement starts from.
+    def to_probs(self, background: Background = DEFAULT_BACKGROUND) -> Tensor:
+        """Put the background's score in front of the maps and divide every pixel by its sum, as refinement needs.
 
         Args:
             background: as in :meth:`to_mask`; both agree on which channel is the largest.
@@ -88,7 +86,7 @@ class CamResult:
             (1+k,h,w) float32: channel 0 is the background, channel i+1 belongs to `classes[i]`.
 
         Raises:
-            PPLValueError: if `background` is none of these.
+            PPLValueError: if `background` is none of these, or a value is not finite or outside [0,1].
         """
         return maps_to_probs(self.maps, background)
 
@@ -120,27 +118,26 @@ class CamResult:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> CamResult:
-        """Read what :meth:`save` wrote. Nothing is ever unpickled.
+        """Read a CAM file. Nothing is ever unpickled.
 
         Args:
-            path: the file.
+            path: a file that :meth:`save` wrote, or any `.npz` with the arrays maps (k,h,w) and classes (k,). Without
+                the array scores they are NaN, without size it is that of the maps.
 
         Returns:
             The result, on the CPU, maps in float32.
 
         Raises:
             PPLFileNotFoundError: if there is no such file.
-            PPLValueError: if it is not a file that :meth:`save` wrote, or it is broken.
+            PPLValueError: if it is not such a file, or it is broken.
         """
         try:
             with np.load(path, allow_pickle=False) as file:
-                height, width = file["size"].tolist()
-                return cls(
-                    torch.from_numpy(file["maps"].astype(np.float32)),
-                    torch.from_numpy(file["classes"].astype(np.int64)),
-                    torch.from_numpy(file["scores"].astype(np.float32)),
-                    (height, width),
-                )
+                maps, classes = file["maps"].astype(np.float32), file["classes"].astype(np.int64)
+                scores = file["scores"].astype(np.float32) if "scores" in file else np.full(len(maps), np.nan, "f4")
+                height, width = file["size"].tolist() if "size" in file else maps.shape[1:]
+                maps, classes, scores = map(torch.from_numpy, (maps, classes, scores))
+                return cls(maps, classes, scores, (height, width))
         except FileNotFoundError as error:
             raise PPLFileNotFoundError(f"no CAM file at {os.fspath(path)}") from error
         except Exception as error:  # numpy, zip and zlib call a broken file by many names

@@ -19,7 +19,7 @@ def refine(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Where the masks go, for a folder of CAM files.")
     ] = None,
-    steps: Annotated[
+    refiners: Annotated[
         str | None, typer.Option(help='Refiners in order, as "crf: irn, random_walk". Default: crf: deeplab.')
     ] = None,
     background: Annotated[
@@ -39,7 +39,7 @@ def refine(
         refuse_for_runs({"--out": out, "--overwrite": overwrite})
         check_reach(set_ or [], ("refine", "affinity", "cam.background", "compare", "data", "device", "jobs"), "refine")
         changes = [f"jobs={jobs}"] if jobs is not None else []
-        changes += [f"refine=[{steps}]"] if steps else []
+        changes += [f"refine=[{refiners}]"] if refiners else []
         changes += [f"cam.background={background}"] if background else []
         otherwise = "for a folder of CAM files add --images FOLDER --out FOLDER"
         recipe, folder = resolve_run(target, changes + (set_ or []), otherwise)
@@ -48,10 +48,10 @@ def refine(
     if out is None:
         raise PPLValueError("say where the masks go: add --out FOLDER")
     if set_:
-        raise PPLValueError(f"--set {set_[0]} has no effect on a folder of CAM files; use --steps and --background")
+        raise PPLValueError(f"--set {set_[0]} has no effect on a folder of CAM files; use --refiners and --background")
     workers = -1 if jobs is None else jobs
     summary = refine_cams(
-        target, images, out, steps, background or "auto", workers, overwrite=overwrite, progress=not quiet
+        target, images, out, refiners, background or "auto", workers, overwrite=overwrite, progress=not quiet
     )
     for bad in summary.bad:
         say(f"left out {bad.image_id}: {bad.reason}")

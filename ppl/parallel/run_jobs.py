@@ -1,4 +1,4 @@
-"""Jobs that fill a folder, one file per image: resumed after a kill, and not stopped by one bad image."""
+"""Jobs that fill a folder with the results of images: resumed after a kill, and not stopped by one bad image."""
 
 from __future__ import annotations
 
@@ -8,27 +8,41 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ppl.errors import PPLValueError
 from ppl.io.files import atomic_write
+from ppl.io.fingerprint import fingerprint
 from ppl.parallel.bad_file import BadFile
 from ppl.parallel.pool import check_workers, guarded, parallel_map
 from ppl.parallel.progress import progress_bar
+from ppl.parallel.records import Record
 
-__all__ = ["FolderSummary", "has_record", "keep_record", "remove_result", "run_jobs"]
+__all__ = ["RECORD_FILE", "FolderSummary", "Job", "has_record", "keep_record", "run_jobs"]
 
-_RECORD = "refine.json"
+RECORD_FILE = "record.jsonl"
+"""Name of the record of finished work in a folder of results."""
+
+
+class Job(Protocol):
+    """The work on one image, as `run_jobs` needs to know it."""
+
+    @property
+    def image_id(self) -> str:
+        """Name of the result."""
+
+    def key(self) -> Any:
+        """Return the hashes of the content of all inputs, in a form that `json` can write."""
 
 
 @dataclass(frozen=True)
 class FolderSummary:
-    """What a run over a folder did.
+    """The outcome of a run over a folder.
 
     Args:
-        done: how many results it wrote.
-        skipped: how many were there already.
-        bad: the images that were left out.
+        done: number of results that the run wrote.
+        skipped: number of results that were finished before.
+        bad: images that were left out.
         seconds: wall time.
 
     Example:
@@ -47,72 +61,76 @@ class FolderSummary:
         return self.done / self.seconds if self.seconds else 0.0
 
 
-def remove_result(_job: Any, path: Path) -> None:
-    """Remove the result of a job, if there is one."""
-    path.unlink(missing_ok=True)
-
-
 def run_jobs(
     jobs: Sequence[Any],
-    work: Callable[[Any, Path], None],
+    work: Callable[[Any], None],
     out: Path,
     *,
-    record: Mapping[str, Any],
+    files: Callable[[Any], Sequence[Path]],
+    settings: Mapping[str, Any],
+    remove: Callable[[Any], None] | None = None,
     num_workers: int = -1,
     overwrite: bool = False,
     progress: bool = True,
     description: str = "refine",
-    is_done: Callable[[Any, Path], bool] = lambda job, path: path.exists(),
-    remove: Callable[[Any, Path], None] = remove_result,
 ) -> FolderSummary:
-    """Run `work` for every job whose result `out/<image_id>.png` is not there yet.
+    """Run `work` for every job whose result is not finished, and keep `out/record.jsonl`, the record of finished work.
 
-    Threads of this process by default: what takes the time releases the interpreter's lock. Inside
-    `joblib.parallel_config(backend="loky" | "dask" | "ray")` the same call goes to processes or a cluster; the folders
-    must then be visible from there. At most two jobs per worker are in memory.
+    A result is finished if the record says that it was made from inputs of the same content with the same settings.
+    The workers are threads of this process. Inside `joblib.parallel_config(backend="loky" | "dask" | "ray")` they are
+    processes or a cluster; the folders must then be visible from there. At most two jobs per worker are in memory.
 
     Args:
-        jobs: things with an `image_id`; picklable, for a cluster.
-        work: gets a job and the path of its result, which it writes whole or not at all; raises if it cannot.
+        jobs: the `Job`s; picklable for processes and clusters.
+        work: a function that writes the files of a job whole or not at all, or raises an error.
         out: folder of the results.
-        record: how they are made, for `out/refine.json`. Results made in another way are not mixed in.
-        num_workers: workers; -1 for one per core.
-        overwrite: run all jobs, whatever is there; their old results are removed first.
-        progress: a bar with images per second and the time left, on a terminal only.
-        description: in front of the bar.
-        is_done: whether the result of a job, by its path, is there and need not be made again.
-        remove: takes away the old result of a job, by its path, before it is made again.
+        files: function from a job to the files of its result.
+        settings: the settings of all results, in a form that `json` can write.
+        remove: function that removes the old result of a job; by default it removes `files`.
+        num_workers: the number of workers; -1 for one per core.
+        overwrite: run all jobs; old results are removed first.
+        progress: show a bar with images per second and the time left, on a terminal only.
+        description: the text in front of the bar.
 
     Returns:
-        What was done. An error in a job makes it a `BadFile`.
+        The outcome. A job whose `work` raises an error becomes a `BadFile`.
 
     Raises:
-        PPLValueError: if two jobs have one image id, `num_workers` is 0, or `out` holds results with another record.
-        FileWriteError: if results cannot be written: the next ones could not either.
-        MissingExtraError: if a step needs a package that is not installed.
+        PPLValueError: if two jobs have the same image id, `num_workers` is 0, or `out` holds results that were made
+            with other settings or by other means.
+        FileWriteError: if results cannot be written: later jobs could not write either.
+        MissingExtraError: if a package is missing: later jobs would miss it too.
     """
     check_workers(num_workers)
     _check_unique(jobs)
-    if overwrite:  # whatever stops this run, nothing made in the old way stands under the new record
+    remove = remove or partial(_remove, files)
+    record = Record(out / RECORD_FILE)
+    if overwrite:  # before the new settings are recorded, so that no old result is ever taken for a new one
         for job in jobs:
-            remove(job, _result(out, job))
-    keep_record(out / _RECORD, record, overwrite)
-    waiting = [job for job in jobs if overwrite or not is_done(job, _result(out, job))]
-    bad = []
+            remove(job)
+        record.remove([job.image_id for job in jobs])
+    else:
+        _check_settings(record, settings, [path for job in jobs for path in files(job)])
+    record.begin(settings)
     start = time.perf_counter()
-    with progress_bar(description, len(jobs), completed=len(jobs) - len(waiting), show=progress) as advance:
-        for failure in parallel_map(partial(guarded, partial(_make, work, remove, out)), waiting, num_workers):
-            if failure is not None:
-                bad.append(failure)
+    known = [job for job in jobs if job.image_id in record and all(path.is_file() for path in files(job))]
+    keys = dict(parallel_map(partial(_key, settings), known, num_workers))
+    finished = {job.image_id for job in known if record.is_finished(job.image_id, keys[job.image_id], *files(job))}
+    waiting = [job for job in jobs if job.image_id not in finished]
+    files_of = {job.image_id: files(job) for job in waiting}
+    bad = []
+    make = partial(guarded, partial(_make, work, remove, settings))
+    with progress_bar(description, len(jobs), completed=len(finished), show=progress) as advance:
+        for outcome in parallel_map(make, waiting, num_workers):
+            if isinstance(outcome, BadFile):
+                bad.append(outcome)
+            else:
+                image_id, key = outcome
+                record.add(image_id, key, *files_of[image_id])
             advance()
     order = {job.image_id: index for index, job in enumerate(jobs)}
     bad.sort(key=lambda file: order[file.image_id])
-    seconds = time.perf_counter() - start
-    return FolderSummary(len(waiting) - len(bad), len(jobs) - len(waiting), tuple(bad), seconds)
-
-
-def _result(out: Path, job: Any) -> Path:
-    return out / f"{job.image_id}.png"
+    return FolderSummary(len(waiting) - len(bad), len(finished), tuple(bad), time.perf_counter() - start)
 
 
 def has_record(path: Path, record: Mapping[str, Any]) -> bool:
@@ -141,6 +159,17 @@ def keep_record(path: Path, record: Mapping[str, Any], overwrite: bool = False) 
         handle.write(json.dumps(record, indent=2))
 
 
+def _check_settings(record: Record, settings: Mapping[str, Any], files: Sequence[Path]) -> None:
+    """Refuse a folder whose results were made with other settings, or by a program that left no record."""
+    folder, fix = record.path.parent, "choose another folder, or overwrite the results (--overwrite)"
+    if record.settings is None:
+        foreign = next((path for path in files if path.exists()), None)
+        if foreign is not None:
+            raise PPLValueError(f"{foreign} was made in another way, since {record.path} does not list it: {fix}")
+    elif fingerprint(record.settings) != fingerprint(settings):
+        raise PPLValueError(f"{folder} holds results that were made in another way (see {record.path.name}): {fix}")
+
+
 def _check_unique(jobs: Sequence[Any]) -> None:
     seen = set()
     for job in jobs:
@@ -149,6 +178,19 @@ def _check_unique(jobs: Sequence[Any]) -> None:
         seen.add(job.image_id)
 
 
-def _make(work: Callable[[Any, Path], None], remove: Callable[[Any, Path], None], out: Path, job: Any) -> None:
-    remove(job, _result(out, job))  # of a job that turned bad nothing old may stay
-    work(job, _result(out, job))
+def _key(settings: Mapping[str, Any], job: Any) -> tuple[str, str]:
+    return job.image_id, fingerprint({"settings": settings, "inputs": job.key()})
+
+
+def _make(
+    work: Callable[[Any], None], remove: Callable[[Any], None], settings: Mapping[str, Any], job: Any
+) -> tuple[str, str]:
+    key = _key(settings, job)  # before the inputs are read, so that a later change of them is noticed
+    remove(job)  # so that no old result stays if the job turned bad
+    work(job)
+    return key
+
+
+def _remove(files: Callable[[Any], Sequence[Path]], job: Any) -> None:
+    for path in files(job):
+        path.unlink(missing_ok=True)

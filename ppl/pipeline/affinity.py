@@ -12,7 +12,7 @@ from ppl.models import load_model
 from ppl.pipeline.cams import affinity_split, make_cams
 from ppl.pipeline.folder import RunFolder
 from ppl.pipeline.recipe import AffinityRecipe, Recipe
-from ppl.refine import RefineJob, Step
+from ppl.refine import RefineJob, RefinerSpec
 from ppl.refine.affinity import AffinityNetwork, learn_affinity
 
 __all__ = ["learn_affinities", "walking_on"]
@@ -34,7 +34,7 @@ def learn_affinities(
         progress: show bars.
 
     Returns:
-        The file that a `random_walk` step takes.
+        The file that a `random_walk` refiner takes.
     """
     split = affinity_split(recipe)
     make_cams(recipe, folder, split, train, progress=progress)
@@ -64,13 +64,13 @@ def _learn(
     folder.record(affinity={"losses": summary.losses, "left_out": {bad.image_id: bad.reason for bad in summary.bad}})
 
 
-def walking_on(affinity: Path, steps: Sequence[Step]) -> tuple[Step, ...]:
-    """The steps, every random walk that names no network on this one."""
+def walking_on(affinity: Path, refiners: Sequence[RefinerSpec]) -> tuple[RefinerSpec, ...]:
+    """Return the refiners; random walks that name no affinity network get this one."""
     return tuple(
-        Step(step.name, {**step.parameters, "affinity": affinity})
-        if step.name == "random_walk" and "affinity" not in step.parameters
-        else step
-        for step in steps
+        RefinerSpec(spec.name, {**spec.options, "affinity": affinity})
+        if spec.name == "random_walk" and "affinity" not in spec.options
+        else spec
+        for spec in refiners
     )
 
 

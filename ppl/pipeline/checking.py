@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from ppl.config import describe_faults
 from ppl.errors import PPLError, PPLFileNotFoundError, PPLValueError
 from ppl.pipeline.recipe import Recipe
-from ppl.refine.pipeline import with_files
+from ppl.refine.specs import replace_files
 
 __all__ = ["check_reach", "check_recipe", "check_section", "load_recipe", "read_recipe", "with_overrides"]
 
@@ -48,8 +48,8 @@ def read_recipe(path: Path) -> dict[str, Any]:
         if isinstance(values, dict) and isinstance(values.get(key), str):
             values[key] = str(path.parent / Path(values[key]).expanduser())
     if isinstance(content.get("refine"), list):
-        with suppress(PPLError):  # a step that is none is told with all other faults
-            content["refine"] = with_files(content["refine"], lambda file: _beside(path, file.expanduser()))
+        with suppress(PPLError):  # an invalid refiner is reported with all other faults
+            content["refine"] = replace_files(content["refine"], lambda file: _beside(path, file.expanduser()))
     return content
 
 

@@ -11,9 +11,9 @@ from ppl.cam import CamConfig
 from ppl.data import DatasetConfig
 from ppl.models.config import Mode, ModelConfig
 from ppl.parallel import check_workers
-from ppl.refine import parse_steps
+from ppl.refine import parse_refiners
 from ppl.refine.affinity import AffinityConfig
-from ppl.refine.pipeline import with_files
+from ppl.refine.specs import replace_files
 from ppl.train import TrainConfig
 
 __all__ = ["AffinityRecipe", "CamRecipe", "Recipe"]
@@ -59,7 +59,7 @@ class Recipe(_Section):
     )
     refine: list[Any] = Field(
         [DEFAULT_REFINE],
-        description="steps in order; [] for none; files that they name are relative to the recipe's folder; maps by "
+        description="refiners in order; [] for none; files that they name are relative to the recipe's folder; maps by "
         'sharpened_cam gain more by a narrower CRF, "crf: toco-cam"',
     )
     device: str = Field("auto", description='"cpu", "cuda", "cuda:1", "mps"; "auto": the first that is there')
@@ -67,8 +67,8 @@ class Recipe(_Section):
 
     @model_validator(mode="after")
     def _affinity_is_used(self) -> Recipe:
-        if self.affinity is not None and all(step.name != "random_walk" for step in parse_steps(self.refine)):
-            raise ValueError("affinity is to be learned but no refine step is a random_walk; add one or drop affinity")
+        if self.affinity is not None and all(spec.name != "random_walk" for spec in parse_refiners(self.refine)):
+            raise ValueError("affinity is to be learned but no refiner is a random_walk; add one or drop affinity")
         return self
 
     @field_validator("compare", mode="before")
@@ -78,11 +78,11 @@ class Recipe(_Section):
 
     @field_validator("refine", mode="before")
     @classmethod
-    def _known_steps(cls, value: Any) -> Any:
+    def _known_refiners(cls, value: Any) -> Any:
         if not isinstance(value, list):
-            parse_steps(value)
+            parse_refiners(value)
             return [] if value is None else value
-        return with_files(value, Path.expanduser)
+        return replace_files(value, Path.expanduser)
 
     @field_validator("jobs")
     @classmethod

@@ -15,7 +15,7 @@ from ppl.pipeline.affinity import walking_on
 from ppl.pipeline.cams import mask_inputs
 from ppl.pipeline.folder import RunFolder
 from ppl.pipeline.recipe import DEFAULT_REFINE, Recipe
-from ppl.refine import RefineJob, Step, jobs_from_folders, parse_steps, refine_folder, score_steps
+from ppl.refine import RefineJob, RefinerSpec, jobs_from_folders, parse_refiners, refine_folder, score_refiners
 
 __all__ = ["has_refined", "refine_cams", "refine_masks"]
 
@@ -35,15 +35,14 @@ def refine_masks(
     Returns:
         What was done in this call. Images that could not be refined are listed in the manifest, too.
     """
-    steps = parse_steps(recipe.refine)
+    refiners = parse_refiners(recipe.refine)
     if recipe.affinity is not None:
-        steps = walking_on(folder.affinity, steps)
+        refiners = walking_on(folder.affinity, refiners)
     step, out = f"refined/{split}", folder.refined(split)
     inputs = _inputs(recipe, folder, split)
     # then what is there is of these maps, whenever a copy of the folder says that it was written
     current = folder.is_current(step, inputs)
     folder.begin(step, inputs, out)
-    (out / "refine.json").unlink(missing_ok=True)  # the run has its own record, which holds no paths
     jobs = [
         RefineJob(sample.image_id, sample.image, folder.cams(split) / f"{sample.image_id}.npz") for sample in images
     ]
@@ -52,23 +51,23 @@ def refine_masks(
         summary = refine_folder(
             todo,
             out,
-            steps,
+            refiners,
             background=parse_background(recipe.cam.background),
             num_workers=recipe.jobs,
             progress=progress,
         )
     summary = replace(summary, skipped=summary.skipped + len(jobs) - len(todo))
-    record = [step.record() for step in steps]
+    record = [spec.record() for spec in refiners]
     folder.record(refinement=record, not_refined={split: {bad.image_id: bad.reason for bad in summary.bad}})
-    if len(steps) == 1:
+    if len(refiners) == 1:
         folder.record(refinement_scores={split: []})
     elif summary.done:
-        _score_chain(recipe, folder, split, images, jobs, steps)
+        _score_chain(recipe, folder, split, images, jobs, refiners)
     return summary
 
 
 def has_refined(recipe: Recipe, folder: RunFolder, split: str) -> bool:
-    """Whether the refined masks of a split are there, made from its maps by this recipe's background rule and steps."""
+    """Return whether a split has refined masks that this recipe's background rule and refiners made of its maps."""
     if not recipe.refine or (recipe.affinity is not None and not folder.affinity.is_file()):
         return False
     return folder.refined(split).is_dir() and folder.is_current(f"refined/{split}", _inputs(recipe, folder, split))
@@ -76,7 +75,7 @@ def has_refined(recipe: Recipe, folder: RunFolder, split: str) -> bool:
 
 def _inputs(recipe: Recipe, folder: RunFolder, split: str) -> dict[str, Any]:
     """All that refined masks depend on; no path of the run folder, which may be moved."""
-    inputs = mask_inputs(recipe, folder, split) | {"steps": [step.record() for step in parse_steps(recipe.refine)]}
+    inputs = mask_inputs(recipe, folder, split) | {"refine": [spec.record() for spec in parse_refiners(recipe.refine)]}
     return inputs if recipe.affinity is None else inputs | {"affinity": sha256(folder.affinity)}
 
 
@@ -86,16 +85,16 @@ def _score_chain(
     split: str,
     images: TaggedImages,
     jobs: Sequence[RefineJob],
-    steps: Sequence[Step],
+    refiners: Sequence[RefinerSpec],
 ) -> None:
-    """Record what every step of a chain gains, where there are masks; of a single step, the scores of a run tell."""
+    """Record the gain of every refiner of a list, if there are masks. The scores of a run show that of a single one."""
     masks = {sample.image_id: sample.read_mask for sample in images if sample.mask is not None}
     if not masks:
         return
-    found, _ = score_steps(
+    found, _ = score_refiners(
         jobs,
         masks,
-        steps,
+        refiners,
         num_classes=len(images.classes),
         background=parse_background(recipe.cam.background),
         num_workers=recipe.jobs,
@@ -108,7 +107,7 @@ def refine_cams(
     cams: Path,
     images: Path,
     out: Path,
-    steps: str | None,
+    refiners: str | None,
     background: str | float,
     jobs: int = -1,
     *,
@@ -121,7 +120,7 @@ def refine_cams(
         cams: folder of `.npz` files as `CamResult.save` writes them.
         images: folder of the pictures of the same names.
         out: folder of the masks.
-        steps: as `ppl.refine.parse_steps` takes them; None is what a recipe does by default.
+        refiners: as `ppl.refine.parse_refiners` takes them; None: the default of a recipe.
         background: a number, "auto" or "power:ALPHA".
         jobs: workers; -1 for one a core.
         overwrite: make masks that are there again.
@@ -133,7 +132,7 @@ def refine_cams(
     return refine_folder(
         jobs_from_folders(images, cams),
         out,
-        steps or DEFAULT_REFINE,
+        refiners or DEFAULT_REFINE,
         background=parse_background(background),
         num_workers=jobs,
         overwrite=overwrite,

@@ -19,8 +19,8 @@ from ppl.pipeline.reporting import make_report
 from ppl.pipeline.splits import Splits, open_splits
 from ppl.pipeline.target import dump_recipe
 from ppl.pipeline.training import check_models, train_classifier, with_mode
-from ppl.refine import parse_steps
-from ppl.refine.pipeline import check_files
+from ppl.refine import parse_refiners
+from ppl.refine.specs import check_files
 
 __all__ = ["STEPS", "RunResult", "run_recipe"]
 
@@ -77,7 +77,7 @@ def run_recipe(
             raise PPLValueError(f"no step {step!r}; there are: {', '.join(STEPS)}")
     torch_device(recipe.device)
     if "refine" in steps:
-        check_files(parse_steps(recipe.refine))
+        check_files(parse_refiners(recipe.refine))
     folder = RunFolder(Path(out))
     splits = open_splits(recipe.data, training=_needs_training_images(recipe, steps), progress=progress)
     result = RunResult(splits=tuple(splits.masked), notes=list(splits.notes))

@@ -10,7 +10,7 @@ import yaml
 from ppl.errors import PPLFileNotFoundError
 from ppl.pipeline.checking import check_recipe, read_recipe, with_overrides
 from ppl.pipeline.recipe import Recipe
-from ppl.refine.pipeline import with_files
+from ppl.refine.specs import replace_files
 
 __all__ = ["default_out", "resolve"]
 
@@ -63,5 +63,5 @@ def dump_recipe(recipe: Recipe) -> str:
     content["data"]["root"] = str(recipe.data.root.resolve())
     if recipe.model.checkpoint_path is not None:
         content["model"]["checkpoint_path"] = str(recipe.model.checkpoint_path.resolve())
-    content["refine"] = with_files(recipe.refine, Path.resolve)
+    content["refine"] = replace_files(recipe.refine, Path.resolve)
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)

@@ -1,6 +1,6 @@
-"""Refinement: maps in, sharper maps out.
+"""Refinement of class maps: the image and coarse maps in, sharper maps out.
 
-The CRF loads in a tenth of a second; what needs PyTorch loads on first use.
+The CRF loads in a tenth of a second; the parts that need PyTorch load on first use.
 """
 
 from __future__ import annotations
@@ -12,33 +12,33 @@ from ppl.refine.crf import PRESETS, CRFPreset, crf, crf_backend, crf_from_labels
 
 if TYPE_CHECKING:
     from ppl.refine.adaptive import pixel_adaptive
+    from ppl.refine.apply import apply_refiners, iterate_refiners
     from ppl.refine.folder import refine_folder
     from ppl.refine.guided import guided_filter
-    from ppl.refine.jobs import RefineJob, jobs_from_folders, load_cams
-    from ppl.refine.pipeline import Step, apply_steps, iterate_steps, parse_steps
+    from ppl.refine.jobs import RefineJob, jobs_from_folders
     from ppl.refine.probabilities import cams_to_probs
-    from ppl.refine.scoring import StepScore, score_steps
+    from ppl.refine.refiners import REFINERS, register_refiner
+    from ppl.refine.scoring import RefinerScore, score_refiners
     from ppl.refine.segments import superpixel_segments, superpixels
-    from ppl.refine.steps import REFINERS, Refiner
+    from ppl.refine.specs import RefinerSpec, parse_refiners
     from ppl.refine.walk import random_walk
 
-_NAMES = {
-    "REFINERS": "steps",
+_MODULES = {
+    "REFINERS": "refiners",
     "RefineJob": "jobs",
-    "Refiner": "steps",
-    "Step": "pipeline",
-    "StepScore": "scoring",
-    "apply_steps": "pipeline",
+    "RefinerScore": "scoring",
+    "RefinerSpec": "specs",
+    "apply_refiners": "apply",
     "cams_to_probs": "probabilities",
     "guided_filter": "guided",
-    "iterate_steps": "pipeline",
+    "iterate_refiners": "apply",
     "jobs_from_folders": "jobs",
-    "load_cams": "jobs",
-    "parse_steps": "pipeline",
+    "parse_refiners": "specs",
     "pixel_adaptive": "adaptive",
     "random_walk": "walk",
     "refine_folder": "folder",
-    "score_steps": "scoring",
+    "register_refiner": "refiners",
+    "score_refiners": "scoring",
     "superpixel_segments": "segments",
     "superpixels": "segments",
 }
@@ -48,10 +48,9 @@ __all__ = [
     "REFINERS",
     "CRFPreset",
     "RefineJob",
-    "Refiner",
-    "Step",
-    "StepScore",
-    "apply_steps",
+    "RefinerScore",
+    "RefinerSpec",
+    "apply_refiners",
     "cams_to_probs",
     "crf",
     "crf_backend",
@@ -59,22 +58,22 @@ __all__ = [
     "crf_many",
     "crf_preset",
     "guided_filter",
-    "iterate_steps",
+    "iterate_refiners",
     "jobs_from_folders",
-    "load_cams",
-    "parse_steps",
+    "parse_refiners",
     "pixel_adaptive",
     "random_walk",
     "refine_folder",
-    "score_steps",
+    "register_refiner",
+    "score_refiners",
     "superpixel_segments",
     "superpixels",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _NAMES:
-        return getattr(importlib.import_module(f"ppl.refine.{_NAMES[name]}"), name)
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"ppl.refine.{_MODULES[name]}"), name)
     raise AttributeError(f"module 'ppl.refine' has no attribute {name!r}")
 
 

@@ -1,4 +1,4 @@
-"""Pixel-adaptive refinement: every pixel becomes the average of the neighbours that look like it, a few times over."""
+"""Pixel-adaptive mask refinement (PAMR): every pixel becomes the average of neighbours of similar colour."""
 
 from __future__ import annotations
 
@@ -18,9 +18,8 @@ __all__ = ["pixel_adaptive"]
 
 Array = TypeVar("Array", npt.NDArray[np.generic], torch.Tensor)
 
-# Colour differences are counted in tenths of the local deviation; the second keeps flat regions from dividing by zero.
-_SHARPNESS = 0.1
-_TINY = 1e-8
+_SHARPNESS = 0.1  # colour differences are measured in tenths of the local standard deviation
+_TINY = 1e-8  # avoids division by zero in flat regions
 
 
 def pixel_adaptive(
@@ -30,22 +29,23 @@ def pixel_adaptive(
     iterations: Annotated[int, Field(ge=0)] = 10,
     dilations: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (1, 2, 4, 8, 12, 24),
 ) -> Array:
-    """Refine maps with the colours of the image, locally (PAMR).
+    """Refine maps by local averages over neighbours of similar colour (PAMR).
 
-    Each pixel looks at the 8 neighbours of a 3x3 window, at every dilation. A neighbour's weight is the softmax of
-    `-mean_c |I_i - I_j| / (0.1 * deviation)`, where `deviation` is the standard deviation of the channel over the
-    windows. Every iteration replaces the maps by their weighted averages. Pixels beyond the border repeat it.
+    The neighbours of a pixel are the 8 pixels around the centre of a 3x3 window, at every dilation. The weight of
+    neighbour j is the softmax over all neighbours of `-mean_c |I_i - I_j| / (0.1 * deviation)`, where `deviation` is
+    the standard deviation of the channel over the windows. Every iteration replaces the maps by their weighted
+    averages. Pixels beyond the border repeat the border.
 
     Source: Araslanov and Roth, "Single-Stage Semantic Segmentation from Image Labels", CVPR 2020, section 4.3.
 
     Args:
         image: `(H, W, 3)` or `(B, H, W, 3)`, uint8 or floating point in [0, 1].
         maps: `(k, H, W)` or `(B, k, H, W)`, any floating type. Gradients flow back to them.
-        iterations: how many averages.
+        iterations: number of iterations.
         dilations: distances of the neighbours in pixels.
 
     Returns:
-        As `maps`: kind, shape, type and device. Probabilities stay probabilities.
+        An array of the kind, shape, type and device of `maps`. Maps that sum to 1 still sum to 1.
 
     Raises:
         PPLValueError: for shapes that do not match or values that are not finite.
@@ -55,7 +55,7 @@ def pixel_adaptive(
         >>> image = np.zeros((1, 6, 3), np.uint8)
         >>> image[:, 3:] = 255
         >>> maps = np.array([[[0.9, 0.6, 0.3, 0.2, 0.1, 0.0]]], np.float32)
-        >>> pixel_adaptive(image, maps, dilations=(1,)).round(1)  # the step moves to the colour edge
+        >>> pixel_adaptive(image, maps, dilations=(1,)).round(1)  # the maps now change at the colour edge
         array([[[0.6, 0.6, 0.6, 0.1, 0.1, 0.1]]], dtype=float32)
     """
     checked = check_parameters(pixel_adaptive, iterations=iterations, dilations=dilations)
@@ -63,7 +63,7 @@ def pixel_adaptive(
     batched = getattr(maps, "ndim", 3) == 4
     values = as_tensor(maps, "maps", "B k H W" if batched else "k H W")
     height, width = values.shape[-2:]
-    colours = as_image(image, (height, width)).to(values.device)
+    colours = as_image(image, (height, width)).to(_working_type(values)).to(values.device)
     check_batch(colours, values)
     check_finite("maps", values)
     if not values.numel() or not iterations:
@@ -71,11 +71,11 @@ def pixel_adaptive(
     with torch.no_grad():
         check_finite("image", colours)
         colours = colours if batched else colours[None]
-        weights = _neighbour_weights(colours.permute(0, 3, 1, 2).to(_working_type(values)), dilations)
+        weights = _neighbour_weights(colours.permute(0, 3, 1, 2), dilations)
     working = (values if batched else values[None]).to(_working_type(values))
     for _ in range(iterations):
         average = torch.zeros_like(working)
-        # One neighbour at a time: the 48 shifted copies of the maps are never all in memory.
+        # One neighbour at a time, since 48 shifted copies of the maps would take much memory.
         for i, neighbour in enumerate(_neighbours(working, dilations)):
             average.addcmul_(weights[:, i, None], neighbour)
         working = average
@@ -91,7 +91,7 @@ def _offsets(dilations: tuple[int, ...]) -> list[tuple[int, int]]:
 
 
 def _neighbours(maps: torch.Tensor, dilations: tuple[int, ...]) -> Iterator[torch.Tensor]:
-    """The maps (B, C, H, W) as seen by each neighbour in turn: views of one padded copy."""
+    """Yield the maps (B, C, H, W) shifted by each offset, as views of one padded copy."""
     h, w = maps.shape[-2:]
     reach = max(dilations)
     padded = F.pad(maps, (reach, reach, reach, reach), mode="replicate")
@@ -100,8 +100,8 @@ def _neighbours(maps: torch.Tensor, dilations: tuple[int, ...]) -> Iterator[torc
 
 
 def _neighbour_weights(image: torch.Tensor, dilations: tuple[int, ...]) -> torch.Tensor:
-    """Weights (B, 8 * len(dilations), H, W), which sum to 1 over the neighbours; `image` is (B, 3, H, W)."""
-    # Every dilation's window counts its own centre. Two passes, since one would lose flat regions to rounding.
+    """Return weights (B, 8 * len(dilations), H, W) that sum to 1 over the neighbours; `image` is (B, 3, H, W)."""
+    # The window of every dilation includes the centre. Two passes, since one pass would lose flat regions to rounding.
     count = 9 * len(dilations)
     mean = image * (len(dilations) / count)
     for neighbour in _neighbours(image, dilations):

@@ -186,8 +186,8 @@ class _Predictor:
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
-        """What the records of steps keep: the file and what it held."""
-        return f"load_affinity({str(self.path)!r}, sha256={self.sha256!r})"
+        """Return the file's name and the hash of its content, which records of finished work keep."""
+        return f"load_affinity({self.path.name!r}, sha256={self.sha256!r})"
 
     def __call__(self, image: Any) -> AffinityMaps:
         if not hasattr(self._local, "network"):

@@ -1,4 +1,4 @@
-"""The border between callers and the refiners: numpy or torch in, the same out, shapes named in errors."""
+"""Input and output of the refiners: numpy arrays or torch tensors, checked, and returned as the same kind."""
 
 from __future__ import annotations
 
@@ -12,26 +12,25 @@ from pydantic import Field
 from ppl.errors import PPLTypeError, PPLValueError
 from ppl.refine.crf.validation import native_bytes
 
-__all__ = ["Positive", "Weight", "as_image", "as_tensor", "check_batch", "check_finite", "like"]
+__all__ = ["Positive", "Weight", "as_image", "as_tensor", "check_batch", "check_finite", "float64_device", "like"]
 
 Array = TypeVar("Array", npt.NDArray[np.generic], torch.Tensor)
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-"""A parameter that is a number above 0."""
+"""Type of a parameter that is a number above 0."""
 
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-"""A parameter that is a number from 0."""
+"""Type of a parameter that is a number of at least 0."""
 
-# What resizing or half precision may leave beyond [0, 1].
-_ROUNDING = 1e-2
+_ROUNDING = 1e-2  # resizing and half precision may leave [0, 1] by this much
 
 
 def as_tensor(array: Any, name: str, shape: str) -> torch.Tensor:
-    """A tensor over the same memory, checked for its number of dimensions and for holding floating point numbers.
+    """Return an array as a tensor over the same memory, after checking its dimensions and its type.
 
     Args:
-        array: numpy array or tensor.
-        name: what the caller calls it.
+        array: numpy array or tensor of floating point numbers.
+        name: name of the argument, for errors.
         shape: names of the expected dimensions, such as `"k h w"`.
 
     Returns:
@@ -60,25 +59,28 @@ def as_tensor(array: Any, name: str, shape: str) -> torch.Tensor:
 
 
 def _over(array: npt.NDArray[Any]) -> torch.Tensor:
-    """A tensor over the array's memory, or over a copy: torch has no read-only memory, strides below 0, other bytes."""
+    """Return a tensor over the array's memory, or over a copy of memory that torch cannot hold.
+
+    Torch has no read-only memory, no negative strides and no other byte orders.
+    """
     array = native_bytes(array)
     return torch.from_numpy(array if array.flags.writeable and array.flags.c_contiguous else array.copy())
 
 
 def as_image(image: Any, size: tuple[int, int], name: str = "image") -> torch.Tensor:
-    """An image `(H, W, 3)` or `(B, H, W, 3)` as a float tensor in [0, 1], of the size that the maps have.
+    """Return an image `(H, W, 3)` or `(B, H, W, 3)` as a float tensor in [0, 1], after checking its size.
 
     Args:
         image: uint8 in 0..255 or floating point in [0, 1], numpy or torch, channels last.
-        size: height and width that it must have.
-        name: what the caller calls it.
+        size: height and width of the maps.
+        name: name of the argument, for errors.
 
     Returns:
-        Float32 (float64 if it was that) tensor, channels last.
+        Float32 tensor, or float64 if the image is float64, channels last.
 
     Raises:
-        PPLTypeError: if it is neither an array nor a tensor, or of another integer type.
-        PPLValueError: if it is no colour image, of another size, or leaves [0, 1].
+        PPLTypeError: if the image is neither an array nor a tensor, or has another integer type.
+        PPLValueError: if the image is not a colour image, has another size, or leaves [0, 1].
 
     Example:
         >>> float(as_image(np.full((1, 2, 3), 255, np.uint8), (1, 2)).max())
@@ -106,7 +108,7 @@ def as_image(image: Any, size: tuple[int, int], name: str = "image") -> torch.Te
 
 
 def check_batch(image: torch.Tensor, maps: torch.Tensor) -> None:
-    """Refuse images and maps of which one is a batch and the other is not, or of different lengths.
+    """Refuse a single image with a batch of maps, a batch with single maps, and batches of different lengths.
 
     Args:
         image: `(H, W, 3)` or `(B, H, W, 3)`.
@@ -125,14 +127,14 @@ def check_batch(image: torch.Tensor, maps: torch.Tensor) -> None:
 
 
 def check_finite(name: str, values: torch.Tensor) -> None:
-    """Refuse NaN and infinity, which every refiner would spread over its neighbourhood.
+    """Refuse NaN and infinity, which a refiner would spread to the neighbours.
 
     Args:
-        name: what the caller calls it.
+        name: name of the argument, for errors.
         values: tensor of any shape.
 
     Raises:
-        PPLValueError: with the number of such values.
+        PPLValueError: with the number of values that are not finite.
 
     Example:
         >>> check_finite("maps", torch.zeros(2))
@@ -142,15 +144,22 @@ def check_finite(name: str, values: torch.Tensor) -> None:
         raise PPLValueError(f"{name} hold {int((~finite).sum())} values that are NaN or infinite: clean them first")
 
 
+def float64_device(device: torch.device) -> torch.device:
+    """Return the device on which to compute in float64: the CPU for Apple's MPS, which has none, else `device`.
+
+    Example:
+        >>> float64_device(torch.device("mps")), float64_device(torch.device("cuda", 1))
+        (device(type='cpu'), device(type='cuda', index=1))
+    """
+    return torch.device("cpu") if device.type == "mps" else device
+
+
 def like(original: Array, result: torch.Tensor) -> Array:
-    """The result as the kind of thing that the caller passed in.
+    """Return a result as a numpy array if the caller passed one in, else as the tensor.
 
     Args:
-        original: what came in.
-        result: what goes out.
-
-    Returns:
-        A numpy array if `original` is one, else `result`.
+        original: the array or tensor of the caller.
+        result: the result.
 
     Example:
         >>> type(like(np.zeros(2), torch.zeros(2))).__name__

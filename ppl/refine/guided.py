@@ -1,4 +1,4 @@
-"""Guided filter: maps that follow the edges of the image, as a local linear function of its colours."""
+"""Guided filter: maps as a local linear function of the image's colours, so that they follow its edges."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from einops import rearrange
 from pydantic import Field
 
 from ppl.parameters import check_parameters
-from ppl.refine.arrays import as_image, as_tensor, check_batch, check_finite, like
+from ppl.refine.arrays import as_image, as_tensor, check_batch, check_finite, float64_device, like
 
 __all__ = ["guided_filter"]
 
 Array = TypeVar("Array", npt.NDArray[np.generic], torch.Tensor)
 
-# Rounding errors of the variances stay far below the first; the cube of the second is a number, too.
+# The rounding errors of the variances stay far below the least value, and the cube of the greatest does not overflow.
 _LEAST_EPS, _MOST_EPS = 1e-8, 1e8
 
 
@@ -31,9 +31,9 @@ def guided_filter(
 ) -> Array:
     """Filter maps with the colour image as their guide.
 
-    In every window the maps are fitted by a linear function of the three colours (ridge regression); a pixel gets the
-    mean of what the windows around it predict. The cost does not depend on the radius. Windows are cut off at the
-    border.
+    In every window, the maps are fitted by a linear function of the three colours (ridge regression). A pixel gets the
+    mean of the predictions of all windows that contain the pixel. The cost does not depend on the radius. Windows are
+    cropped at the border.
 
     Source: He, Sun and Tang, "Guided Image Filtering", TPAMI 2013, equations 19 to 21. The defaults are ours.
 
@@ -44,7 +44,8 @@ def guided_filter(
         eps: regularisation, in squared colour units of [0, 1]; colour changes below its root are smoothed over.
 
     Returns:
-        As `maps`: kind, shape, type and device. Maps that sum to 1 still do; values may leave [0, 1] a little.
+        An array of the kind, shape, type and device of `maps`. Maps that sum to 1 still sum to 1; values may leave
+        [0, 1] by a few percent.
 
     Raises:
         PPLValueError: for shapes that do not match or values that are not finite.
@@ -61,15 +62,16 @@ def guided_filter(
     radius, eps = checked["radius"], checked["eps"]
     batched = getattr(maps, "ndim", 3) == 4
     values = as_tensor(maps, "maps", "B k H W" if batched else "k H W")
-    colours = as_image(image, (values.shape[-2], values.shape[-1])).to(values.device)
+    # float64, since variances are small differences of large sums; on the CPU where the device has no float64.
+    device = float64_device(values.device)
+    colours = as_image(image, (values.shape[-2], values.shape[-1])).to(device)
     check_batch(colours, values)
     check_finite("maps", values)
     check_finite("image", colours)
     if not values.numel():
         return like(maps, values.clone())
-    # float64: variances are small differences of large sums.
     guide = (colours if batched else colours[None]).permute(0, 3, 1, 2).double()
-    target = (values if batched else values[None]).double()
+    target = (values if batched else values[None]).to(device).double()
     mean_guide, mean_target = _box_mean(guide, radius), _box_mean(target, radius)
     products = torch.einsum("bihw,bjhw->bijhw", guide, guide).flatten(1, 2)
     crossed = torch.einsum("bihw,bkhw->bikhw", guide, target).flatten(1, 2)
@@ -84,11 +86,11 @@ def guided_filter(
     offset = mean_target - torch.einsum("bikhw,bihw->bkhw", slope, mean_guide)
     mean_slope = rearrange(_box_mean(slope.flatten(1, 2), radius), "b (i k) h w -> b i k h w", i=3)
     result = torch.einsum("bikhw,bihw->bkhw", mean_slope, guide) + _box_mean(offset, radius)
-    return like(maps, (result if batched else result[0]).to(values.dtype))
+    return like(maps, (result if batched else result[0]).to(values.dtype).to(values.device))
 
 
 def _box_mean(maps: torch.Tensor, radius: int) -> torch.Tensor:
-    """Mean over windows of `2 * radius + 1` pixels, cut off at the border; (B, C, H, W)."""
+    """Return the mean over windows of `2 * radius + 1` pixels, cropped at the border; (B, C, H, W)."""
     for dim in (-1, -2):
         length = maps.shape[dim]
         sums = F.pad(maps.cumsum(dim), (1, 0) if dim == -1 else (0, 0, 1, 0))
@@ -100,7 +102,7 @@ def _box_mean(maps: torch.Tensor, radius: int) -> torch.Tensor:
 
 
 def _inverse_of_symmetric(matrix: torch.Tensor, eps: float) -> torch.Tensor:
-    """Inverse of `matrix + eps * 1` for (B, 3, 3, H, W), by cofactors: far faster than a solver on tiny matrices."""
+    """Invert `matrix + eps * identity`, (B, 3, 3, H, W), by cofactors, which is faster than a solver."""
     a, b, c = matrix[:, 0, 0] + eps, matrix[:, 0, 1], matrix[:, 0, 2]
     d, e, f = matrix[:, 1, 1] + eps, matrix[:, 1, 2], matrix[:, 2, 2] + eps
     first, second, third = d * f - e * e, c * e - b * f, b * e - c * d

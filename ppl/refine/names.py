@@ -1,4 +1,4 @@
-"""Names of callables in records: whoever reads one must be able to tell whether it is the same callable."""
+"""Names of functions in records of finished work."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ __all__ = ["recorded_name"]
 
 
 def recorded_name(what: str, function: Callable[..., Any]) -> str:
-    """The name under which a record keeps a callable: the same in every run, and of this one alone.
+    """Return the name of a function for a record: the same in every run, and different for different functions.
 
     Args:
-        what: what the caller calls it.
-        function: a function of a module, or an object whose repr says all, such as a frozen dataclass.
+        what: the option that the function is given for, for errors.
+        function: a function of a module, or an object whose repr describes it completely, such as a frozen dataclass.
 
     Returns:
         `module.function`, or the repr.
 
     Raises:
-        PPLValueError: for a lambda, a function inside another one, a method, a partial, or an object whose repr is its
-            address: a stopped run could go on with another one and would not know.
+        PPLValueError: for a lambda, a function inside another function, a method, a partial, or an object whose repr is
+            its address. A resumed run could not tell whether the function is the same.
 
     Example:
         >>> recorded_name("background", recorded_name)
@@ -39,7 +39,7 @@ def recorded_name(what: str, function: Callable[..., Any]) -> str:
         nameless = inspect.ismethod(function) or isinstance(function, partial) or " at 0x" in name
     if nameless:
         raise PPLValueError(
-            f"{what} is {kind}, of which no record can be kept: give a function of a module, or a dataclass that can"
-            " be called"
+            f"{what} is {kind}, which has no lasting name for the record of finished work: give a function of a module,"
+            " or a callable dataclass"
         )
     return name

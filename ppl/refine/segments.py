@@ -1,4 +1,4 @@
-"""Superpixels: one score per segment of the image, so that masks end where the segments do."""
+"""Superpixels: one score per segment of similar colour, so that masks end at the borders of segments."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ def superpixel_segments(
     min_size: Annotated[int, Field(ge=1)] = 30,
     sigma: Weight = 0.5,
 ) -> npt.NDArray[np.int64]:
-    """Cut an image into segments of similar colour, by scikit-image.
+    """Cut an image into segments of similar colour with scikit-image.
 
     Sources: Achanta et al., "SLIC Superpixels", TPAMI 2012; Felzenszwalb and Huttenlocher, "Efficient Graph-Based
     Image Segmentation", IJCV 2004. The defaults are ours.
 
     Args:
         image: `(H, W, 3)`, uint8 or floating point in [0, 1].
-        method: `"slic"` for compact segments of like size, `"felzenszwalb"` for segments as large as their colour.
-        n_segments: SLIC: about how many.
-        compactness: SLIC: weight of nearness against colour.
-        scale: felzenszwalb: higher gives larger segments.
-        min_size: felzenszwalb: smaller segments are merged, in pixels.
+        method: `"slic"` for compact segments of similar size, `"felzenszwalb"` for segments of any size.
+        n_segments: SLIC: approximate number of segments.
+        compactness: SLIC: weight of distance in space against distance in colour.
+        scale: felzenszwalb: a higher scale gives larger segments.
+        min_size: felzenszwalb: smallest segment in pixels; smaller ones are merged.
         sigma: width of the blur before segmenting, in pixels.
 
     Returns:
         `(H, W)` segment numbers from 0, without gaps.
 
     Raises:
-        PPLValueError: if the image is not a finite colour image or a parameter is out of range.
+        PPLValueError: if the image is not a finite colour image, or a parameter is out of range.
 
     Example:
         >>> image = np.zeros((20, 20, 3), np.uint8)
@@ -70,11 +70,11 @@ def superpixel_segments(
     pixels = colours.detach().cpu().numpy()
     if 0 in shape[:2]:
         return np.zeros(shape[:2], np.int64)
-    from skimage import segmentation  # slow to import, and only superpixels need it
+    from skimage import segmentation  # slow to import
 
     sigma = given["sigma"]
     if method == "slic":
-        # SLIC's search window needs at least one pixel per segment.
+        # The search window of SLIC needs at least one pixel per segment.
         count = min(given["n_segments"], shape[0] * shape[1])
         compactness = given["compactness"]
         segments = segmentation.slic(pixels, n_segments=count, compactness=compactness, sigma=sigma, start_label=0)
@@ -89,30 +89,30 @@ def superpixels(
     image: npt.NDArray[np.generic] | torch.Tensor,
     maps: Array,
     *,
-    mode: Mode = "mean",
     method: Method = "slic",
     n_segments: Annotated[int, Field(ge=1)] = 1000,
     compactness: Positive = 10.0,
     scale: Positive = 50.0,
     min_size: Annotated[int, Field(ge=1)] = 30,
     sigma: Weight = 0.5,
+    mode: Mode = "mean",
 ) -> Array:
     """Give all pixels of a segment the same scores.
 
     Args:
         image: `(H, W, 3)`, uint8 or floating point in [0, 1].
         maps: `(k, H, W)`, any floating type.
-        mode: `"mean"`: a segment gets the mean of its pixels' scores. `"vote"`: every pixel votes for its highest
-            map, and a segment gets each map's share of the votes; this needs the background among the maps.
-        method: as for `superpixel_segments`, like the rest.
-        n_segments: SLIC: about how many segments.
-        compactness: SLIC: weight of nearness against colour.
-        scale: felzenszwalb: higher gives larger segments.
+        method: `"slic"` for compact segments of similar size, `"felzenszwalb"` for segments of any size.
+        n_segments: SLIC: approximate number of segments.
+        compactness: SLIC: weight of distance in space against distance in colour.
+        scale: felzenszwalb: a higher scale gives larger segments.
         min_size: felzenszwalb: smallest segment in pixels.
         sigma: width of the blur before segmenting, in pixels.
+        mode: `"mean"`: a segment gets the mean score of its pixels. `"vote"`: every pixel votes for its highest map,
+            and a segment gets each map's share of the votes; the background must be one of the maps.
 
     Returns:
-        As `maps`: kind, shape, type and device. Not differentiable.
+        An array of the kind, shape, type and device of `maps`. Not differentiable.
 
     Raises:
         PPLValueError: for shapes that do not match or values that are not finite.
@@ -145,7 +145,7 @@ def superpixels(
 
 
 def _segment_means(segments: npt.NDArray[np.int64], scores: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Mean score of every map (k) in every segment (n): (k, n)."""
+    """Return the mean score of every map (k) in every segment (n): (k, n)."""
     numbers = segments.ravel()
     sizes = np.bincount(numbers)
     sums = np.stack([np.bincount(numbers, weights=score.ravel()) for score in scores])
@@ -154,7 +154,7 @@ def _segment_means(segments: npt.NDArray[np.int64], scores: npt.NDArray[Any]) ->
 
 
 def _segment_votes(segments: npt.NDArray[np.int64], scores: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Share of each segment's pixels (n) at which each map (k) is the highest: (k, n)."""
+    """Return the share of the pixels of each segment (n) at which each map (k) is the highest: (k, n)."""
     k, n = scores.shape[0], int(segments.max()) + 1
     ballots = scores.argmax(axis=0).ravel() * n + segments.ravel()
     votes = np.bincount(ballots, minlength=k * n).reshape(k, n)

@@ -1,4 +1,4 @@
-"""Random walk: spread class scores between cells that belong together, without ever building the n x n matrix."""
+"""Random walk: spread class scores between cells that belong together, without an n x n matrix."""
 
 from __future__ import annotations
 
@@ -20,43 +20,43 @@ __all__ = ["random_walk"]
 
 Array = TypeVar("Array", npt.NDArray[np.generic], torch.Tensor)
 
-# Share of the 256-step walk that the shortened expansion may leave out; float32 rounding is larger.
+# Sum of the coefficients that the Chebyshev expansion leaves out. The rounding of float32 is larger.
 _TAIL = 1e-7
 
 
 def random_walk(
+    edges: Array | None,
     maps: Array,
-    edges: Array | None = None,
     *,
     features: Array | None = None,
     radius: Annotated[int, Field(ge=2)] = 5,
     beta: Annotated[float, Field(gt=0)] = 10.0,
-    steps: Annotated[int, Field(ge=0)] = 256,
+    num_steps: Annotated[int, Field(ge=0)] = 256,
 ) -> Array:
     """Propagate maps over the affinities of neighbouring cells.
 
-    One step replaces every cell by the average of its neighbourhood, weighted with `affinity ** beta`; the walk takes
-    `steps` of them. IRN and PSA square a dense `(h*w, h*w)` matrix for that, which takes half a gigabyte for one
-    500x375 image at stride 4. Here the neighbourhood is a stencil of `D` affinities per cell (34 at radius 5), so
-    memory grows with the number of cells only, and `steps` applications of it are expanded in Chebyshev polynomials:
-    about `6 * sqrt(steps)` applications give the same result to float32's accuracy.
+    One step of the walk replaces the score of every cell by the average over its neighbourhood, weighted with
+    `affinity ** beta`. IRN and PSA compute the steps by squaring a dense `(h*w, h*w)` matrix, which takes half a
+    gigabyte for one 500x375 image at stride 4. Here the neighbourhood is a stencil of `D` affinities per cell (34 at
+    radius 5), so memory grows with the number of cells only, and the `num_steps` applications are expanded in Chebyshev
+    polynomials: about `6 * sqrt(num_steps)` applications give the same result to the accuracy of float32.
 
-    Sources: IRN (Ahn et al., CVPR 2019) for `edges`, PSA (Ahn and Kwak, CVPR 2018) for `features`. PSA's usual values
-    are `beta=8` at stride 8, IRN's the defaults at stride 4.
+    Sources: IRN (Ahn et al., CVPR 2019) for `edges`, PSA (Ahn and Kwak, CVPR 2018) for `features`. The defaults are
+    IRN's values at stride 4; PSA takes `beta=8` at stride 8.
 
     Args:
+        edges: `(h, w)` class boundary map in [0, 1], of the same kind as `maps`. The affinity of two cells is 1 minus
+            the largest edge on the path between them. Scores on an edge are first multiplied by `1 - edge`, as in IRN.
+            None if `features` are given.
         maps: `(k, h, w)` scores, any floating type; numpy or torch.
-        edges: `(h, w)` class boundary map in [0, 1], as maps' kind. The affinity of two cells is 1 minus the largest
-            edge on the path between them; scores that sit on an edge are first multiplied by `1 - edge`, as in IRN.
-        features: `(C, h, w)`, instead of `edges`: the affinity is `exp(-mean |f_i - f_j|)`, as in PSA.
+        features: `(C, h, w)`, instead of `edges`: the affinity of two cells is `exp(-mean |f_i - f_j|)`, as in PSA.
         radius: cells nearer than this are neighbours.
-        beta: power on the affinities; higher keeps scores nearer to where they were.
-        steps: length of the walk. IRN's `exp_times=8` and PSA's `logt=8` are 256 steps.
+        beta: power on the affinities; a higher power keeps scores nearer to where they were.
+        num_steps: length of the walk. IRN's `exp_times=8` and PSA's `logt=8` are 256 steps.
 
     Returns:
-        `(k, h, w)` of the same kind, type and device as `maps`. With `features` its values lie between the lowest and
-        the highest score that went in; with `edges` between those of the scores times `1 - edge`, which may be nearer
-        to 0. Not differentiable.
+        `(k, h, w)` of the same kind, type and device as `maps`. With `features`, values lie between the lowest and the
+        highest score of `maps`; with `edges`, between those of the scores times `1 - edge`. Not differentiable.
 
     Raises:
         PPLTypeError: if neither or both of `edges` and `features` are given.
@@ -69,11 +69,11 @@ def random_walk(
         >>> edges[:, 2] = 1.0
         >>> seed = np.zeros((1, 3, 5), np.float32)
         >>> seed[0, 1, 0] = 1.0
-        >>> random_walk(seed, edges).round(2)[0, 0]  # reaches its own side only
+        >>> random_walk(edges, seed).round(2)[0, 0]  # the scores stay on their side of the edge
         array([0.17, 0.17, 0.  , 0.  , 0.  ], dtype=float32)
     """
-    checked = check_parameters(random_walk, radius=radius, beta=beta, steps=steps)
-    radius, beta, steps = checked["radius"], checked["beta"], checked["steps"]
+    checked = check_parameters(random_walk, radius=radius, beta=beta, num_steps=num_steps)
+    radius, beta, num_steps = checked["radius"], checked["beta"], checked["num_steps"]
     if (edges is None) == (features is None):
         raise PPLTypeError("random_walk takes either edges (h, w) or features (C, h, w): give exactly one of them")
     scores = as_tensor(maps, "maps", "k h w")
@@ -100,41 +100,40 @@ def random_walk(
                 raise PPLValueError(f"features have no channels, got shape {tuple(vectors.shape)}: give at least one")
             check_finite("features", vectors)
             affinity = feature_affinity(vectors, radius)
-        result = _walk(working, affinity.pow_(beta), radius, steps) if working.numel() else working
+        result = _walk(working, affinity.pow_(beta), radius, num_steps) if working.numel() else working
     return like(maps, result.to(scores.dtype))
 
 
 def _check_size(name: str, given: torch.Tensor, size: tuple[int, ...]) -> None:
     if tuple(given.shape[-2:]) != size:
         raise PPLValueError(
-            f"{name} have {tuple(given.shape[-2:])} cells but maps {size}: resize one of them, the walk needs both on"
-            " the same cells"
+            f"{name} have {tuple(given.shape[-2:])} cells but maps {size}: resize {name} or maps to the same cells"
         )
 
 
 @lru_cache(maxsize=32)
-def _chebyshev_coefficients(steps: int) -> tuple[float, ...]:
-    """Coefficients of `x ** steps` in Chebyshev polynomials, the tail below `_TAIL` cut off.
+def _chebyshev_coefficients(num_steps: int) -> tuple[float, ...]:
+    """Return the coefficients of `x ** num_steps` in Chebyshev polynomials, without the smallest ones (`_TAIL`).
 
     `x ** n` is the mean of `T_|Y|(x)` over the end points `Y` of a fair coin's walk of `n` steps of +-1, so the
     coefficients are binomial probabilities and fall off like a Gaussian of width `sqrt(n)` (Sachdeva and Vishnoi,
-    2014, section 3). The matrix has its eigenvalues in [-1, 1], where every `T` is bounded by 1.
+    2014, section 3). The eigenvalues of the matrix lie in [-1, 1], where every `T` is bounded by 1.
     """
-    log_half = -steps * math.log(2.0)
-    coefficients = [0.0] * (steps + 1)
-    for k in range(steps % 2, steps + 1, 2):
-        ups = (steps + k) // 2
-        log_binomial = math.lgamma(steps + 1) - math.lgamma(ups + 1) - math.lgamma(steps - ups + 1)
+    log_half = -num_steps * math.log(2.0)
+    coefficients = [0.0] * (num_steps + 1)
+    for k in range(num_steps % 2, num_steps + 1, 2):
+        ups = (num_steps + k) // 2
+        log_binomial = math.lgamma(num_steps + 1) - math.lgamma(ups + 1) - math.lgamma(num_steps - ups + 1)
         coefficients[k] = math.exp(log_binomial + log_half) * (1.0 if k == 0 else 2.0)
     tail = 0.0
     while len(coefficients) > 1 and tail + coefficients[-1] < _TAIL:
         tail += coefficients.pop()
-    total = sum(coefficients)  # constant maps stay what they are
+    total = sum(coefficients)  # so that constant maps do not change
     return tuple(c / total for c in coefficients)
 
 
-def _walk(maps: torch.Tensor, affinity: torch.Tensor, radius: int, steps: int) -> torch.Tensor:
-    """`steps` averages over neighbours, weighted with `affinity (D, h, w)`."""
+def _walk(maps: torch.Tensor, affinity: torch.Tensor, radius: int, num_steps: int) -> torch.Tensor:
+    """Average `num_steps` times over the neighbours, weighted with `affinity (D, h, w)`."""
     h, w = maps.shape[-2:]
     offsets = half_plane_offsets(radius)
     total = affinity.sum(dim=0).add_(1.0)  # a cell's affinity to itself is 1
@@ -142,7 +141,7 @@ def _walk(maps: torch.Tensor, affinity: torch.Tensor, radius: int, steps: int) -
         here, there = _opposite(dy, dx, h, w)
         total[here] += values[there]
     scale = total.reciprocal_()
-    coefficients = _chebyshev_coefficients(steps)
+    coefficients = _chebyshev_coefficients(num_steps)
     if maps.device.type == "cpu" and maps.dtype == torch.float32:
         from ppl.refine.walk_kernel import walk  # LLVM loads with the first walk, not with the package
 
@@ -151,13 +150,13 @@ def _walk(maps: torch.Tensor, affinity: torch.Tensor, radius: int, steps: int) -
         result = torch.from_numpy(walked)
     else:
         result = _walk_torch(maps, affinity, scale, offsets, coefficients)
-    # An average cannot leave the range of what is averaged; only rounding can.
+    # Averages stay in the range of the averaged values; rounding may leave it.
     lowest, highest = maps.amin(dim=(1, 2), keepdim=True), maps.amax(dim=(1, 2), keepdim=True)
     return torch.maximum(torch.minimum(result, highest), lowest)
 
 
 def _opposite(dy: int, dx: int, h: int, w: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """The cells that have a neighbour at `(-dy, -dx)`, and those neighbours, where the pair's affinity is kept."""
+    """Return the cells that have a neighbour at `(-dy, -dx)`, and these neighbours, which hold the pair's affinity."""
     here = slice(dy, h), slice(max(dx, 0), max(w + min(dx, 0), 0))
     there = slice(0, max(h - dy, 0)), slice(max(-dx, 0), max(w - max(dx, 0), 0))
     return here, there
@@ -170,7 +169,7 @@ def _walk_torch(
     offsets: tuple[tuple[int, int], ...],
     coefficients: tuple[float, ...],
 ) -> torch.Tensor:
-    """The compiled kernel's walk in shifted slices: runs on every device and type, in O(cells) memory."""
+    """Compute the same walk as the compiled kernel by shifted slices, on every device and type, in O(cells) memory."""
     h, w = maps.shape[-2:]
     current, slope = maps.clone(), torch.zeros_like(maps)
     result = coefficients[0] * maps

@@ -11,7 +11,6 @@ import torch
 from ppl.cam import CamResult, PowerBackground
 from ppl.errors import PPLFileNotFoundError, PPLValueError
 from ppl.io.files import FileWriteError
-from ppl.refine import load_cams
 
 
 def make_result(k=2, height=5, width=7):
@@ -120,8 +119,6 @@ def test_broken_and_missing_files_are_named(tmp_path):
         path.write_bytes(whole[:position] + bytes([whole[position] ^ 0xFF]) + whole[position + 1 :])
         with suppress(PPLValueError):
             CamResult.load(path)
-        with suppress(PPLValueError):
-            load_cams(path)
     np.savez(tmp_path / "other.npz", x=1)
     with pytest.raises(PPLValueError, match=r"other\.npz"):
         CamResult.load(tmp_path / "other.npz")

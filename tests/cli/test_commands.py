@@ -105,7 +105,7 @@ def test_cam_takes_tags_from_a_csv(run_folder: Path, creatures: Path, tmp_path: 
 def test_refine_any_folder_of_cams(
     run_folder: Path, creatures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--images", creatures / "images", "--out", tmp_path, "--steps", "guided_filter: 2", "--quiet"]
+    words = ["--images", creatures / "images", "--out", tmp_path, "--refiners", "guided_filter: 2", "--quiet"]
     assert call("refine", run_folder / "cams" / "val", *words) == 0
     assert "4 masks" in capsys.readouterr().out
     assert call("refine", run_folder / "cams" / "val", *words) == 0
@@ -221,7 +221,7 @@ def test_maps_of_a_folder_are_not_mixed_with_others(
         ),
         (("refine", "RUN", "--overwrite"), "--overwrite has no effect on a run folder"),
         (("refine", "RUN", "--set", "cam.scales=[0.5]"), "has no effect in `ppl refine`"),
-        (("refine", "RUN", "--images", "RUN", "--out", "o", "--set", "refine=[]"), "use --steps"),
+        (("refine", "RUN", "--images", "RUN", "--out", "o", "--set", "refine=[]"), "use --refiners"),
         (("evaluate", "RUN", "--split", "train"), "--split has no effect on a run folder"),
     ],
 )
@@ -331,6 +331,6 @@ def test_no_work_is_done_by_nobody(
 
 def test_a_step_with_a_wrong_file_leaves_a_run_as_it_was(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.stat().st_mtime_ns for path in (run_folder / "refined" / "val").iterdir()}
-    words = ("refine", run_folder, "--steps", "random_walk: typo.safetensors")
+    words = ("refine", run_folder, "--refiners", "random_walk: typo.safetensors")
     assert "no affinity network at typo.safetensors" in refused(capsys, *words)
     assert {path: path.stat().st_mtime_ns for path in (run_folder / "refined" / "val").iterdir()} == before != {}

@@ -106,7 +106,7 @@ def test_an_empty_list_may_be_left_empty(tmp_path: Path) -> None:
     assert (recipe.refine, recipe.compare) == ([], [])
 
 
-@pytest.mark.parametrize("step", ["random_walk: net.safetensors", "random_walk: {affinity: net.safetensors, steps: 4}"])
+@pytest.mark.parametrize("step", ["random_walk: net.safetensors", "random_walk: {affinity: net.safetensors, beta: 4}"])
 def test_a_file_that_a_step_names_is_relative_to_the_recipe(tmp_path: Path, step: str) -> None:
     (tmp_path / "a.yaml").write_text(f"data: {{root: photos}}\nrefine: ['crf: irn', {{{step}}}]\n")
     recipe = load_recipe(tmp_path / "a.yaml")

@@ -18,6 +18,7 @@ from ppl.cam import CamResult, iter_generate
 from ppl.data import make_creatures, open_dataset
 from ppl.errors import PPLError, PPLFileNotFoundError, PPLValueError
 from ppl.io import read_mask, write_mask
+from ppl.io.fingerprint import sha256
 from ppl.pipeline import Recipe, RunFolder, RunResult, cam_folder, resolve, run_recipe, score_masks
 from ppl.refine.affinity import AffinityNetwork
 from ppl.refine.affinity_maps import save_affinity
@@ -72,7 +73,7 @@ def test_the_manifest_says_how_it_was_made(finished: tuple[Path, RunResult]) -> 
     assert manifest["seed"] == 0
     assert len(manifest["weights"]["sha256"]) == 64
     assert manifest["thresholds"]["val"]["best_chosen_on"] == "val"
-    assert manifest["refinement"][0]["parameters"]["backend"] in ("native", "torch", "pydensecrf")
+    assert manifest["refinement"][0]["options"]["backend"] in ("native", "torch", "pydensecrf")
     assert manifest["data"]["left_out"] == {}
     assert all(step["finished"] for step in manifest["steps"].values())
 
@@ -155,12 +156,13 @@ def test_affinities_are_learned_from_the_training_images_and_walked_on(
     tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path
 ) -> None:
     affinity = {"train": {"epochs": 1, "batch_size": 4, "crop": 64, "radius": 3}}
-    recipe = tiny_recipe(creatures, affinity=affinity, refine=[{"random_walk": {"steps": 4}}])
+    recipe = tiny_recipe(creatures, affinity=affinity, refine=[{"random_walk": {"num_steps": 4}}])
     result = run_recipe(recipe, tmp_path, progress=False)
     file = tmp_path / "affinity" / "affinity.safetensors"
     assert file.is_file() and len(list((tmp_path / "cams" / "train").glob("*.npz"))) == 8
     manifest = json.loads((tmp_path / "manifest.json").read_text())
-    assert manifest["refinement"][0]["parameters"]["affinity"] == str(file)
+    assert manifest["refinement"][0]["options"]["affinity"] == file.name
+    assert manifest["refinement"][0]["sha256"] == {"affinity": sha256(file)}
     assert result.scores["progressive"]["val"]["refined mIoU"] is not None
     time = file.stat().st_mtime_ns
     run_recipe(recipe, tmp_path, progress=False)
@@ -507,7 +509,7 @@ def walk(path: Path, seed: int) -> list[Any]:
     """Steps that name a network; another seed, another network."""
     torch.manual_seed(seed)
     save_affinity(AffinityNetwork("test_resnet"), path)
-    return [{"random_walk": {"affinity": str(path), "steps": 2}}]
+    return [{"random_walk": {"affinity": str(path), "num_steps": 2}}]
 
 
 def test_a_file_that_no_network_is_in_is_told_before_anything_is_removed(
@@ -599,7 +601,7 @@ def test_affinities_belong_to_the_maps_of_the_training_images(
 ) -> None:
     data, out = Path(shutil.copytree(creatures, tmp_path / "data")), tmp_path / "run"
     affinity = {"train": {"epochs": 1, "batch_size": 4, "crop": 64, "radius": 3}}
-    recipe = tiny_recipe(data, affinity=affinity, refine=[{"random_walk": {"steps": 4}}])
+    recipe = tiny_recipe(data, affinity=affinity, refine=[{"random_walk": {"num_steps": 4}}])
     run_recipe(recipe, out, ("train", "cam", "refine"), progress=False)
     made = RunFolder(out).affinity.stat().st_mtime_ns
     run_recipe(recipe, out, ("refine",), progress=False)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
-import time
+import shutil
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import joblib
 import numpy as np
@@ -18,13 +18,13 @@ from ppl.cam import PowerBackground
 from ppl.errors import PPLFileNotFoundError, PPLValueError
 from ppl.io import FileWriteError, read_mask
 from ppl.io.fingerprint import sha256
-from ppl.parallel import run_jobs
-from ppl.refine import apply_steps, cams_to_probs, jobs_from_folders, parse_steps, refine_folder
+from ppl.parallel import Record, run_jobs
+from ppl.refine import apply_refiners, cams_to_probs, jobs_from_folders, parse_refiners, refine_folder
 from ppl.refine.affinity import AffinityNetwork
 from ppl.refine.affinity_maps import load_affinity, save_affinity
 from ppl.refine.names import recorded_name
 
-STEPS = "guided_filter: 2, superpixels: {n_segments: 20}"
+REFINERS = "guided_filter: 2, superpixels: {n_segments: 20}"
 
 
 @pytest.fixture
@@ -57,41 +57,41 @@ def results(folder):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_masks_are_those_of_the_steps(folders, workers):
-    summary = refine_folder(jobs_in(folders), folders / "out", STEPS, background=0.4, num_workers=workers)
+def test_masks_are_those_of_the_refiners(folders, workers):
+    summary = refine_folder(jobs_in(folders), folders / "out", REFINERS, background=0.4, num_workers=workers)
     assert (summary.done, summary.skipped, summary.bad) == (6, 0, ())
     assert summary.images_per_second > 0
     for image_id, mask in results(folders / "out").items():
         image = np.asarray(Image.open(folders / "images" / f"{image_id}.png"))
         with np.load(folders / "cams" / f"{image_id}.npz") as file:
-            probs = apply_steps(parse_steps(STEPS), image, cams_to_probs(file["maps"], 0.4))
+            probs = apply_refiners(parse_refiners(REFINERS), image, cams_to_probs(file["maps"], 0.4))
             values = np.array([0, *(file["classes"] + 1)])
         np.testing.assert_array_equal(mask, values[probs.argmax(axis=0)])
-    record = json.loads((folders / "out" / "refine.json").read_text())
-    assert [step["name"] for step in record["steps"]] == ["guided_filter", "superpixels"]
-    assert record["background"] == 0.4
+    settings = Record(folders / "out" / "record.jsonl").settings
+    assert [refiner["name"] for refiner in settings["refiners"]] == ["guided_filter", "superpixels"]
+    assert settings["background"] == 0.4
 
 
 def test_a_second_run_does_only_what_is_missing(folders):
     out = folders / "out"
-    refine_folder(jobs_in(folders)[:4], out, STEPS)
+    refine_folder(jobs_in(folders)[:4], out, REFINERS)
     (out / "1.png").unlink()
     before = {path: path.stat().st_mtime_ns for path in out.glob("[023].png")}
-    summary = refine_folder(jobs_in(folders), out, STEPS)
+    summary = refine_folder(jobs_in(folders), out, REFINERS)
     assert (summary.done, summary.skipped) == (3, 3)
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert refine_folder(jobs_in(folders), out, STEPS, overwrite=True).done == 6
+    assert refine_folder(jobs_in(folders), out, REFINERS, overwrite=True).done == 6
 
 
-def test_results_of_other_steps_are_not_mixed_in(folders):
-    refine_folder(jobs_in(folders), folders / "out", STEPS)
+def test_results_of_other_refiners_are_not_mixed_in(folders):
+    refine_folder(jobs_in(folders), folders / "out", REFINERS)
     with pytest.raises(PPLValueError, match="another way"):
         refine_folder(jobs_in(folders), folders / "out", "guided_filter: 3")
     assert refine_folder(jobs_in(folders), folders / "out", "guided_filter: 3", overwrite=True).done == 6
 
 
 def test_a_stopped_overwrite_leaves_nothing_of_the_old_way(folders):
-    refine_folder(jobs_in(folders), folders / "out", STEPS)
+    refine_folder(jobs_in(folders), folders / "out", REFINERS)
     (folders / "cams" / "2.npz").write_bytes(b"no")
     assert refine_folder(jobs_in(folders), folders / "out", "guided_filter: 3", overwrite=True).done == 5
     assert "2" not in results(folders / "out")
@@ -104,7 +104,7 @@ def test_bad_files_are_listed_and_the_rest_is_done(folders):
     (folders / "cams" / "2.npz").write_bytes(b"no")
     (folders / "images" / "4.png").unlink()
     np.savez(folders / "cams" / "5.npz", maps=np.full((1, 3, 3), np.nan), classes=np.array([0]))
-    summary = refine_folder(jobs_in(folders), folders / "out", STEPS)
+    summary = refine_folder(jobs_in(folders), folders / "out", REFINERS)
     assert summary.done == 2
     assert [file.image_id for file in summary.bad] == ["1", "2", "4", "5"]
     assert "1.png" in summary.bad[0].reason and "2.npz" in summary.bad[1].reason
@@ -115,7 +115,7 @@ def test_bad_files_are_listed_and_the_rest_is_done(folders):
 def test_cams_of_another_resolution_and_of_no_class(folders):
     np.savez(folders / "cams" / "0.npz", maps=np.ones((1, 4, 5), np.float32), classes=np.array([3]))
     np.savez(folders / "cams" / "1.npz", maps=np.ones((0, 4, 5), np.float32), classes=np.zeros(0, np.int64))
-    refine_folder(jobs_in(folders)[:2], folders / "out", None)
+    refine_folder(jobs_in(folders)[:2], folders / "out", None, background=0.2)
     masks = results(folders / "out")
     assert masks["0"].shape == (14, 20) and (masks["0"] == 4).all()
     assert masks["1"].shape == (15, 19) and not masks["1"].any()
@@ -153,7 +153,7 @@ def test_a_full_disk_stops_the_run(folders, monkeypatch):
 
 
 def test_mistakes_are_found_before_any_work(folders):
-    with pytest.raises(PPLFileNotFoundError, match="no affinity network"):
+    with pytest.raises(PPLFileNotFoundError, match="there is no file at nowhere"):
         refine_folder(jobs_in(folders), folders / "out", "random_walk: nowhere.safetensors")
     (folders / "text.safetensors").write_text("no network")
     with pytest.raises(PPLValueError, match="not an affinity network"):
@@ -167,7 +167,7 @@ def test_mistakes_are_found_before_any_work(folders):
     with pytest.raises(PPLValueError, match=r"a rule such as PowerBackground\(alpha=4\), got 'otsu'"):
         refine_folder(jobs_in(folders), folders / "out", None, background="otsu")
     before = {path: path.read_bytes() for path in (folders / "images").iterdir()}
-    with pytest.raises(PPLValueError, match="would take its place"):
+    with pytest.raises(PPLValueError, match="would be overwritten by a result"):
         refine_folder(jobs_in(folders), folders / "images", None, overwrite=True)
     assert {path: path.read_bytes() for path in (folders / "images").iterdir()} == before
     with pytest.raises(PPLValueError, match="two jobs"):
@@ -177,16 +177,16 @@ def test_mistakes_are_found_before_any_work(folders):
 
 def test_a_mask_in_the_place_of_another_images_picture_is_refused(folders):
     first, second = jobs_in(folders)[:2]
-    with pytest.raises(PPLValueError, match=r"0\.png: a result would take its place"):
+    with pytest.raises(PPLValueError, match=r"0\.png would be overwritten by a result"):
         refine_folder(
             [replace(first, image_id="1"), replace(second, image_id="0")], folders / "images", None, overwrite=True
         )
-    assert len(list((folders / "images").glob("*.png"))) == 6 and not (folders / "images" / "refine.json").exists()
+    assert len(list((folders / "images").glob("*.png"))) == 6 and not (folders / "images" / "record.jsonl").exists()
 
 
 def test_probabilities_in_the_place_of_cam_files_are_refused(folders):
     before = {path: path.read_bytes() for path in (folders / "cams").iterdir()}
-    with pytest.raises(PPLValueError, match=r"0\.npz: a result would take its place"):
+    with pytest.raises(PPLValueError, match=r"0\.npz would be overwritten by a result"):
         refine_folder(jobs_in(folders), folders / "cams", None, keep_probs=True, overwrite=True)
     assert {path: path.read_bytes() for path in (folders / "cams").iterdir()} == before
 
@@ -200,14 +200,13 @@ def test_masks_beside_their_cam_files_leave_these_alone(folders):
 
 def test_probabilities_of_a_former_run_do_not_stay_beside_new_masks(folders):
     refine_folder(jobs_in(folders), folders / "out", None, keep_probs=True)
-    refine_folder(jobs_in(folders), folders / "out", STEPS, overwrite=True)
+    refine_folder(jobs_in(folders), folders / "out", REFINERS, overwrite=True)
     assert not list((folders / "out").glob("*.npz"))
 
 
 def test_of_an_image_that_turned_bad_nothing_old_stays(folders):
     refine_folder(jobs_in(folders), folders / "out", None, keep_probs=True)
     (folders / "cams" / "2.npz").write_bytes(b"no")
-    os.utime(folders / "cams" / "2.npz", (time.time() + 9, time.time() + 9))
     assert [file.image_id for file in refine_folder(jobs_in(folders), folders / "out", None, keep_probs=True).bad] == [
         "2"
     ]
@@ -253,9 +252,9 @@ class Shaded:
     ],
 )
 def test_what_cannot_be_named_in_a_record_is_refused(folders, rule, kind):
-    with pytest.raises(PPLValueError, match=f"background is {kind}, of which no record can be kept"):
+    with pytest.raises(PPLValueError, match=f"background is {kind}, which has no lasting name"):
         refine_folder(jobs_in(folders), folders / "out", None, background=rule)
-    with pytest.raises(PPLValueError, match=f"random_walk: affinity is {kind}, of which no record can be kept"):
+    with pytest.raises(PPLValueError, match=f"random_walk: affinity is {kind}, which has no lasting name"):
         refine_folder(jobs_in(folders), folders / "out", [{"random_walk": {"affinity": rule}}])
     assert not (folders / "out").exists()
 
@@ -270,27 +269,72 @@ def test_a_loaded_network_is_recorded_by_its_file_and_what_that_held(tmp_path):
         torch.manual_seed(seed)
         save_affinity(AffinityNetwork("test_resnet"), tmp_path / "net.safetensors")
         predictor = load_affinity(tmp_path / "net.safetensors", device="cpu")
-        return parse_steps([{"random_walk": {"affinity": predictor}}])[0].record()["parameters"]["affinity"]
+        return parse_refiners([{"random_walk": {"affinity": predictor}}])[0].record()["options"]["affinity"]
 
     assert record(0) == record(0) != record(1)
     assert sha256(tmp_path / "net.safetensors") in record(1) and "net.safetensors" in record(1)
 
 
+def change(path):
+    """Change the content of an image or a CAM file, but not its size in pixels nor its time."""
+    times = path.stat().st_atime, path.stat().st_mtime
+    if path.suffix == ".png":
+        Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+    else:
+        with np.load(path) as file:
+            arrays = dict(file)
+        np.savez(path, **{**arrays, "maps": 1 - arrays["maps"]})
+    os.utime(path, times)
+
+
 @pytest.mark.parametrize("source", ["cams/2.npz", "images/2.png"])
-@pytest.mark.parametrize("later", [0.0, 1e6])
-def test_a_mask_older_than_its_map_or_picture_is_made_again_once(folders, source, later):
-    out = folders / "out"
-    refine_folder(jobs_in(folders), out, STEPS)
-    os.utime(out / "2.png", (1e9, 1e9))
-    os.utime(folders / source, (time.time() + later, time.time() + later))
-    assert [refine_folder(jobs_in(folders), out, STEPS).done for _ in range(2)] == [1, 0]
+def test_a_mask_of_a_changed_map_or_picture_is_made_again_once_whatever_the_times(folders, source):
+    refine_folder(jobs_in(folders), folders / "out", REFINERS)
+    change(folders / source)
+    assert [refine_folder(jobs_in(folders), folders / "out", REFINERS).done for _ in range(2)] == [1, 0]
+
+
+def test_a_copied_folder_is_not_done_again(folders, tmp_path_factory):
+    refine_folder(jobs_in(folders), folders / "out", REFINERS)
+    copy = tmp_path_factory.mktemp("copy") / "set"
+    shutil.copytree(folders, copy, copy_function=shutil.copyfile)
+    for path in copy.rglob("*.*"):  # the pictures seem newer than the masks
+        os.utime(path, (2e9, 2e9) if path.parent.name == "images" else (1e9, 1e9))
+    assert refine_folder(jobs_in(copy), copy / "out", REFINERS).skipped == 6
+    change(copy / "images" / "3.png")
+    assert refine_folder(jobs_in(copy), copy / "out", REFINERS).done == 1
+
+
+def test_a_mask_that_a_copy_cut_off_is_made_again(folders):
+    refine_folder(jobs_in(folders), folders / "out", REFINERS)
+    before = results(folders / "out")
+    mask = folders / "out" / "2.png"
+    mask.write_bytes(mask.read_bytes()[:-9])
+    assert refine_folder(jobs_in(folders), folders / "out", REFINERS).done == 1
+    np.testing.assert_array_equal(results(folders / "out")["2"], before["2"])
+
+
+def test_masks_of_a_killed_run_that_its_record_does_not_list_are_made_again(folders):
+    refine_folder(jobs_in(folders), folders / "out", REFINERS)
+    record = folders / "out" / "record.jsonl"
+    record.write_text("\n".join(record.read_text().split("\n")[:-2]))
+    assert refine_folder(jobs_in(folders), folders / "out", REFINERS).done == 2
+
+
+def test_masks_that_somebody_else_made_are_not_overwritten(folders):
+    (folders / "out").mkdir()
+    (folders / "out" / "2.png").write_bytes(b"drawn by hand")
+    with pytest.raises(PPLValueError, match=r"2\.png was made in another way.*--overwrite"):
+        refine_folder(jobs_in(folders), folders / "out", REFINERS)
+    assert (folders / "out" / "2.png").read_bytes() == b"drawn by hand"
+    assert refine_folder(jobs_in(folders), folders / "out", REFINERS, overwrite=True).done == 6
 
 
 def test_masks_of_another_network_in_the_same_file_are_not_mixed_in(folders):
     def walk(seed):
         torch.manual_seed(seed)
         save_affinity(AffinityNetwork("test_resnet"), folders / "net.safetensors")
-        return [{"random_walk": {"affinity": folders / "net.safetensors", "steps": 2}}]
+        return [{"random_walk": {"affinity": folders / "net.safetensors", "num_steps": 2}}]
 
     refine_folder(jobs_in(folders)[:1], folders / "out", walk(0))
     assert refine_folder(jobs_in(folders)[:1], folders / "out", walk(0)).skipped == 1
@@ -309,16 +353,24 @@ class Numbered:
     """A job that writes its own name."""
 
     image_id: str
+    out: Path
+
+    def key(self):
+        return self.image_id
 
 
-def write_name(job, path):
-    path.write_text(job.image_id)
+def write_name(job):
+    files_of(job)[0].write_text(job.image_id)
+
+
+def files_of(job):
+    return [job.out / f"{job.image_id}.png"]
 
 
 def test_the_same_call_goes_to_processes(tmp_path):
-    jobs = [Numbered(str(index)) for index in range(5)]
+    jobs = [Numbered(str(index), tmp_path) for index in range(5)]
     with joblib.parallel_config(backend="loky", n_jobs=2):
-        summary = run_jobs(jobs, write_name, tmp_path, record={})
+        summary = run_jobs(jobs, write_name, tmp_path, files=files_of, settings={})
     assert summary.done == 5 and len(list(tmp_path.glob("*.png"))) == 5
 
 
@@ -329,13 +381,13 @@ def test_the_same_call_goes_to_a_backend_that_returns_lists_only(folders):
 
 def test_the_same_call_goes_to_a_dask_cluster(folders):
     distributed = pytest.importorskip("distributed")
-    refine_folder(jobs_in(folders), folders / "here", STEPS)
+    refine_folder(jobs_in(folders), folders / "here", REFINERS)
     with (
         distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
         distributed.Client(cluster),
         joblib.parallel_config(backend="dask"),
     ):
-        summary = refine_folder(jobs_in(folders), folders / "there", STEPS)
+        summary = refine_folder(jobs_in(folders), folders / "there", REFINERS)
     assert (summary.done, summary.bad) == (6, ())
     here, there = results(folders / "here"), results(folders / "there")
     assert here.keys() == there.keys()

@@ -26,5 +26,5 @@ def test_no_two_modules_import_each_other():
     }
     graph = {name: imports(path, set(files)) for name, path in files.items()}
     order = list(TopologicalSorter(graph).static_order())
-    assert order.index("ppl.refine.affinity_maps") < order.index("ppl.refine.steps")
-    assert order.index("ppl.refine.steps") < order.index("ppl.refine.affinity")
+    assert order.index("ppl.refine.affinity_maps") < order.index("ppl.refine.refiners")
+    assert order.index("ppl.refine.refiners") < order.index("ppl.refine.affinity")

@@ -40,6 +40,8 @@ def test_nothing_at_a_pixel_is_background_and_no_classes_are_all_background():
         (np.full((1, 2, 2), np.nan, np.float32), 0.2, "NaN"),
         (np.zeros((1, 2, 2), np.float32), 1.5, "1.5"),
         (np.zeros((2, 2), np.float32), 0.2, r"\(k, h, w\)"),
+        (np.full((1, 2, 2), 255, np.float32), 0.2, r"\[0, 1\], got 255.*by 255"),
+        (np.zeros((0, 2, 2), np.float32), -0.1, "-0.1"),
     ],
 )
 def test_bad_input_is_named(maps, background, words):

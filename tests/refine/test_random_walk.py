@@ -51,7 +51,7 @@ def test_edge_walk_equals_the_dense_matrix_power(scene, radius, beta, steps):
     maps, edges = scene
     expected = dense_walk(maps * (1 - edges), edge_affinity_of(edges), radius, beta, steps)
     np.testing.assert_allclose(
-        random_walk(maps, edges, radius=radius, beta=beta, steps=steps), expected, rtol=1e-4, atol=1e-5
+        random_walk(edges, maps, radius=radius, beta=beta, num_steps=steps), expected, rtol=1e-4, atol=1e-5
     )
 
 
@@ -63,23 +63,23 @@ def test_feature_walk_equals_the_dense_matrix_power(scene):
         return np.exp(-np.abs(features[:, a[0], a[1]] - features[:, b[0], b[1]]).mean())
 
     expected = dense_walk(maps, affinity, 5, 8, 256)
-    np.testing.assert_allclose(random_walk(maps, features=features, beta=8), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(random_walk(None, maps, features=features, beta=8), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_compiled_and_torch_walks_agree_at_full_size():
     random = np.random.default_rng(2)
     maps, edges = random.random((3, 47, 61)), random.random((47, 61)) ** 2
-    double = random_walk(maps, edges)  # float64 takes the path that also serves GPUs
-    single = random_walk(maps.astype(np.float32), edges.astype(np.float32))
+    double = random_walk(edges, maps)  # float64 takes the path that also serves GPUs
+    single = random_walk(edges.astype(np.float32), maps.astype(np.float32))
     assert double.dtype == np.float64
     np.testing.assert_allclose(single, double, atol=1e-5)
 
 
 def test_a_constant_map_stays_constant_and_the_range_is_kept(scene):
     maps, edges = scene
-    constant = random_walk(np.ones_like(maps), features=maps, steps=1000)
+    constant = random_walk(None, np.ones_like(maps), features=maps, num_steps=1000)
     np.testing.assert_allclose(constant, 1.0, atol=1e-5)
-    walked = random_walk(maps, edges, steps=1000)
+    walked = random_walk(edges, maps, num_steps=1000)
     assert walked.min() >= (maps * (1 - edges)).min() and walked.max() <= (maps * (1 - edges)).max()
 
 
@@ -88,7 +88,7 @@ def test_nothing_crosses_a_closed_edge():
     edges[:, 4] = 1
     maps = np.zeros((1, 8, 9), np.float32)
     maps[0, :, :4] = 1
-    walked = random_walk(maps, edges)
+    walked = random_walk(edges, maps)
     assert walked[0, :, 5:].max() == 0
     assert walked[0, :, :4].min() > 0.99
 
@@ -96,39 +96,39 @@ def test_nothing_crosses_a_closed_edge():
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (6, 1), (2, 3)])
 def test_tiny_maps(size):
     maps = np.ones((1, *size), np.float32)
-    np.testing.assert_allclose(random_walk(maps, np.zeros(size, np.float32)), 1, atol=1e-6)
+    np.testing.assert_allclose(random_walk(np.zeros(size, np.float32), maps), 1, atol=1e-6)
 
 
 def test_no_classes_and_no_cells():
-    assert random_walk(np.zeros((0, 4, 5), np.float32), np.zeros((4, 5), np.float32)).shape == (0, 4, 5)
-    assert random_walk(np.zeros((2, 0, 5), np.float32), np.zeros((0, 5), np.float32)).shape == (2, 0, 5)
+    assert random_walk(np.zeros((4, 5), np.float32), np.zeros((0, 4, 5), np.float32)).shape == (0, 4, 5)
+    assert random_walk(np.zeros((0, 5), np.float32), np.zeros((2, 0, 5), np.float32)).shape == (2, 0, 5)
 
 
 def test_torch_in_torch_out_and_inputs_untouched(scene):
     maps, edges = (torch.from_numpy(a) for a in scene)
     copies = maps.clone(), edges.clone()
     with torch.inference_mode():
-        walked = random_walk(maps, edges)
+        walked = random_walk(edges, maps)
     assert isinstance(walked, torch.Tensor)
-    torch.testing.assert_close(walked, torch.from_numpy(random_walk(*scene)))
+    torch.testing.assert_close(walked, torch.from_numpy(random_walk(scene[1], scene[0])))
     assert torch.equal(maps, copies[0]) and torch.equal(edges, copies[1])
-    assert not random_walk(maps.requires_grad_(), edges).requires_grad
+    assert not random_walk(edges, maps.requires_grad_()).requires_grad
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_maps_are_walked_in_single(scene, dtype):
     maps, edges = (torch.from_numpy(a) for a in scene)
-    walked = random_walk(maps.to(dtype), edges)
+    walked = random_walk(edges, maps.to(dtype))
     assert walked.dtype == dtype
-    torch.testing.assert_close(walked.float(), random_walk(maps, edges), atol=1e-2, rtol=0)
+    torch.testing.assert_close(walked.float(), random_walk(edges, maps), atol=1e-2, rtol=0)
 
 
 def test_read_only_and_strided_arrays(scene):
     maps, edges = scene
-    expected = random_walk(maps[:, ::-1].copy(), edges.T.copy().T)
+    expected = random_walk(edges.T.copy().T, maps[:, ::-1].copy())
     frozen = edges.copy()
     frozen.flags.writeable = False
-    np.testing.assert_array_equal(random_walk(maps[:, ::-1], frozen), expected)
+    np.testing.assert_array_equal(random_walk(frozen, maps[:, ::-1]), expected)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_read_only_and_strided_arrays(scene):
         ({"edges": None, "features": np.zeros((0, 9, 13), np.float32)}, PPLValueError, "no channels"),
         ({"radius": 1}, PPLValueError, "radius=1"),
         ({"beta": 0}, PPLValueError, "beta=0"),
-        ({"steps": -1}, PPLValueError, "steps=-1"),
+        ({"num_steps": -1}, PPLValueError, "num_steps=-1"),
     ],
 )
 def test_bad_input_is_named(scene, change, error, words):

@@ -9,7 +9,7 @@ from sklearn.metrics import jaccard_score
 
 from ppl.errors import PPLValueError
 from ppl.io import write_mask
-from ppl.refine import RefineJob, apply_steps, cams_to_probs, parse_steps, score_steps
+from ppl.refine import RefineJob, apply_refiners, cams_to_probs, parse_refiners, score_refiners
 
 
 @pytest.fixture
@@ -37,14 +37,14 @@ def expected(predictions, targets):
 def test_scores_after_every_step(scene):
     jobs, masks, images, cams, targets = scene
     recipe = ["guided_filter: 2", "superpixels: {n_segments: 30}"]
-    scores, bad = score_steps(jobs, masks, recipe, num_classes=3, background=0.4, num_workers=2)
+    scores, bad = score_refiners(jobs, masks, recipe, num_classes=3, background=0.4, num_workers=2)
     assert bad == ()
     assert [score.label for score in scores] == ["CAM", "guided_filter: 2", "superpixels: n_segments 30"]
     values = np.array([0, 1, 3])
     for index, score in enumerate(scores):
-        steps = parse_steps(recipe)[:index]
+        chain = parse_refiners(recipe)[:index]
         predictions = [
-            values[apply_steps(steps, image, cams_to_probs(maps, 0.4)).argmax(axis=0)]
+            values[apply_refiners(chain, image, cams_to_probs(maps, 0.4)).argmax(axis=0)]
             for image, maps in zip(images, cams, strict=True)
         ]
         assert score.miou == pytest.approx(expected(predictions, targets))
@@ -56,11 +56,11 @@ def test_images_without_mask_are_left_out_and_bad_ones_listed(scene):
     jobs, masks, *_ = scene
     del masks["a"]
     jobs[1].cams.write_bytes(b"")
-    scores, bad = score_steps(jobs, masks, None, num_classes=3)
+    scores, bad = score_refiners(jobs, masks, None, num_classes=3)
     assert len(scores) == 1 and [file.image_id for file in bad] == ["b"]
     with pytest.raises(PPLValueError, match="none of the images"):
-        score_steps(jobs, {}, None, num_classes=3)
+        score_refiners(jobs, {}, None, num_classes=3)
     for job in jobs:
         job.cams.unlink(missing_ok=True)
-    with pytest.raises(PPLValueError, match=r"none of the 2 images could be scored; \w: no CAMs"):
-        score_steps(jobs, masks, None, num_classes=3)
+    with pytest.raises(PPLValueError, match=r"none of the 2 images could be scored; \w: no CAM file"):
+        score_refiners(jobs, masks, None, num_classes=3)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,10 +13,11 @@ import numpy.typing as npt
 from ppl.errors import PPLValueError
 from ppl.io import read_image, write_mask
 from ppl.parallel import FolderSummary, run_jobs
+from ppl.refine.apply import apply_refiners
 from ppl.refine.jobs import RefineJob, resize_maps
-from ppl.refine.pipeline import Recipe, apply_steps, parse_steps
 from ppl.refine.probabilities import cams_to_probs
-from ppl.refine.results import check_places, date_result, is_current, newest_source
+from ppl.refine.results import check_places, result_files
+from ppl.refine.specs import RefinerList, parse_refiners
 
 __all__ = ["UNSURE", "confident_label_folder", "confident_labels"]
 
@@ -31,7 +31,7 @@ def confident_labels(
     *,
     foreground: float = 0.30,
     background: float = 0.05,
-    steps: Recipe = "crf: irn",
+    refiners: RefinerList = "crf: irn",
 ) -> npt.NDArray[np.uint8]:
     """Refine the CAMs twice, with a high and a low background score, and keep what both agree on.
 
@@ -46,7 +46,7 @@ def confident_labels(
         classes: the class of each map, from 0; by default 0 to k - 1.
         foreground: background score against which foreground must win.
         background: background score that must win for background.
-        steps: refinement of both, as for `parse_steps`.
+        refiners: refinement of both, as for `parse_refiners`.
 
     Returns:
         `(H, W)` uint8: 0 background, class c as c + 1, 255 unsure.
@@ -56,16 +56,16 @@ def confident_labels(
 
     Example:
         >>> maps = np.array([[[0.0, 0.2, 0.9]]], np.float32)
-        >>> confident_labels(np.zeros((1, 3, 3), np.uint8), maps, [6], steps=None)
+        >>> confident_labels(np.zeros((1, 3, 3), np.uint8), maps, [6], refiners=None)
         array([[  0, 255,   7]], dtype=uint8)
     """
     _check_scores(foreground, background)
     numbers = np.arange(len(maps)) if classes is None else np.asarray(classes, np.int64)
     if numbers.shape != (len(maps),) or (numbers.size and not 0 <= numbers.min() <= numbers.max() < UNSURE - 1):
         raise PPLValueError(f"classes must be {len(maps)} numbers from 0 to {UNSURE - 2}, got {numbers.tolist()}")
-    chosen = parse_steps(steps)
+    chosen = parse_refiners(refiners)
     sure, generous = (
-        apply_steps(chosen, image, cams_to_probs(maps, score)).argmax(axis=0) for score in (foreground, background)
+        apply_refiners(chosen, image, cams_to_probs(maps, score)).argmax(axis=0) for score in (foreground, background)
     )
     labels: npt.NDArray[np.uint8] = np.concatenate([[UNSURE], numbers + 1]).astype(np.uint8)[sure]
     labels[(sure == 0) & (generous == 0)] = 0
@@ -78,7 +78,7 @@ def confident_label_folder(
     *,
     foreground: float = 0.30,
     background: float = 0.05,
-    steps: Recipe = "crf: irn",
+    refiners: RefinerList = "crf: irn",
     num_workers: int = -1,
     overwrite: bool = False,
     progress: bool = True,
@@ -90,7 +90,7 @@ def confident_label_folder(
         out: folder of the label maps.
         foreground: as for `confident_labels`, like the next two.
         background: background score that must win for background.
-        steps: refinement of both.
+        refiners: refinement of both.
         num_workers: workers; -1 for one per core.
         overwrite: make all of them again.
         progress: a bar on a terminal.
@@ -99,40 +99,29 @@ def confident_label_folder(
         What was done, what was bad.
 
     Raises:
-        PPLValueError: for steps or scores that cannot be, or if `out` holds labels of other CAM files, scores or steps,
-            or the pictures themselves.
+        PPLValueError: for invalid refiners or scores, or if `out` holds labels that were made with other settings, or
+            images or CAM files that labels would overwrite.
     """
-    chosen = parse_steps(steps)
+    chosen = parse_refiners(refiners)
     _check_scores(foreground, background)
     jobs, out = list(jobs), Path(out)
     check_places(jobs, out)
-    record = {
+    settings = {
         "foreground": foreground,
         "background": background,
-        "steps": [step.record() for step in chosen],
-        "cams": _fingerprint(jobs),
+        "refiners": [spec.record() for spec in chosen],
     }
     return run_jobs(
         jobs,
-        partial(_label_one, foreground=foreground, background=background, steps=chosen),
+        partial(_label_one, out=out, foreground=foreground, background=background, refiners=chosen),
         out,
-        record={"confident_labels": record},
+        files=partial(result_files, out=out),
+        settings={"confident_labels": settings},
         num_workers=num_workers,
         overwrite=overwrite,
         progress=progress,
         description="confident labels",
-        is_done=is_current,
     )
-
-
-def _fingerprint(jobs: Sequence[RefineJob]) -> str:
-    """Of the CAM files: names, sizes and times. What functions return cannot be told before they are called."""
-    digest = hashlib.sha256()
-    for job in jobs:
-        path = job.cams if isinstance(job.cams, Path) else None
-        stat = path.stat() if path is not None and path.is_file() else None
-        digest.update(repr((job.image_id, stat and (stat.st_size, stat.st_mtime_ns))).encode())
-    return digest.hexdigest()
 
 
 def _check_scores(foreground: float, background: float) -> None:
@@ -143,11 +132,9 @@ def _check_scores(foreground: float, background: float) -> None:
         )
 
 
-def _label_one(job: RefineJob, path: Path, *, foreground: float, background: float, steps: Recipe) -> None:
-    newest = newest_source(job)
+def _label_one(job: RefineJob, *, out: Path, foreground: float, background: float, refiners: RefinerList) -> None:
     image = np.asarray(read_image(job.image))
     maps, classes = job.load()
     resized = resize_maps(maps, (image.shape[0], image.shape[1]))
-    labels = confident_labels(image, resized, classes, foreground=foreground, background=background, steps=steps)
-    write_mask(path, labels)
-    date_result(path, newest)
+    labels = confident_labels(image, resized, classes, foreground=foreground, background=background, refiners=refiners)
+    write_mask(result_files(job, out)[0], labels)

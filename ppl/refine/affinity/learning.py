@@ -15,7 +15,7 @@ from ppl.refine.affinity.training import AffinityConfig, AffinitySummary, fit_af
 from ppl.refine.affinity.views import LabelledImages
 from ppl.refine.affinity_network import AffinityNetwork
 from ppl.refine.jobs import RefineJob
-from ppl.refine.pipeline import Recipe
+from ppl.refine.specs import RefinerList
 
 __all__ = ["learn_affinity"]
 
@@ -28,14 +28,14 @@ def learn_affinity(
     *,
     foreground: float = 0.30,
     background: float = 0.05,
-    steps: Recipe = "crf: irn",
+    refiners: RefinerList = "crf: irn",
     num_workers: int = -1,
     device: str | torch.device | None = None,
     progress: bool = True,
 ) -> AffinitySummary:
     """Make confident labels of CAMs and train an affinity network on them; both parts resume.
 
-    Its result is what the step `random_walk: {affinity: out/affinity.safetensors}` takes.
+    Its result is what the refiner `random_walk: {affinity: out/affinity.safetensors}` takes.
 
     Args:
         jobs: the images and their CAMs; those that are bad are left out.
@@ -44,7 +44,7 @@ def learn_affinity(
         config: how.
         foreground: as for `confident_labels`, like the next two.
         background: background score that must win for background.
-        steps: refinement of the labels.
+        refiners: refinement of the labels.
         num_workers: workers for the labels; -1 for one per core.
         device: where to train; by default a GPU if there is one.
         progress: bars on a terminal.
@@ -64,7 +64,7 @@ def learn_affinity(
         ...     Image.new("RGB", (48, 48)).save(folder / "a.png")
         ...     job = RefineJob("a", folder / "a.png", lambda: (np.eye(6, dtype=np.float32)[None], np.array([2])))
         ...     config = AffinityConfig(epochs=1, crop=48, radius=3)
-        ...     summary = learn_affinity([job], folder / "out", AffinityNetwork("test_resnet"), config, steps=None)
+        ...     summary = learn_affinity([job], folder / "out", AffinityNetwork("test_resnet"), config, refiners=None)
         ...     summary.path.relative_to(folder).as_posix()
         'out/affinity.safetensors'
     """
@@ -74,7 +74,7 @@ def learn_affinity(
         out / "labels",
         foreground=foreground,
         background=background,
-        steps=steps,
+        refiners=refiners,
         num_workers=num_workers,
         progress=progress,
     )

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ppl.errors import PPLFileNotFoundError, PPLTypeError, PPLValueError
-from ppl.refine import apply_steps, parse_steps
+from ppl.refine import apply_refiners, parse_refiners
 from ppl.refine.affinity import AffinityMaps, AffinityNetwork, load_affinity, predict_affinity, save_affinity
 
 
@@ -116,16 +116,16 @@ def test_threads_share_weights_and_do_not_disturb_each_other(tmp_path):
             torch.testing.assert_close(result.edges, edges)
 
 
-def test_the_random_walk_step_takes_the_file(tmp_path, image):
+def test_the_random_walk_takes_the_file(tmp_path, image):
     save_affinity(AffinityNetwork("test_resnet"), tmp_path / "a.safetensors")
     probs = np.random.default_rng(1).random((3, 61, 83)).astype(np.float32)
     probs /= probs.sum(axis=0)
-    refined = apply_steps(parse_steps({"random_walk": str(tmp_path / "a.safetensors")}), image, probs)
+    refined = apply_refiners(parse_refiners({"random_walk": str(tmp_path / "a.safetensors")}), image, probs)
     assert refined.shape == probs.shape
     np.testing.assert_allclose(refined.sum(axis=0), 1, atol=1e-5)
     with pytest.raises(PPLTypeError, match="stride=8"):
-        apply_steps(
-            parse_steps({"random_walk": {"affinity": str(tmp_path / "a.safetensors"), "stride": 8}}), image, probs
+        apply_refiners(
+            parse_refiners({"random_walk": {"affinity": str(tmp_path / "a.safetensors"), "stride": 8}}), image, probs
         )
 
 

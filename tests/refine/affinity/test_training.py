@@ -9,7 +9,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from ppl.errors import PPLValueError
-from ppl.io import write_mask
+from ppl.io import read_mask, write_mask
 from ppl.refine import RefineJob, random_walk, refine_folder
 from ppl.refine.affinity import (
     AffinityConfig,
@@ -61,7 +61,7 @@ def test_it_learns_boundaries(network, tmp_path):
     inside = labels[2::4, 2::4] == 1
     seed = np.zeros((1, *inside.shape), np.float32)
     seed[0, 8, 8] = 1
-    walked = random_walk(seed, edges, steps=64)[0]
+    walked = random_walk(edges, seed, num_steps=64)[0]
     assert walked[inside].mean() > 3 * walked[~inside].mean()
 
 
@@ -131,10 +131,10 @@ def test_from_cams_to_masks_without_a_line_between(network, tmp_path):
         np.savez(tmp_path / f"{index}.npz", maps=(labels == 1)[None].astype(np.float32), classes=np.array([2]))
         jobs.append(RefineJob(str(index), tmp_path / f"{index}.png", tmp_path / f"{index}.npz"))
     jobs.append(RefineJob("gone", tmp_path / "gone.png", tmp_path / "gone.npz"))
-    summary = learn_affinity(jobs, tmp_path / "affinity", network, config(epochs=1), steps="guided_filter: 2")
+    summary = learn_affinity(jobs, tmp_path / "affinity", network, config(epochs=1), refiners="guided_filter: 2")
     assert [file.image_id for file in summary.bad] == ["gone"]
-    steps = {"random_walk": {"affinity": str(summary.path), "steps": 16}}
-    done = refine_folder(jobs, tmp_path / "masks", steps)
+    walk = {"random_walk": {"affinity": str(summary.path), "num_steps": 16}}
+    done = refine_folder(jobs, tmp_path / "masks", walk)
     assert done.done == 4 and [file.image_id for file in done.bad] == ["gone"]
 
 
@@ -217,13 +217,14 @@ def test_labels_of_other_cams_are_not_taken_for_these(network, tmp_path):
     image, labels = boxes(1)[0]
     Image.fromarray(image).save(tmp_path / "a.png")
     job = RefineJob("a", tmp_path / "a.png", tmp_path / "a.npz")
-    for size in (1, 2):
-        maps = np.stack([(labels == 1).astype(np.float32)] * size)
-        np.savez(job.cams, maps=maps, classes=np.arange(size))
-        if size == 1:
-            learn_affinity([job], tmp_path / "out", network, config(epochs=1), steps=None)
-    with pytest.raises(PPLValueError, match="another way"):
-        learn_affinity([job], tmp_path / "out", network, config(epochs=1), steps=None)
+    for inside in (1, 0):
+        np.savez(job.cams, maps=(labels == inside)[None].astype(np.float32), classes=np.zeros(1))
+        if inside == 1:
+            learn_affinity([job], tmp_path / "out", network, config(epochs=1), refiners=None)
+    before = read_mask(tmp_path / "out" / "labels" / "a.png")
+    with pytest.raises(PPLValueError, match="another configuration"):
+        learn_affinity([job], tmp_path / "out", network, config(epochs=1), refiners=None)
+    assert (read_mask(tmp_path / "out" / "labels" / "a.png") != before).any()
 
 
 def test_labels_without_a_confident_pair_are_no_success(network, tmp_path):

@@ -12,15 +12,15 @@ import yaml
 from ppl.errors import PPLError, PPLTypeError, PPLValueError
 from ppl.refine import (
     REFINERS,
-    Step,
-    apply_steps,
+    RefinerSpec,
+    apply_refiners,
     cams_to_probs,
     crf,
     crf_backend,
     crf_preset,
     guided_filter,
-    iterate_steps,
-    parse_steps,
+    iterate_refiners,
+    parse_refiners,
     random_walk,
 )
 
@@ -36,26 +36,33 @@ def scene():
 @pytest.mark.parametrize(
     "recipe",
     [
-        yaml.safe_load("[crf: irn, random_walk: {beta: 8, steps: 16}, crf: psa]"),
-        yaml.safe_load("- crf: irn\n- random_walk:\n    beta: 8\n    steps: 16\n- crf: psa"),
-        ["crf: irn", {"random_walk": {"beta": 8.0, "steps": 16}}, "crf:psa"],
-        "crf: irn, random_walk: {beta: 8, steps: 16}, crf: psa",
-        [Step("crf", {"preset": "irn"}), Step("random_walk", {"beta": 8, "steps": 16}), Step("crf", {"preset": "psa"})],
+        yaml.safe_load("[crf: irn, random_walk: {beta: 8, num_steps: 16}, crf: psa]"),
+        yaml.safe_load("- crf: irn\n- random_walk:\n    beta: 8\n    num_steps: 16\n- crf: psa"),
+        ["crf: irn", {"random_walk": {"beta": 8.0, "num_steps": 16}}, "crf:psa"],
+        "crf: irn, random_walk: {beta: 8, num_steps: 16}, crf: psa",
+        [
+            RefinerSpec("crf", {"preset": "irn"}),
+            RefinerSpec("random_walk", {"beta": 8, "num_steps": 16}),
+            RefinerSpec("crf", {"preset": "psa"}),
+        ],
     ],
 )
 def test_all_ways_to_write_steps(recipe):
-    assert parse_steps(recipe) == (
-        Step("crf", {"preset": "irn"}),
-        Step("random_walk", {"beta": 8.0, "steps": 16}),
-        Step("crf", {"preset": "psa"}),
+    assert parse_refiners(recipe) == (
+        RefinerSpec("crf", {"preset": "irn"}),
+        RefinerSpec("random_walk", {"beta": 8.0, "num_steps": 16}),
+        RefinerSpec("crf", {"preset": "psa"}),
     )
 
 
 def test_names_alone_and_no_steps():
-    assert parse_steps(["superpixels", {"guided_filter": None}]) == (Step("superpixels"), Step("guided_filter"))
-    assert parse_steps("pixel_adaptive: 5") == (Step("pixel_adaptive", {"iterations": 5}),)
-    assert parse_steps({"crf": {"preset": "irn", "iterations": 1}})[0].parameters["iterations"] == 1
-    assert parse_steps(None) == parse_steps([]) == ()
+    assert parse_refiners(["superpixels", {"guided_filter": None}]) == (
+        RefinerSpec("superpixels"),
+        RefinerSpec("guided_filter"),
+    )
+    assert parse_refiners("pixel_adaptive: 5") == (RefinerSpec("pixel_adaptive", {"iterations": 5}),)
+    assert parse_refiners({"crf": {"preset": "irn", "iterations": 1}})[0].options["iterations"] == 1
+    assert parse_refiners(None) == parse_refiners([]) == ()
 
 
 @pytest.mark.parametrize(
@@ -72,7 +79,7 @@ def test_names_alone_and_no_steps():
         ([{"superpixels": "slick"}], PPLValueError, "method='slick'"),
         ([{"guided_filter": {"eps": 0}}], PPLValueError, "eps=0"),
         ([{"pixel_adaptive": {"dilations": []}}], PPLValueError, "dilations"),
-        ([{"crf": "irn", "random_walk": None}], PPLValueError, "a refine step is a name"),
+        ([{"crf": "irn", "random_walk": None}], PPLValueError, "a refiner is a name"),
         ([3], PPLValueError, "got 3"),
         (7, PPLTypeError, "int"),
         ("crf: [", PPLValueError, "cannot be read"),
@@ -83,18 +90,18 @@ def test_names_alone_and_no_steps():
 )
 def test_mistakes_are_found_before_any_work(recipe, error, words):
     with pytest.raises(error, match=words) as caught:
-        parse_steps(recipe)
+        parse_refiners(recipe)
     assert isinstance(caught.value, PPLError) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", REFINERS)
 def test_every_refiner_maps_probabilities_to_probabilities(scene, name):
     image, probs = scene
-    refined = apply_steps(parse_steps(name), image, probs)
+    refined = apply_refiners(parse_refiners(name), image, probs)
     assert refined.shape == probs.shape and refined.dtype == np.float32
     assert refined.min() >= 0
     np.testing.assert_allclose(refined.sum(axis=0), 1, atol=1e-4)
-    as_torch = apply_steps(parse_steps(name), torch.from_numpy(image), torch.from_numpy(probs))
+    as_torch = apply_refiners(parse_refiners(name), torch.from_numpy(image), torch.from_numpy(probs))
     assert isinstance(as_torch, torch.Tensor)
     np.testing.assert_allclose(as_torch.numpy(), refined, atol=1e-5)
 
@@ -103,45 +110,47 @@ def test_every_refiner_maps_probabilities_to_probabilities(scene, name):
 @pytest.mark.parametrize("size", [(1, 1), (2, 9)])
 def test_every_refiner_takes_tiny_images_and_the_background_alone(name, size):
     image, probs = np.zeros((*size, 3), np.uint8), np.ones((1, *size), np.float32)
-    np.testing.assert_allclose(apply_steps(parse_steps(name), image, probs), 1, atol=1e-5)
+    np.testing.assert_allclose(apply_refiners(parse_refiners(name), image, probs), 1, atol=1e-5)
 
 
 def test_steps_run_in_order_and_each_result_is_handed_out(scene):
     image, probs = scene
-    steps = parse_steps(["guided_filter: 2", "superpixels"])
-    handed_out = list(iterate_steps(steps, image, probs))
+    steps = parse_refiners(["guided_filter: 2", "superpixels"])
+    handed_out = list(iterate_refiners(steps, image, probs))
     assert [step.name for step, _ in handed_out] == ["guided_filter", "superpixels"]
     first = guided_filter(image, probs, radius=2).clip(0)
     np.testing.assert_allclose(handed_out[0][1], first / first.sum(axis=0), atol=1e-6)
-    np.testing.assert_array_equal(handed_out[1][1], apply_steps(steps, image, probs))
-    assert apply_steps((), image, probs) is probs
+    np.testing.assert_array_equal(handed_out[1][1], apply_refiners(steps, image, probs))
+    assert apply_refiners((), image, probs) is probs
 
 
 @pytest.mark.parametrize("preset", ["psa", "irn", "toco-cam"])
 def test_crf_step_is_the_preset(scene, preset):
     image, probs = scene
-    refined = apply_steps(parse_steps({"crf": preset}), image, probs)
+    refined = apply_refiners(parse_refiners({"crf": preset}), image, probs)
     np.testing.assert_allclose(refined, crf_preset(image, probs, preset), atol=1e-5)
 
 
 def test_crf_step_replaces_single_values(scene):
     image, probs = scene
-    refined = apply_steps(parse_steps({"crf": {"bilateral_srgb": 5, "iterations": 2}}), image, probs)
+    refined = apply_refiners(parse_refiners({"crf": {"bilateral_srgb": 5, "iterations": 2}}), image, probs)
     np.testing.assert_allclose(refined, crf(image, probs, bilateral_srgb=5, iterations=2), atol=1e-5)
 
 
 def test_random_walk_step_at_stride_one_is_the_walk(scene):
     image, probs = scene
-    refined = apply_steps(parse_steps({"random_walk": {"beta": 10, "steps": 5}}), image, probs)
+    refined = apply_refiners(parse_refiners({"random_walk": {"beta": 10, "num_steps": 5}}), image, probs)
     colours = (image.astype(np.float32) / 255).transpose(2, 0, 1)
-    walked = random_walk(probs, features=colours, steps=5)
+    walked = random_walk(None, probs, features=colours, num_steps=5)
     np.testing.assert_allclose(refined, walked / walked.sum(axis=0), atol=1e-5)
 
 
 def test_records_hold_every_parameter_and_the_engine():
-    records = [step.record() for step in parse_steps("crf: irn, random_walk: {affinity: a/b.safetensors}, superpixels")]
+    records = [
+        spec.record() for spec in parse_refiners("crf: irn, random_walk: {affinity: a/b.safetensors}, superpixels")
+    ]
     assert json.loads(json.dumps(records)) == records
-    assert records[0]["parameters"] == {
+    assert records[0]["options"] == {
         "preset": "irn",
         "iterations": 10,
         "gaussian_sxy": 3,
@@ -153,15 +162,15 @@ def test_records_hold_every_parameter_and_the_engine():
         "scale_factor": 1.0,
         "backend": crf_backend("auto"),
     }
-    assert records[1]["parameters"] == {
-        "affinity": "a/b.safetensors",
+    assert records[1]["options"] == {
+        "affinity": "b.safetensors",
         "stride": None,
         "radius": 5,
         "beta": 10.0,
-        "steps": 256,
+        "num_steps": 256,
         "background": None,
     }
-    assert records[2]["parameters"]["n_segments"] == 1000
+    assert records[2]["options"]["n_segments"] == 1000
 
 
 @pytest.mark.parametrize("preset", ["psa", "irn"])
@@ -171,7 +180,7 @@ def test_crf_step_checks_the_maps_whatever_its_preset_makes_of_them(scene, prese
     spoilt = probs.copy()
     spoilt[0, 0, 0] = spoil
     with pytest.raises(PPLValueError, match=words):
-        REFINERS["crf"].function(image, spoilt, preset=preset)
+        REFINERS["crf"](image, spoilt, preset=preset)
 
 
 @pytest.mark.parametrize(
@@ -180,11 +189,11 @@ def test_crf_step_checks_the_maps_whatever_its_preset_makes_of_them(scene, prese
         ("guided_filter", {"radius": 8.0}, {"radius": 8}),
         ("pixel_adaptive", {"iterations": 3.0}, {"iterations": 3}),
         ("superpixels", {"n_segments": "20"}, {"n_segments": 20}),
-        ("random_walk", {"steps": 4.0}, {"steps": 4}),
+        ("random_walk", {"num_steps": 4.0}, {"num_steps": 4}),
     ],
 )
 def test_a_value_that_converts_without_loss_is_taken(scene, name, setting, exact):
-    run = REFINERS[name].function
+    run = REFINERS[name]
     np.testing.assert_array_equal(run(*scene, **setting), run(*scene, **exact))
 
 
@@ -192,18 +201,18 @@ def test_a_value_that_converts_without_loss_is_taken(scene, name, setting, exact
 def test_float_images_beyond_one_are_refused(scene, name):
     image, probs = scene
     with pytest.raises(PPLValueError, match=r"must lie in \[0, 1\].*divide by 255"):
-        REFINERS[name].function(image.astype(np.float32), probs)
+        REFINERS[name](image.astype(np.float32), probs)
 
 
 @pytest.mark.parametrize("name", ["guided_filter", "pixel_adaptive", "superpixels", "random_walk"])
 def test_maps_that_are_no_array_are_refused(scene, name):
     with pytest.raises(PPLTypeError, match="got list"):
-        REFINERS[name].function(scene[0], [[[0.5]]])
+        REFINERS[name](scene[0], [[[0.5]]])
 
 
 def test_arrays_of_another_byte_order_are_taken(scene):
     image, probs = scene
-    run = REFINERS["guided_filter"].function
+    run = REFINERS["guided_filter"]
     np.testing.assert_array_equal(run(image, probs.astype(">f4")), run(image, probs.astype("<f4")))
 
 
@@ -212,18 +221,16 @@ def test_irns_way_walks_the_cams_themselves_whatever_constant_stood_behind_them(
     random = np.random.default_rng(3)
     image = random.integers(0, 256, (20, 24, 3)).astype(np.uint8)
     cams = random.random((2, 20, 24)).astype(np.float32)
-    step = REFINERS["random_walk"].function
-    refined = step(image, cams_to_probs(cams, score), background=0.25, steps=8)
+    step = REFINERS["random_walk"]
+    refined = step(image, cams_to_probs(cams, score), background=0.25, num_steps=8)
     # IRN's own order: walk the CAMs, divide by the maximum of all, put 0.25 in front
-    walked = random_walk(cams, features=image.transpose(2, 0, 1).astype(np.float32) / 255, beta=60, steps=8)
+    walked = random_walk(None, cams, features=image.transpose(2, 0, 1).astype(np.float32) / 255, beta=60, num_steps=8)
     expected = np.concatenate([np.full((1, 20, 24), 0.25, np.float32), walked / walked.max()])
     np.testing.assert_allclose(refined, expected / expected.sum(axis=0), rtol=1e-3, atol=1e-5)
 
 
 def test_irns_way_leaves_an_image_of_no_class_to_the_background():
-    refined = REFINERS["random_walk"].function(
-        np.zeros((5, 6, 3), np.uint8), np.ones((1, 5, 6), np.float16), background=0.25
-    )
+    refined = REFINERS["random_walk"](np.zeros((5, 6, 3), np.uint8), np.ones((1, 5, 6), np.float16), background=0.25)
     np.testing.assert_array_equal(refined, np.ones((1, 5, 6), np.float16))
 
 
@@ -231,7 +238,7 @@ def test_irns_way_takes_half_precision_without_any_background():
     random = np.random.default_rng(4)
     image = random.integers(0, 256, (6, 7, 3)).astype(np.uint8)
     probs = cams_to_probs(random.random((2, 6, 7)).astype(np.float32), 0.0).astype(np.float16)
-    step = REFINERS["random_walk"].function
-    refined = step(image, probs, background=0.25, steps=4)
+    step = REFINERS["random_walk"]
+    refined = step(image, probs, background=0.25, num_steps=4)
     assert refined.dtype == np.float16
-    np.testing.assert_allclose(refined, step(image, probs.astype(np.float32), background=0.25, steps=4), atol=1e-3)
+    np.testing.assert_allclose(refined, step(image, probs.astype(np.float32), background=0.25, num_steps=4), atol=1e-3)

@@ -1,0 +1,94 @@
+"""Apply a list of refiners to the probabilities of an image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ppl.errors import PPLValueError
+from ppl.refine.arrays import as_tensor, like
+from ppl.refine.refiners import REFINERS
+from ppl.refine.specs import RefinerSpec
+
+__all__ = ["apply_refiners", "iterate_refiners"]
+
+Array = TypeVar("Array", npt.NDArray[np.generic], torch.Tensor)
+
+
+def iterate_refiners(
+    refiners: Sequence[RefinerSpec], image: npt.NDArray[np.generic] | torch.Tensor, probs: Array
+) -> Iterator[tuple[RefinerSpec, Array]]:
+    """Apply refiners one after the other and yield the result of each.
+
+    Args:
+        refiners: specs of `parse_refiners`.
+        image: `(H, W, 3)` uint8.
+        probs: `(L, H, W)` probabilities, the background in channel 0.
+
+    Yields:
+        The spec, and the probabilities after it: at least 0, every pixel sums to 1.
+
+    Raises:
+        PPLValueError: for maps that a refiner cannot take.
+
+    Example:
+        >>> from ppl.refine import parse_refiners
+        >>> image, probs = np.zeros((4, 5, 3), np.uint8), np.full((2, 4, 5), 0.5, np.float32)
+        >>> chain = parse_refiners("guided_filter: 2, superpixels")
+        >>> [(spec.label, maps.shape) for spec, maps in iterate_refiners(chain, image, probs)]
+        [('guided_filter: 2', (2, 4, 5)), ('superpixels', (2, 4, 5))]
+    """
+    for spec in refiners:
+        probs = normalized(spec, REFINERS[spec.name](image, probs, **spec.options), probs)
+        yield spec, probs
+
+
+def apply_refiners(
+    refiners: Sequence[RefinerSpec], image: npt.NDArray[np.generic] | torch.Tensor, probs: Array
+) -> Array:
+    """Apply refiners one after the other.
+
+    Args:
+        refiners: specs of `parse_refiners`.
+        image: `(H, W, 3)` uint8.
+        probs: `(L, H, W)` probabilities, the background in channel 0; numpy or torch.
+
+    Returns:
+        The probabilities after the last refiner, of the same kind as `probs`; `probs` itself without refiners.
+
+    Raises:
+        PPLValueError: for maps that a refiner cannot take.
+
+    Example:
+        >>> from ppl.refine import parse_refiners
+        >>> image, probs = np.zeros((4, 5, 3), np.uint8), np.full((2, 4, 5), 0.5, np.float32)
+        >>> apply_refiners(parse_refiners(["guided_filter", "superpixels"]), image, probs).shape
+        (2, 4, 5)
+    """
+    for _, refined in iterate_refiners(refiners, image, probs):
+        probs = refined
+    return probs
+
+
+def normalized(spec: RefinerSpec, scores: Array, probs: Array) -> Array:
+    """Turn the scores of a refiner into probabilities: at least 0, every pixel sums to 1.
+
+    A pixel whose scores are all 0 gets equal shares.
+
+    Args:
+        spec: the refiner, for errors.
+        scores: what it returned, `(L, H, W)`.
+        probs: what it was given.
+
+    Raises:
+        PPLValueError: if the shapes differ.
+    """
+    values = as_tensor(scores, f"the result of the refiner {spec.name!r}", "L H W").clamp(min=0)
+    if values.shape != probs.shape:
+        raise PPLValueError(f"the refiner {spec.name!r} made {tuple(values.shape)} of maps {tuple(probs.shape)}")
+    total = values.sum(dim=0, keepdim=True)
+    return like(probs, torch.where(total > 0, values / total.clamp(min=1e-12), 1.0 / max(len(values), 1)))
