@@ -326,11 +326,11 @@ def test_no_work_is_done_by_nobody(
     places = {"IMAGES": creatures / "images", "OUT": tmp_path / "out"}
     target = run_folder / "cams" / "val" if rest else run_folder
     words = ("refine", target, "--jobs", "0", *(places.get(word, word) for word in rest))
-    assert "jobs must be -1 (one a core) or 1 and more, got 0" in refused(capsys, *words)
+    assert "num_workers must be -1 (one worker per core) or at least 1, got 0" in refused(capsys, *words)
 
 
 def test_a_step_with_a_wrong_file_leaves_a_run_as_it_was(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.stat().st_mtime_ns for path in (run_folder / "refined" / "val").iterdir()}
     words = ("refine", run_folder, "--refiners", "random_walk: typo.safetensors")
-    assert "no affinity network at typo.safetensors" in refused(capsys, *words)
+    assert "there is no file at typo.safetensors" in refused(capsys, *words)
     assert {path: path.stat().st_mtime_ns for path in (run_folder / "refined" / "val").iterdir()} == before != {}

@@ -145,7 +145,7 @@ def test_a_faulty_step_in_a_file_is_told_with_the_other_faults(tmp_path: Path) -
         ({"cam": {"scales": [1.0, -1.0]}}, r"cam\.scales\.1: .*greater than 0"),
         ({"cam": {"scales": [float("nan")]}}, r"cam\.scales\.0"),
         ({"cam": {"scales": [float("inf")]}}, r"cam\.scales\.0: .*finite"),
-        ({"jobs": 0}, r"jobs: jobs must be -1 .* got 0"),
+        ({"jobs": 0}, r"jobs: num_workers must be -1 .* got 0"),
         (
             {"model": {"timm": {"mode": "baseline"}}},
             r"model\.timm: mode is a key of the recipe itself; write model\.mode",

@@ -659,7 +659,7 @@ def test_later_steps_keep_the_number_of_training_images(
 
 def test_maps_of_a_folder_are_not_made_by_nobody(finished: tuple[Path, RunResult], creatures: Path) -> None:
     out = finished[0] / "elsewhere"
-    with pytest.raises(PPLValueError, match="jobs must be -1"):
+    with pytest.raises(PPLValueError, match="num_workers must be -1"):
         cam_folder(finished[0] / "last.safetensors", creatures / "images", out, jobs=0)
     assert not out.exists()
 
