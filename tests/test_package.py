@@ -32,7 +32,7 @@ FLOORS = {
     "cam": {"errors", "config", "registry", "io", "parallel", "layers", "backbones", "models"},
     "refine": {
         *("errors", "extras", "parameters", "config", "registry", "io", "parallel"),
-        *("layers", "backbones", "models", "cam", "metrics"),
+        *("layers", "backbones", "models", "data", "engine", "cam", "metrics"),
     },
     "data": {"errors", "extras", "config", "registry", "io", "parallel"},
     "metrics": {"errors"},

@@ -58,7 +58,7 @@ def _learn(
         foreground=settings.foreground,
         background=settings.background,
         num_workers=recipe.jobs,
-        device=None if recipe.device == "auto" else recipe.device,
+        device=recipe.device,
         progress=progress,
     )
     folder.record(affinity={"losses": summary.losses, "left_out": {bad.image_id: bad.reason for bad in summary.bad}})

@@ -7,11 +7,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from ppl.errors import PPLValueError
+from ppl.refine.affinity.config import AffinityConfig
 from ppl.refine.affinity.labels import confident_label_folder
-from ppl.refine.affinity.training import AffinityConfig, AffinitySummary, fit_affinity
+from ppl.refine.affinity.training import AffinitySummary, fit_affinity
 from ppl.refine.affinity.views import LabelledImages
 from ppl.refine.affinity_network import AffinityNetwork
 from ppl.refine.jobs import RefineJob
@@ -30,7 +29,7 @@ def learn_affinity(
     background: float = 0.05,
     refiners: RefinerList = "crf: irn",
     num_workers: int = -1,
-    device: str | torch.device | None = None,
+    device: str = "auto",
     progress: bool = True,
 ) -> AffinitySummary:
     """Make confident labels of CAMs and train an affinity network on them; both parts resume.
@@ -46,7 +45,7 @@ def learn_affinity(
         background: background score that must win for background.
         refiners: refinement of the labels.
         num_workers: workers for the labels; -1 for one per core.
-        device: where to train; by default a GPU if there is one.
+        device: where to train: "auto", "cpu", "cuda", "cuda:1", ...
         progress: bars on a terminal.
 
     Returns:
@@ -63,7 +62,7 @@ def learn_affinity(
         ...     folder = Path(name)
         ...     Image.new("RGB", (48, 48)).save(folder / "a.png")
         ...     job = RefineJob("a", folder / "a.png", lambda: (np.eye(6, dtype=np.float32)[None], np.array([2])))
-        ...     config = AffinityConfig(epochs=1, crop=48, radius=3)
+        ...     config = AffinityConfig(epochs=1, crop=48, radius=3, num_workers=0)
         ...     summary = learn_affinity([job], folder / "out", AffinityNetwork("test_resnet"), config, refiners=None)
         ...     summary.path.relative_to(folder).as_posix()
         'out/affinity.safetensors'

@@ -1,8 +1,9 @@
-"""Images with their label maps, and the random views of them that training sees."""
+"""Images with their label maps, and the random views of them that a training sees."""
 
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,15 +19,15 @@ from ppl.errors import PPLValueError
 from ppl.io import read_image, read_mask
 from ppl.refine.affinity.labels import UNSURE
 
-__all__ = ["LabelledImages", "RandomViews", "random_view"]
+__all__ = ["LabelledImages", "RandomViews", "random_view", "usual_side"]
 
 
 class LabelledImages(Dataset[tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]):
-    """Pictures and label maps that lie in files.
+    """A dataset of image files and the files of their label maps.
 
     Args:
-        files: picture and palette PNG of each; pairs without label map are left out: what could not be labelled was
-            reported by the run that labelled.
+        files: path of the image and path of the palette PNG of each pair. Pairs without a label map are left out: the
+            call that made the label maps has reported them.
 
     Example:
         >>> len(LabelledImages([("a.jpg", "labels/a.png")]))
@@ -40,16 +41,33 @@ class LabelledImages(Dataset[tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
         return len(self.pairs)
 
     def fingerprint(self) -> str:
-        """A hash of the label maps and the pictures' names: the same for the same training."""
+        """Return a hash of the names of the images and the content of the label maps."""
         digest = hashlib.sha256()
         for image, labels in self.pairs:
             digest.update(image.name.encode())
             digest.update(labels.read_bytes())
-        return digest.hexdigest()
+        return digest.hexdigest()[:16]
 
     def __getitem__(self, index: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
         image, labels = self.pairs[index]
         return np.array(read_image(image)), read_mask(labels)
+
+
+def usual_side(pairs: Any) -> int:
+    """Return the median of the longer sides of 25 images, as a multiple of 32 and at most 512.
+
+    Larger views would be padding for half of the images.
+
+    Args:
+        pairs: map-style dataset of `(image, labels)`.
+
+    Example:
+        >>> usual_side([(None, np.zeros((200, 40)))])
+        224
+    """
+    some = np.unique(np.linspace(0, len(pairs) - 1, 25).astype(int))
+    usual = float(np.median([max(pairs[int(index)][1].shape) for index in some]))
+    return min(32 * math.ceil(usual / 32), 512)
 
 
 def random_view(
@@ -61,7 +79,7 @@ def random_view(
     fill: torch.Tensor,
     generator: torch.Generator,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Resize by a random factor, mirror half of the time, and cut a square out, padded where the image ends.
+    """Resize by a random factor, mirror half of the time, and cut a random square; pad where the image is smaller.
 
     Args:
         image: `(3, H, W)` in [0, 1].
@@ -69,15 +87,15 @@ def random_view(
         crop: side of the square in pixels.
         scale: lowest and highest factor.
         fill: `(3, 1, 1)` colour of the padding; its labels are unsure.
-        generator: source of all chance.
+        generator: the source of the random numbers.
 
     Returns:
         `(3, crop, crop)` and `(crop, crop)`.
 
     Example:
-        >>> chance = torch.Generator().manual_seed(0)
+        >>> generator = torch.Generator().manual_seed(0)
         >>> view, labels = random_view(torch.zeros(3, 9, 7), torch.zeros(9, 7, dtype=torch.long), crop=8,
-        ...                            scale=(0.5, 1.5), fill=torch.zeros(3, 1, 1), generator=chance)
+        ...                            scale=(0.5, 1.5), fill=torch.zeros(3, 1, 1), generator=generator)
         >>> view.shape, labels.shape
         (torch.Size([3, 8, 8]), torch.Size([8, 8]))
     """
@@ -96,21 +114,23 @@ def random_view(
 
 
 def _overlap(side: int, crop: int, chance: float) -> tuple[slice, slice]:
-    """Where a random crop meets the image along one axis: in the image, and in the crop."""
-    start = round(chance * (side - crop))  # negative where the image is the shorter one
+    """Return where a random crop meets the image along one axis: the range in the image and the range in the crop."""
+    start = round(chance * (side - crop))  # negative if the image is shorter than the crop
     length = min(side, crop)
     return slice(max(start, 0), max(start, 0) + length), slice(max(-start, 0), max(-start, 0) + length)
 
 
 class RandomViews(Dataset[tuple[torch.Tensor, torch.Tensor]]):
-    """A random view of every pair, another one each epoch, the same ones for the same seed.
+    """A dataset of random views, which depend on the seed, the epoch and the pair alone.
+
+    The key of a view is `(epoch, index)`, as `EpochSampler` yields it; an index alone stands for epoch 0.
 
     Args:
         pairs: map-style dataset of `(image, labels)`: `(H, W, 3)` uint8 and `(H, W)` integers, numpy or torch.
-        crop: side of the views.
+        crop: side of the views in pixels.
         scale: range of the random factor.
         fill: `(3, 1, 1)` colour of the padding.
-        seed: of all chance.
+        seed: the seed.
 
     Example:
         >>> pairs = [(np.zeros((9, 7, 3), np.uint8), np.zeros((9, 7), np.uint8))]
@@ -118,24 +138,22 @@ class RandomViews(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         torch.Size([3, 8, 8])
     """
 
-    def __init__(
-        self, pairs: Any, *, crop: int, scale: tuple[float, float], fill: torch.Tensor, seed: int, epoch: int = 0
-    ) -> None:
-        self.pairs, self.crop, self.scale, self.fill = pairs, crop, scale, fill
-        self.seed, self.epoch = seed, epoch
+    def __init__(self, pairs: Any, *, crop: int, scale: tuple[float, float], fill: torch.Tensor, seed: int) -> None:
+        self.pairs, self.crop, self.scale, self.fill, self.seed = pairs, crop, scale, fill, seed
 
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def __getitem__(self, key: int | tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+        epoch, index = key if isinstance(key, tuple) else (0, key)
         image, labels = (torch.as_tensor(part) for part in self.pairs[index])
         if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != torch.uint8 or labels.shape != image.shape[:2]:
             raise PPLValueError(
                 f"pair {index} must be an image (H, W, 3) uint8 and labels (H, W), got {tuple(image.shape)}"
                 f" {image.dtype} and {tuple(labels.shape)}"
             )
-        # One seed per (seed, epoch, index), so that neither workers nor a resumed run change the views.
-        state = np.random.SeedSequence([self.seed, self.epoch, index]).generate_state(1, np.uint64)
+        # one seed per (seed, epoch, index): neither workers nor an interruption change the views
+        state = np.random.SeedSequence([self.seed, epoch, index]).generate_state(1, np.uint64)
         generator = torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
         return random_view(
             image.permute(2, 0, 1) / 255.0,

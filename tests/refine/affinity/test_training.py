@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import os
+import socket
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from pydantic import ValidationError
+from safetensors.torch import load_file
 
+from ppl.backbones import half
+from ppl.engine import Trainer
 from ppl.errors import PPLValueError
 from ppl.io import read_mask, write_mask
 from ppl.refine import RefineJob, random_walk, refine_folder
@@ -18,10 +27,9 @@ from ppl.refine.affinity import (
     fit_affinity,
     learn_affinity,
     load_affinity,
-    training,
 )
-from ppl.refine.affinity.training import _usual_side
-from ppl.refine.affinity.views import RandomViews, random_view
+from ppl.refine.affinity.task import AffinityObjective
+from ppl.refine.affinity.views import RandomViews, random_view, usual_side
 
 
 def boxes(count, size=64):
@@ -41,9 +49,8 @@ def boxes(count, size=64):
 
 
 def config(**changes):
-    return AffinityConfig(
-        **{"epochs": 2, "batch_size": 4, "crop": 64, "radius": 5, "scale": (1, 1), "momentum": 0.9, **changes}
-    )
+    small = {"epochs": 2, "batch_size": 4, "crop": 64, "radius": 5, "scale": (1, 1), "momentum": 0.9, "num_workers": 0}
+    return AffinityConfig(**{**small, **changes})
 
 
 @pytest.fixture
@@ -77,15 +84,14 @@ def test_a_stopped_run_ends_as_one_that_was_not(network, tmp_path, monkeypatch):
     whole = fit_affinity(network, pairs, config(epochs=3), device="cpu", out=tmp_path / "whole")
     expected = {name: value.clone() for name, value in network.head.state_dict().items()}
 
-    step, calls = training._train_step, []
+    step = Trainer.step
 
-    def stopping(*arguments):
-        calls.append(1)
-        if len(calls) == 4:  # in the middle of the second epoch
+    def stopping(self, batches, phase, number):
+        if number == 3:  # in the middle of the second epoch
             raise KeyboardInterrupt
-        return step(*arguments)
+        step(self, batches, phase, number)
 
-    monkeypatch.setattr(training, "_train_step", stopping)
+    monkeypatch.setattr(Trainer, "step", stopping)
     with pytest.raises(KeyboardInterrupt):
         fit_affinity(network, pairs, config(epochs=3), device="cpu", out=tmp_path / "stopped")
     monkeypatch.undo()
@@ -93,6 +99,78 @@ def test_a_stopped_run_ends_as_one_that_was_not(network, tmp_path, monkeypatch):
     resumed = fit_affinity(network, pairs, config(epochs=3), device="cpu", out=tmp_path / "stopped")
     assert resumed.losses == whole.losses
     assert all(torch.equal(value, expected[name]) for name, value in network.head.state_dict().items())
+
+
+def test_held_out_pairs_decide_which_epoch_is_the_best(network, tmp_path):
+    pairs = boxes(8)
+    options = {"epochs": 3, "scale": (0.5, 1.5)}
+    summary = fit_affinity(network, pairs[:6], config(**options), val=pairs[6:], device="cpu", out=tmp_path / "a")
+    assert len(summary.val_losses) == 3
+    again = AffinityObjective(network, 5).eval()  # the network of the last epoch
+    views = RandomViews(pairs[6:], crop=64, scale=(0.5, 1.5), fill=network.mean[0], seed=0)
+    images, labels = (torch.stack(part) for part in zip(*(views[index] for index in range(2)), strict=True))
+    with torch.no_grad():
+        assert again(images, labels)["loss"].item() == pytest.approx(summary.val_losses[-1], rel=1e-5)
+    best = int(np.argmin(summary.val_losses))
+    expected = (tmp_path / "a" / ("last" if best == 2 else "best")).with_suffix(".safetensors").read_bytes()
+    assert summary.path.read_bytes() == expected
+
+
+def test_half_precision_learns_too(network, tmp_path, monkeypatch):
+    monkeypatch.setattr(half, "_cpu_has_bfloat16", lambda: True)
+    forward, dtypes = AffinityNetwork.forward, set()
+
+    def observed(self, images):
+        output = forward(self, images)
+        dtypes.add(output.dtype)
+        return output
+
+    monkeypatch.setattr(AffinityNetwork, "forward", observed)
+    settings = config(epochs=6, precision="bf16")
+    summary = fit_affinity(network, boxes(8), settings, val=boxes(2), device="cpu", out=tmp_path)
+    assert dtypes == {torch.bfloat16}
+    assert summary.losses[-1] < 0.8 * summary.losses[0]
+
+
+SHARE = """
+import os, sys
+import numpy as np
+import torch
+from ppl.refine.affinity import AffinityConfig, AffinityNetwork, fit_affinity
+
+out, config = sys.argv[1], AffinityConfig.model_validate_json(sys.argv[2])
+torch.set_num_threads(1)
+os.environ["RANK"] = os.environ["LOCAL_RANK"] = "1" if os.fork() else "0"
+torch.manual_seed(0)
+network = AffinityNetwork("test_resnet")
+pair = np.load(sys.argv[3])
+pairs = [(pair["image"], pair["labels"])] * 8
+fit_affinity(network, pairs, config, val=pairs[:2], device="cpu", out=out)
+torch.distributed.destroy_process_group()
+if os.environ["RANK"] == "1":
+    sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+
+
+def test_two_processes_train_as_one_with_twice_the_batch(network, tmp_path):
+    labels = np.zeros((64, 64), np.uint8)
+    labels[16:48, 16:48] = 1  # the mirrored view is the same, so that each process has the same batches
+    image = np.where(labels[..., None] == 1, np.uint8(220), np.uint8(40)).repeat(3, axis=2)
+    np.savez(tmp_path / "pair.npz", image=image, labels=labels)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    environment = {**os.environ, **address, "WORLD_SIZE": "2", "ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
+    two = [str(tmp_path / "two"), config(batch_size=2).model_dump_json(), str(tmp_path / "pair.npz")]
+    subprocess.run([sys.executable, "-c", SHARE, *two], env=environment, check=True, timeout=300)
+    pairs = [(image, labels)] * 8
+    one = fit_affinity(network, pairs, config(batch_size=4), val=pairs[:2], device="cpu", out=tmp_path / "one")
+    lines = [json.loads(line) for line in (tmp_path / "two" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["loss"] for line in lines] == pytest.approx(one.losses, rel=1e-4)
+    assert [line["val_loss"] for line in lines] == pytest.approx(one.val_losses, rel=1e-4)
+    found, expected = (load_file(tmp_path / name / "affinity.safetensors") for name in ("two", "one"))
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-5)
 
 
 def test_chance_comes_from_the_seed_alone(network, tmp_path):
@@ -109,7 +187,7 @@ def test_chance_comes_from_the_seed_alone(network, tmp_path):
 
 def test_the_state_of_another_configuration_is_refused(network, tmp_path):
     fit_affinity(network, boxes(2), config(epochs=1), out=tmp_path)
-    with pytest.raises(PPLValueError, match="another configuration"):
+    with pytest.raises(PPLValueError, match="other settings"):
         fit_affinity(network, boxes(2), config(epochs=2), out=tmp_path)
 
 
@@ -160,9 +238,8 @@ def test_views_keep_image_and_labels_together():
 
 def test_views_change_with_the_epoch_alone():
     views = RandomViews(boxes(1), crop=48, scale=(0.5, 1.5), fill=torch.zeros(3, 1, 1), seed=0)
-    first, again = views[0], views[0]
-    views.epoch = 1
-    assert torch.equal(first[0], again[0]) and not torch.equal(first[0], views[0][0])
+    first, again = views[0, 0], views[0, 0]
+    assert torch.equal(first[0], again[0]) and not torch.equal(first[0], views[1, 0][0])
 
 
 @pytest.mark.parametrize(
@@ -188,9 +265,9 @@ def test_the_default_crop_fits_the_images():
     def images(*sides):
         return [(np.zeros((side, 40, 3), np.uint8), np.zeros((side, 40), np.uint8)) for side in sides]
 
-    assert _usual_side(images(200, 210, 1000)) == 224
-    assert _usual_side(images(*[900] * 60)) == 512
-    assert _usual_side(images(32)) == 64  # the longer side is 40
+    assert usual_side(images(200, 210, 1000)) == 224
+    assert usual_side(images(*[900] * 60)) == 512
+    assert usual_side(images(32)) == 64  # the longer side is 40
 
 
 def labelled(folder, name, value):
@@ -205,11 +282,11 @@ def test_other_labels_or_backbone_weights_are_not_taken_for_the_same_run(network
     settings = config(epochs=1)
     first, other = (labelled(tmp_path / "data", name, value) for name, value in (("one", 1), ("two", 0)))
     fit_affinity(network, first, settings, out=tmp_path / "out")
-    with pytest.raises(PPLValueError, match="another configuration"):
+    with pytest.raises(PPLValueError, match="other settings"):
         fit_affinity(network, other, settings, out=tmp_path / "out")
     with torch.no_grad():
         next(network.backbone.parameters()).add_(1)
-    with pytest.raises(PPLValueError, match="another configuration"):
+    with pytest.raises(PPLValueError, match="other settings"):
         fit_affinity(network, first, settings, out=tmp_path / "out")
 
 
