@@ -149,11 +149,11 @@ def presets() -> str:
     rows = [
         [
             f"`{name}`",
-            f"{preset.gaussian_sxy}, {preset.gaussian_compat}",
-            f"{preset.bilateral_sxy}, {preset.bilateral_srgb}, {preset.bilateral_compat}",
+            f"{preset.gaussian_sxy:g}, {preset.gaussian_compat:g}",
+            f"{preset.bilateral_sxy:g}, {preset.bilateral_srgb:g}, {preset.bilateral_compat:g}",
             str(preset.iterations),
-            "hard labels" if preset.unary == "labels" else "probabilities",
-            preset.used_by,
+            "hard labels" if preset.energies_from == "labels" else "probabilities",
+            preset.source,
         ]
         for name, preset in PRESETS.items()
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,10 @@ from ppl.cam.methods.gradient import gradient_maps
 from ppl.data import TaggedImages
 from ppl.metrics import ConfusionMatrix, PartCoverage, ThresholdSweep, mean_average_precision
 from ppl.models import PPLNet
-from ppl.refine import apply_refiners, crf_many, parse_refiners
+from ppl.refine import crf_many
 
-REFINE = "crf: deeplab"
+REFINE = "deeplab"
+"""Preset of the CRF."""
 REFINED = ("whole", "layercam")
 UNREFINED = {"crf_auto": float("nan"), "crf_best": float("nan")}
 SIZES = {"tiny": 0.0, "small": 0.005, "medium": 0.02, "large": 0.08}
@@ -155,14 +157,17 @@ class Tally:
         """After the CRF, from the background rule and from the threshold that was best before it."""
         return {f"crf_{name}": self._refined(rule) for name, rule in (("auto", "auto"), ("best", self.sweep.best()))}
 
+    def _pixels(self, number: int) -> np.ndarray:
+        return np.asarray(self.images[number].read_image())
+
     def _refined(self, background: Any) -> float:
-        steps, matrix = parse_refiners(REFINE), self._matrix()
+        matrix = self._matrix()
         numbers = sorted(self.results)
         refined = crf_many(
-            (self.images[number].read_image for number in numbers),
+            (partial(self._pixels, number) for number in numbers),
             (self._whole(number).to_probs(background).numpy() for number in numbers),
-            function=lambda image, probs: apply_refiners(steps, np.asarray(image), probs),
-            workers=torch.get_num_threads(),
+            preset=REFINE,
+            num_workers=torch.get_num_threads(),
         )
         for number, probs in zip(numbers, refined, strict=True):
             labels = np.concatenate([[0], self.results[number].classes.numpy() + 1])

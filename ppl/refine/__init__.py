@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from ppl.refine.crf import PRESETS, CRFPreset, crf, crf_backend, crf_from_labels, crf_many, crf_preset
+from ppl.refine.crf import PRESETS, CrfConfig, crf, crf_backend, crf_many
 
 if TYPE_CHECKING:
     from ppl.refine.adaptive import pixel_adaptive
@@ -46,7 +46,7 @@ _MODULES = {
 __all__ = [
     "PRESETS",
     "REFINERS",
-    "CRFPreset",
+    "CrfConfig",
     "RefineJob",
     "RefinerScore",
     "RefinerSpec",
@@ -54,9 +54,7 @@ __all__ = [
     "cams_to_probs",
     "crf",
     "crf_backend",
-    "crf_from_labels",
     "crf_many",
-    "crf_preset",
     "guided_filter",
     "iterate_refiners",
     "jobs_from_folders",

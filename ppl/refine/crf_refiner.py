@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Annotated, Any, TypeVar
 
 import numpy as np
@@ -11,11 +10,11 @@ import numpy.typing as npt
 import torch
 from pydantic import AfterValidator, Field
 
-from ppl.errors import nearest
-from ppl.parameters import check_parameters
-from ppl.refine.arrays import Positive, Weight
-from ppl.refine.crf import PRESETS, crf_backend
-from ppl.refine.crf.problem import from_preset, solve
+from ppl.refine.arrays import Positive
+from ppl.refine.crf import crf, crf_backend
+from ppl.refine.crf.config import CompatField, DeviationsField, Normalization
+from ppl.refine.crf.inference import settings_of
+from ppl.refine.crf.presets import find_preset
 
 __all__ = ["crf_refiner", "resolve_crf_options"]
 
@@ -23,8 +22,7 @@ Array = TypeVar("Array", npt.NDArray[np.generic], torch.Tensor)
 
 
 def _known_preset(name: str) -> str:
-    if name not in PRESETS:
-        raise ValueError(f"no such preset{nearest(name, PRESETS)}")
+    find_preset(name)
     return name
 
 
@@ -39,11 +37,13 @@ def crf_refiner(
     *,
     preset: Annotated[str, AfterValidator(_known_preset)] = "psa",
     iterations: Annotated[int, Field(ge=0)] | None = None,
-    gaussian_sxy: Positive | None = None,
-    gaussian_compat: Weight | None = None,
-    bilateral_sxy: Positive | None = None,
-    bilateral_srgb: Positive | None = None,
-    bilateral_compat: Weight | None = None,
+    gaussian_sxy: DeviationsField | None = None,
+    gaussian_compat: CompatField | None = None,
+    gaussian_normalization: Normalization | None = None,
+    bilateral_sxy: DeviationsField | None = None,
+    bilateral_srgb: DeviationsField | None = None,
+    bilateral_compat: CompatField | None = None,
+    bilateral_normalization: Normalization | None = None,
     gt_prob: Annotated[float, Field(gt=0, lt=1)] | None = None,
     scale_factor: Positive = 1.0,
     backend: Annotated[str, AfterValidator(_known_backend)] = "auto",
@@ -58,11 +58,13 @@ def crf_refiner(
         probs: `(L, H, W)`.
         preset: a key of `ppl.refine.PRESETS`.
         iterations: number of mean-field iterations. None, here and below: the preset's value.
-        gaussian_sxy: width of the smoothness kernel in pixels.
-        gaussian_compat: weight of the smoothness kernel.
-        bilateral_sxy: width of the appearance kernel in pixels.
-        bilateral_srgb: width of the appearance kernel in colour, 0 to 255.
-        bilateral_compat: weight of the appearance kernel.
+        gaussian_sxy: width of the smoothness kernel in pixels, or one for each of x and y.
+        gaussian_compat: weight of the smoothness kernel, or a vector or matrix over the labels.
+        gaussian_normalization: "symmetric", "before", "after" or "none".
+        bilateral_sxy: width of the appearance kernel in pixels, or one for each of x and y.
+        bilateral_srgb: width of the appearance kernel in colour, 0 to 255, or one for each channel.
+        bilateral_compat: weight of the appearance kernel, or a vector or matrix over the labels.
+        bilateral_normalization: as for the smoothness kernel.
         gt_prob: probability that a hard label is right.
         scale_factor: divides both widths in pixels.
         backend: engine, as for `ppl.refine.crf`.
@@ -79,14 +81,15 @@ def crf_refiner(
         "iterations": iterations,
         "gaussian_sxy": gaussian_sxy,
         "gaussian_compat": gaussian_compat,
+        "gaussian_normalization": gaussian_normalization,
         "bilateral_sxy": bilateral_sxy,
         "bilateral_srgb": bilateral_srgb,
         "bilateral_compat": bilateral_compat,
+        "bilateral_normalization": bilateral_normalization,
         "gt_prob": gt_prob,
     }
-    known = PRESETS[check_parameters(crf_refiner, preset=preset)["preset"]]
-    setting = replace(known, **{name: value for name, value in given.items() if value is not None})
-    refined: Array = solve([from_preset(image, probs, setting, scale_factor=scale_factor, backend=backend)])[0]
+    config = settings_of(preset, {name: value for name, value in given.items() if value is not None})
+    refined: Array = crf(image, probs, preset=config.scaled(scale_factor), backend=backend)
     return refined
 
 
@@ -97,6 +100,6 @@ def resolve_crf_options(options: Mapping[str, Any]) -> dict[str, Any]:
         >>> resolve_crf_options({"preset": "irn", "iterations": None, "backend": "auto"})
         {'preset': 'irn', 'iterations': 10, 'backend': 'native'}
     """
-    setting = PRESETS[options["preset"]]
+    setting = find_preset(options["preset"])
     resolved = {name: getattr(setting, name) if value is None else value for name, value in options.items()}
     return {**resolved, "backend": crf_backend(resolved["backend"])}

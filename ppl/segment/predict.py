@@ -18,7 +18,7 @@ from ppl.backbones.state import EvalMode
 from ppl.cam.images import ImageLike, check_images, to_tensor
 from ppl.cam.labels import check_labels
 from ppl.errors import PPLTypeError, PPLValueError
-from ppl.refine import crf_preset
+from ppl.refine import crf as dense_crf
 from ppl.segment.result import SegmentResult
 from ppl.segment.segmenter import Segmenter
 from ppl.segment.windows import averaged_logits, windowed_mask
@@ -234,7 +234,7 @@ def _allow(logits: Tensor, row: Tensor | None) -> Tensor:
 
 def _result(probs: Tensor, image: Tensor, model: Segmenter, settings: _Settings) -> SegmentResult:
     if settings.crf is not None:
-        probs = torch.from_numpy(crf_preset(_pixels(image, model.data_config), probs.numpy(), settings.crf))
+        probs = torch.from_numpy(dense_crf(_pixels(image, model.data_config), probs.numpy(), preset=settings.crf))
     probs = probs.clone()  # outside of inference mode, with memory of its own
     return SegmentResult(probs.argmax(dim=0).to(torch.uint8), probs)
 

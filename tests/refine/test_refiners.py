@@ -17,7 +17,6 @@ from ppl.refine import (
     cams_to_probs,
     crf,
     crf_backend,
-    crf_preset,
     guided_filter,
     iterate_refiners,
     parse_refiners,
@@ -128,7 +127,7 @@ def test_steps_run_in_order_and_each_result_is_handed_out(scene):
 def test_crf_step_is_the_preset(scene, preset):
     image, probs = scene
     refined = apply_refiners(parse_refiners({"crf": preset}), image, probs)
-    np.testing.assert_allclose(refined, crf_preset(image, probs, preset), atol=1e-5)
+    np.testing.assert_allclose(refined, crf(image, probs, preset=preset), atol=1e-5)
 
 
 def test_crf_step_replaces_single_values(scene):
@@ -155,9 +154,11 @@ def test_records_hold_every_parameter_and_the_engine():
         "iterations": 10,
         "gaussian_sxy": 3,
         "gaussian_compat": 3,
+        "gaussian_normalization": "symmetric",
         "bilateral_sxy": 50,
         "bilateral_srgb": 5,
         "bilateral_compat": 10,
+        "bilateral_normalization": "symmetric",
         "gt_prob": 0.7,
         "scale_factor": 1.0,
         "backend": crf_backend("auto"),

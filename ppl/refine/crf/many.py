@@ -1,4 +1,4 @@
-"""The CRF over a folder's worth of images: several at a time, never more than a few in memory."""
+"""The CRF over many images: several at a time, never more than a few in memory."""
 
 from __future__ import annotations
 
@@ -10,105 +10,117 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from ppl.errors import PPLTypeError, PPLValueError
-from ppl.refine.crf.inference import crf, crf_from_labels, crf_preset
-from ppl.refine.crf.problem import Problem, from_labels, from_preset, from_probs, solve
+from ppl.refine.crf.backends import solve
+from ppl.refine.crf.config import CrfConfig
+from ppl.refine.crf.inference import settings_of
+from ppl.refine.crf.prepare import make_problem
+from ppl.refine.crf.problem import Problem
 
 __all__ = ["crf_many"]
 
-_PROBLEMS: dict[Callable[..., Any], Callable[..., Problem]] = {
-    crf: from_probs,
-    crf_from_labels: from_labels,
-    crf_preset: from_preset,
-}
-
 _PIXELS_AT_ONCE = 4_000_000
-"""On a GPU, by default: some 4 GB, at about 1 kB a pixel."""
+"""Pixels of a batch on a GPU by default: some 4 GB, at about 1 kB a pixel."""
 
 
 def crf_many(
     images: Iterable[Any | Callable[[], Any]],
-    probs: Iterable[Any | Callable[[], Any]],
+    probs: Iterable[Any | Callable[[], Any]] | None = None,
     *,
-    workers: int | None = None,
-    batch: int | None = None,
-    function: Callable[..., Any] = crf,
+    labels: Iterable[Any | Callable[[], Any]] | None = None,
+    unary: Iterable[Any | Callable[[], Any]] | None = None,
+    features: Iterable[Any | Callable[[], Any]] | None = None,
+    num_workers: int = -1,
+    batch_size: int | None = None,
+    num_labels: int | None = None,
+    preset: str | CrfConfig | None = None,
+    backend: str = "auto",
     **settings: Any,
 ) -> Iterator[Any]:
-    """Refine many images in as many threads as there are cores, in order, with bounded memory.
+    """Refine many images in several threads, in order, with bounded memory.
 
     On the CPU each thread refines an image of its own: the native engine releases the GIL; pydensecrf holds it, so that
     threads gain nothing there. The torch engine, which runs where maps live on a GPU, gets a batch of images at once,
-    of any sizes and numbers of labels; the threads prepare the next ones meanwhile. At most `2 * workers` images, and
-    a batch, are under way or waiting to be taken.
+    of any sizes and numbers of labels; the threads prepare the next images meanwhile. At most `2 * num_workers` images,
+    and a batch, are under way or waiting to be taken.
 
     Args:
-        images: (H, W, 3) uint8 arrays, or functions without arguments that return one, which are then called in the
-            worker's thread: the place to decode a file.
-        probs: as many (L, H, W) maps, or functions that return them.
-        workers: number of threads; all cores available to the process by default.
-        batch: how many images the torch engine gets at once; by default as many as have 4 million pixels together
-            on a GPU, which takes some 4 GB, and one on the CPU.
-        function: what to call with image, maps and settings: `crf`, `crf_preset`, `crf_from_labels`, or a function of
-            your own, which gets single images.
-        **settings: passed on to it.
+        images: (H, W, 3) uint8 arrays, or functions without arguments that return one; functions are called in the
+            worker's thread, which is the place to decode a file.
+        probs: as many (L, H, W) maps, or functions that return them; like `labels` and `unary` as for `crf`.
+        labels: label maps in place of `probs`.
+        unary: energies in place of `probs`.
+        features: features of each image, or functions that return them, as for `crf`.
+        num_workers: number of threads; -1 for one per core.
+        batch_size: number of images that the torch engine gets at once; by default as many as have 4 million pixels
+            together on a GPU, which takes some 4 GB, and one on the CPU.
+        num_labels: as for `crf`.
+        preset: as for `crf`.
+        backend: as for `crf`.
+        **settings: settings of `CrfConfig`.
 
     Yields:
-        What `function` returns, for one image after the other.
+        The result of `crf` for one image after the other.
 
     Raises:
-        PPLTypeError: if `workers` or `batch` is not an int.
-        PPLValueError: if one is not positive, or if there are more images than maps or the reverse; and whatever
-            `crf` raises, when the turn of that image comes.
+        PPLTypeError: if `num_workers` or `batch_size` is not an int.
+        PPLValueError: if `batch_size` or `num_workers` is out of range, or if there are more images than maps or the
+            reverse; and any error that `crf` raises, when the turn of that image comes.
 
     Example:
         >>> import numpy as np
         >>> image, maps = np.zeros((4, 5, 3), np.uint8), np.full((2, 4, 5), 0.5, np.float32)
-        >>> [refined.shape for refined in crf_many([image] * 3, [maps, lambda: maps, maps], workers=2)]
+        >>> [refined.shape for refined in crf_many([image] * 3, [maps, lambda: maps, maps], num_workers=2)]
         [(2, 4, 5), (2, 4, 5), (2, 4, 5)]
     """
-    for name, value in (("workers", workers), ("batch", batch)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
-            raise PPLTypeError(f"{name} must be an int or None, got {value!r}")
-        if value is not None and value < 1:
-            raise PPLValueError(f"{name} must be at least 1, got {value}")
-    return _batched(_in_order(images, probs, workers or _cores(), function, settings), batch)
+    for name, value in (("num_workers", num_workers), ("batch_size", 1 if batch_size is None else batch_size)):
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise PPLTypeError(f"{name} must be an int, got {value!r}")
+    if num_workers < 1 and num_workers != -1:
+        raise PPLValueError(f"num_workers must be -1 (one worker per core) or at least 1, got {num_workers}")
+    if batch_size is not None and batch_size < 1:
+        raise PPLValueError(f"batch_size must be at least 1, got {batch_size}")
+    given = {"image": images, "probs": probs, "labels": labels, "unary": unary, "features": features}
+    streams = {name: values for name, values in given.items() if values is not None}
+    options = {"num_labels": num_labels, "backend": backend, "config": settings_of(preset, settings)}
+    return _batched(_in_order(streams, _cores() if num_workers == -1 else num_workers, options), batch_size)
 
 
 def _in_order(
-    images: Iterable[Any], probs: Iterable[Any], workers: int, function: Callable[..., Any], settings: dict[str, Any]
+    streams: dict[str, Iterable[Any]], workers: int, options: dict[str, Any]
 ) -> Generator[Callable[[], Any], None, None]:
-    """For each image a function that waits for what its thread made: the answer, or a problem for PyTorch."""
+    """Yield for each image a function that waits for its thread and returns a result, or a problem for PyTorch."""
 
-    def work(image: Any, maps: Any) -> Any:
-        image, maps = (value() if callable(value) else value for value in (image, maps))
-        if function not in _PROBLEMS:
-            return function(image, maps, **settings)
-        problem = _PROBLEMS[function](image, maps, **settings)
+    def work(given: dict[str, Any]) -> Any:
+        arrays = {name: value() if callable(value) else value for name, value in given.items()}
+        problem = make_problem(**arrays, **options)
         return problem if problem.backend == "torch" else solve([problem])[0]
 
-    def pairs() -> Iterator[tuple[Any, Any]]:
-        for number, (image, maps) in enumerate(itertools.zip_longest(images, probs, fillvalue=missing)):
-            if image is missing or maps is missing:
-                raise PPLValueError(
-                    f"there are {number} {'images' if image is missing else 'maps'} but more of the other"
-                )
-            yield image, maps
+    def aligned() -> Iterator[dict[str, Any]]:
+        for number, values in enumerate(itertools.zip_longest(*streams.values(), fillvalue=missing)):
+            given = dict(zip(streams, values, strict=True))
+            short = [name for name, value in given.items() if value is missing]
+            if short:
+                names = {"image": "images", "probs": "maps"}
+                raise PPLValueError(f"there are {number} {names.get(short[0], short[0])} but more of the other")
+            yield given
 
     missing = object()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="crf")
     waiting: deque[Future[Any]] = deque()
     failed: Exception | None = None
     try:
-        source = pairs()
+        source = aligned()
         while True:
             try:
-                image, maps = next(source)
+                given = next(source)
             except StopIteration:
                 break
-            except Exception as error:  # the images before it have their turn first
+            except (
+                Exception
+            ) as error:  # any error of the caller's iterables: the images before it have their turn first
                 failed = error
                 break
-            waiting.append(pool.submit(work, image, maps))
+            waiting.append(pool.submit(work, given))
             if len(waiting) >= 2 * workers:
                 yield waiting.popleft().result
         while waiting:
@@ -121,8 +133,8 @@ def _in_order(
         pool.shutdown(wait=True)
 
 
-def _batched(made: Generator[Callable[[], Any], None, None], batch: int | None) -> Iterator[Any]:
-    """The answers; problems are gathered until there are enough of them."""
+def _batched(made: Generator[Callable[[], Any], None, None], batch_size: int | None) -> Iterator[Any]:
+    """Yield the results; problems for PyTorch are gathered until there are enough."""
     problems: list[Problem] = []
     try:
         for result in made:
@@ -138,7 +150,7 @@ def _batched(made: Generator[Callable[[], Any], None, None], batch: int | None) 
                 problems = []
                 continue
             problems.append(answer)
-            if _enough(problems, batch):
+            if _enough(problems, batch_size):
                 yield from solve(problems)
                 problems = []
         yield from solve(problems)
@@ -146,15 +158,16 @@ def _batched(made: Generator[Callable[[], Any], None, None], batch: int | None) 
         made.close()
 
 
-def _enough(problems: list[Problem], batch: int | None) -> bool:
-    if batch is not None:
-        return len(problems) >= batch
-    # As large as the largest: the next one is not known yet.
+def _enough(problems: list[Problem], batch_size: int | None) -> bool:
+    if batch_size is not None:
+        return len(problems) >= batch_size
+    # The next image may be as large as the largest so far.
     largest = max(problem.pixels for problem in problems)
     return problems[0].device == "cpu" or (len(problems) + 1) * largest > _PIXELS_AT_ONCE
 
 
 def _cores() -> int:
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

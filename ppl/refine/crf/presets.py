@@ -3,96 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
+from typing import Any
 
-from ppl.errors import PPLValueError
+from ppl.errors import PPLValueError, nearest
+from ppl.refine.crf.config import CrfConfig
 
-__all__ = ["PRESETS", "CRFPreset", "preset"]
-
-
-@dataclass(frozen=True)
-class CRFPreset:
-    """One published setting of the dense CRF.
-
-    Attributes:
-        gaussian_sxy: standard deviation of the smoothness kernel, in pixels.
-        gaussian_compat: its weight.
-        bilateral_sxy: spatial standard deviation of the appearance kernel, in pixels.
-        bilateral_srgb: its standard deviation in colour, on the scale 0..255.
-        bilateral_compat: its weight.
-        iterations: mean-field steps.
-        unary: what the energies are made of: `"probs"` (minus the logarithm of the maps) or `"labels"`
-            (a hard label map that is right with probability `gt_prob`).
-        gt_prob: that probability; used with `unary="labels"` alone.
-        used_by: the methods that publish it.
-    """
-
-    gaussian_sxy: float
-    gaussian_compat: float
-    bilateral_sxy: float
-    bilateral_srgb: float
-    bilateral_compat: float
-    iterations: int = 10
-    unary: Literal["probs", "labels"] = "probs"
-    gt_prob: float = 0.7
-    used_by: str = ""
-
-    def arguments(self, scale_factor: float = 1.0) -> dict[str, float | int]:
-        """The keyword arguments for `crf` and `crf_from_labels`.
-
-        Args:
-            scale_factor: divides both spatial deviations: the maps are smaller than the image by it.
-
-        Raises:
-            PPLValueError: if `scale_factor` is not positive.
-        """
-        if not scale_factor > 0:
-            raise PPLValueError(f"scale_factor must be positive, got {scale_factor!r}")
-        return {
-            "iterations": self.iterations,
-            "gaussian_sxy": self.gaussian_sxy / scale_factor,
-            "gaussian_compat": self.gaussian_compat,
-            "bilateral_sxy": self.bilateral_sxy / scale_factor,
-            "bilateral_srgb": self.bilateral_srgb,
-            "bilateral_compat": self.bilateral_compat,
-        }
+__all__ = ["PRESETS", "find_preset"]
 
 
-PRESETS: Mapping[str, CRFPreset] = MappingProxyType(
+def _setting(
+    gaussian_sxy: float, gaussian_compat: float, bilateral_sxy: float, bilateral_srgb: float, bilateral_compat: float,
+    *, source: str, **others: Any,
+) -> CrfConfig:  # fmt: skip
+    return CrfConfig(
+        gaussian_sxy=gaussian_sxy, gaussian_compat=gaussian_compat, bilateral_sxy=bilateral_sxy,
+        bilateral_srgb=bilateral_srgb, bilateral_compat=bilateral_compat, source=source, **others,
+    )  # fmt: skip
+
+
+PRESETS: Mapping[str, CrfConfig] = MappingProxyType(
     {
-        "psa": CRFPreset(3, 3, 80, 13, 10, used_by="PSA, SEAM, EPS, OC-CSE: crf_inference"),
-        "irn": CRFPreset(3, 3, 50, 5, 10, unary="labels", used_by="IRN, ReCAM, SIPE, AMN, Puzzle-CAM: label maps"),
-        "puzzle": CRFPreset(3, 3, 50, 5, 10, iterations=1, unary="labels", used_by="Puzzle-CAM: its final masks"),
-        "deeplab": CRFPreset(1, 3, 67, 3, 4, used_by="DeepLab-PyTorch, L2G, CLIP-ES, ExCEL"),
-        "seam-seg": CRFPreset(3, 3, 32, 13, 10, iterations=1, used_by="SEAM's DeepLabV1 stage"),
-        # The source names no iteration count: 10 is ours.
-        "mctformer-seg": CRFPreset(4, 3, 83, 5, 3, used_by="MCTformer's segmentation stage"),
-        "toco-seg": CRFPreset(1, 1, 121, 5, 4, used_by="ToCo, DuPL, SeCo: segmentation"),
-        "toco-cam": CRFPreset(3, 3, 36, 3, 4, used_by="ToCo: CAM labels"),
-        "weclip": CRFPreset(3, 3, 64, 5, 4, used_by="WeCLIP+"),
+        "psa": _setting(3, 3, 80, 13, 10, source="PSA, SEAM, EPS, OC-CSE: crf_inference"),
+        "irn": _setting(
+            3, 3, 50, 5, 10, energies_from="labels", source="IRN, ReCAM, SIPE, AMN, Puzzle-CAM: label maps"
+        ),
+        "puzzle": _setting(3, 3, 50, 5, 10, iterations=1, energies_from="labels", source="Puzzle-CAM: its final masks"),
+        "deeplab": _setting(1, 3, 67, 3, 4, source="DeepLab-PyTorch, L2G, CLIP-ES, ExCEL"),
+        "seam-seg": _setting(3, 3, 32, 13, 10, iterations=1, source="SEAM's DeepLabV1 stage"),
+        # The source names no number of iterations: 10 is ours.
+        "mctformer-seg": _setting(4, 3, 83, 5, 3, source="MCTformer's segmentation stage"),
+        "toco-seg": _setting(1, 1, 121, 5, 4, source="ToCo, DuPL, SeCo: segmentation"),
+        "toco-cam": _setting(3, 3, 36, 3, 4, source="ToCo: CAM labels"),
+        "weclip": _setting(3, 3, 64, 5, 4, source="WeCLIP+"),
     }
 )
-"""Name -> `CRFPreset`. The spelling of a name is part of the recipe format."""
+"""Name -> `CrfConfig`. The spelling of a name is part of the recipe format."""
 
 
-def preset(name: str) -> CRFPreset:
-    """A published setting by its name.
-
-    Args:
-        name: a key of `PRESETS`.
+def find_preset(preset: str | CrfConfig) -> CrfConfig:
+    """Return published settings by their name; settings stay as they are.
 
     Raises:
-        PPLValueError: for another name; the message lists those that exist.
+        PPLValueError: for an unknown name; the message proposes one.
 
     Example:
-        >>> preset("irn").bilateral_srgb
-        5
-        >>> preset("psa").arguments(scale_factor=2)["bilateral_sxy"]
-        40.0
+        >>> find_preset("irn").bilateral_srgb
+        5.0
+        >>> find_preset("inr")
+        Traceback (most recent call last):
+        ppl.errors.PPLValueError: no CRF preset named 'inr'; did you mean 'irn'?
     """
-    try:
-        return PRESETS[name]
-    except (KeyError, TypeError):
-        raise PPLValueError(f"no CRF preset named {name!r}; the presets are: {', '.join(sorted(PRESETS))}") from None
+    if isinstance(preset, CrfConfig):
+        return preset
+    if not isinstance(preset, str) or preset not in PRESETS:
+        raise PPLValueError(f"no CRF preset named {preset!r}{nearest(str(preset), PRESETS)}")
+    return PRESETS[preset]

@@ -1,107 +1,131 @@
-"""The PyTorch engine: the same mean field by gather and index_add, on any device, several images at once."""
+"""The PyTorch engine: mean field by gather and index_add, on any device, several images at once."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from ppl.errors import PPLValueError
-from ppl.refine.crf.validation import CRFSettings
+from ppl.refine.crf.config import per_axis
+from ppl.refine.crf.problem import Problem
 
 __all__ = ["mean_field_batch"]
 
-_NEVER = 1e4  # the energy of a label that an image of the batch does not have
-
 
 @torch.no_grad()
-def mean_field_batch(
-    images: Sequence[NDArray[np.uint8] | Tensor],
-    unaries: Sequence[NDArray[np.float32] | Tensor],
-    settings: CRFSettings,
-    copies: Sequence[int],
-    device: str = "cpu",
-) -> list[Tensor]:
-    """Mean-field inference by PyTorch, of several images in one go. The arguments have been checked.
+def mean_field_batch(problems: Sequence[Problem]) -> list[Tensor]:
+    """Run mean-field inference of several images together.
 
     The pixels of all images stand in one long row, and the number of the image is one more coordinate of the lattice,
-    so that nothing passes from one to another.
+    so that nothing passes from one image to another.
 
     Args:
-        images: (H, W, 3) each; sizes may differ.
-        unaries: (L, H, W) energies each; numbers of labels may differ.
-        settings: checked numbers.
-        copies: for each image, how many labels the last energy stands for.
-        device: where to compute.
+        problems: checked problems with the same settings on the same device; sizes and numbers of labels may differ.
 
     Returns:
-        (L, H, W) probabilities for each image, on the device; the last is that of a single copy.
+        For each image (L, H, W) probabilities on the device; the last plane belongs to a single copy.
     """
-    most = max(len(unary) for unary in unaries)
+    config, device = problems[0].config, problems[0].device
+    most = max(len(problem.unary) for problem in problems)
     energies, counts = [], []
-    for unary, number in zip(unaries, copies, strict=True):
-        rows = torch.as_tensor(unary).to(device).reshape(len(unary), -1).T
-        energies.append(torch.nn.functional.pad(rows, (0, most - len(unary)), value=_NEVER))
-        weight = torch.ones(most, device=device)
-        weight[len(unary) - 1] = number
+    for problem in problems:
+        labels = len(problem.unary)
+        rows = problem.unary.reshape(labels, -1).T
+        energies.append(torch.nn.functional.pad(rows, (0, most - labels), value=float("inf")))
+        weight = torch.ones(most, device=device, dtype=torch.float32)
+        weight[labels - 1] = problem.copies
         counts.append(weight.expand(len(rows), most))
     energy, count = torch.cat(energies), torch.cat(counts)
 
-    filters = [
-        _Lattice(images, [settings.gaussian_sxy], settings.gaussian_compat, device),
-        _Lattice(images, [settings.bilateral_sxy, settings.bilateral_srgb], settings.bilateral_compat, device),
+    smoothness, appearance = zip(*(_coordinates(problem) for problem in problems), strict=True)
+    terms = [
+        (_Lattice(smoothness, config.gaussian_normalization), config.gaussian_compat),
+        (_Lattice(appearance, config.bilateral_normalization), config.bilateral_compat),
     ]
     belief = _softmax(-energy, count)
-    for _ in range(settings.iterations):
-        logits = -energy
-        for lattice in filters:
-            logits += lattice.messages(belief)
-        belief = _softmax(logits, count)
+    for _ in range(config.iterations):
+        scores = -energy
+        for lattice, compat in terms:
+            scores += _gain(lattice.filter(belief), compat)
+        belief = _softmax(scores, count)
 
-    sizes = [image.shape[0] * image.shape[1] for image in images]
+    parts = torch.split(belief, [problem.pixels for problem in problems])
     return [
-        rows[:, : len(unary)].T.reshape(unary.shape).contiguous()
-        for rows, unary in zip(torch.split(belief, sizes), unaries, strict=True)
+        rows[:, : len(problem.unary)].T.reshape(problem.unary.shape).contiguous()
+        for rows, problem in zip(parts, problems, strict=True)
     ]
 
 
-def _softmax(logits: Tensor, count: Tensor) -> Tensor:
-    """Softmax over labels of which some stand for several."""
-    scores = (logits - logits.amax(dim=1, keepdim=True)).exp()
+def _softmax(scores: Tensor, count: Tensor) -> Tensor:
+    """Return the softmax over labels, each of which stands for `count` labels."""
+    scores = (scores - scores.amax(dim=1, keepdim=True)).exp()
     return scores / (scores * count).sum(dim=1, keepdim=True)
 
 
+def _gain(filtered: Tensor, compat: float | tuple[Any, ...]) -> Tensor:
+    """Return what labels gain from their filtered probabilities."""
+    if isinstance(compat, float):
+        return filtered * compat
+    penalty = torch.tensor(compat, dtype=torch.float32, device=filtered.device)
+    return -filtered * penalty if penalty.ndim == 1 else -filtered @ penalty
+
+
+def _coordinates(problem: Problem) -> tuple[Tensor, Tensor]:
+    """Return the (N, d) coordinates of all pixels for the smoothness and for the appearance kernel."""
+    config, device = problem.config, problem.device
+    guide = problem.image if problem.features is None else problem.features
+    height, width, channels = guide.shape
+    y = torch.arange(height, device=device, dtype=torch.float32).repeat_interleave(width)
+    x = torch.arange(width, device=device, dtype=torch.float32).repeat(height)
+
+    def divided(columns: list[Tensor], deviations: tuple[float, ...]) -> Tensor:
+        pairs = zip(columns, deviations, strict=True)
+        return torch.stack([column / np.float32(value).item() for column, value in pairs], dim=1)
+
+    smoothness = divided([x, y], per_axis("gaussian_sxy", config.gaussian_sxy, 2))
+    sx, sy = per_axis("bilateral_sxy", config.bilateral_sxy, 2)
+    colours = list(guide.reshape(-1, channels).float().unbind(dim=1))
+    srgb = per_axis("bilateral_srgb", config.bilateral_srgb, channels)
+    # The lattice depends on the order of the axes: these are the orders of pydensecrf.
+    if problem.features is None:
+        return smoothness, divided([x, y, *colours], (sx, sy, *srgb))
+    return smoothness, divided([y, x, *colours], (sy, sx, *srgb))
+
+
 class _Lattice:
-    """The permutohedral lattice over the pixels of a batch: `ppl.refine.crf.native.lattice` explains the terms."""
+    """One kernel over the pixels of a batch: `ppl.refine.crf.native.general` explains the terms.
 
-    def __init__(
-        self, images: Sequence[NDArray[np.uint8] | Tensor], deviations: Sequence[float], compat: float, device: str
-    ) -> None:
-        features, owner, padded = _features(images, deviations, device)
-        self.dimensions = features.shape[1]
-        cell, rank, self.weights = _embed(features)
-        steps = torch.arange(self.dimensions + 1, device=device)
-        # Vertex k of a pixel: its cell, less one in each of the k coordinates of the highest ranks.
-        members = rank[:, None, :] > (self.dimensions - steps)[None, :, None]
-        vertices = cell[:, None, :] - members.long()
-        codes, moves = _encode(vertices, owner)
+    Args:
+        coordinates: (N, d) of each image.
+        normalization: as in `CrfConfig`.
+    """
+
+    def __init__(self, coordinates: Sequence[Tensor], normalization: str) -> None:
+        points, owner, padded = _padded(coordinates)
+        self.dimensions = points.shape[1]
+        cell, rank, weights = _embed(points)
+        codes, moves = _encode(cell, rank, owner)
         every, touched = torch.unique(codes, return_inverse=True)
-        self.vertices = touched[padded:]
-        self.weights = self.weights[padded:]
-        self.neighbours = [_neighbours(every, move, self.dimensions) for move in moves]
+        self.vertices, self.weights = touched[padded:], weights[padded:]
+        self.neighbours = [_neighbours(every, move) for move in moves]
         self.count = len(every)
-        mass = self._filter(torch.ones(len(self.weights), 1, device=device))
-        self.norm = (mass + 1e-20).rsqrt()
-        self.compat = compat
+        mass = self._apply(torch.ones(len(self.weights), 1, device=points.device, dtype=torch.float32)) + 1e-20
+        one = torch.ones_like(mass)
+        self.before, self.after = {
+            "symmetric": (mass.rsqrt(), mass.rsqrt()),
+            "before": (1 / mass, one),
+            "after": (one, 1 / mass),
+            "none": (one, one),
+        }[normalization]
 
-    def messages(self, belief: Tensor) -> Tensor:
-        """(N, L) -> (N, L): what every label gains from the pixels around."""
-        return self._filter(belief * self.norm) * (self.norm * self.compat)
+    def filter(self, rows: Tensor) -> Tensor:
+        """Return the filtered (N, L) rows."""
+        return self._apply(rows * self.before) * self.after
 
-    def _filter(self, rows: Tensor) -> Tensor:
+    def _apply(self, rows: Tensor) -> Tensor:
         # The last row stands for every missing neighbour and stays zero.
         values = rows.new_zeros(self.count + 1, rows.shape[1])
         for k in range(self.dimensions + 1):
@@ -114,30 +138,21 @@ class _Lattice:
         return result / (1 + 2.0**-self.dimensions)
 
 
-def _features(
-    images: Sequence[NDArray[np.uint8] | Tensor], deviations: Sequence[float], device: str
-) -> tuple[Tensor, Tensor, int]:
-    """(N, d) float32 features and (N,) image numbers; first come origins for images that pydensecrf would pad."""
-    rows, owners, origins = [], [], []
-    for number, image in enumerate(images):
-        height, width = image.shape[:2]
-        y = torch.arange(height, device=device, dtype=torch.float32).repeat_interleave(width)
-        x = torch.arange(width, device=device, dtype=torch.float32).repeat(height)
-        parts = [(torch.stack([x, y], dim=1)) / np.float32(deviations[0]).item()]
-        if len(deviations) > 1:
-            pixels = torch.as_tensor(image).to(device).reshape(-1, 3)
-            parts.append(pixels.float() / np.float32(deviations[1]).item())
-        rows.append(torch.cat(parts, dim=1))
-        owners.append(torch.full((height * width,), number, device=device))
-        if height * width % 4:
-            origins.append(number)
-    origin = torch.zeros(len(origins), rows[0].shape[1], device=device)
+def _padded(coordinates: Sequence[Tensor]) -> tuple[Tensor, Tensor, int]:
+    """Return (N, d) points, (N,) image numbers and the number of origins, which come first.
+
+    pydensecrf works on four pixels at a time and pads the last four of an image with points at the origin.
+    """
+    origins = [number for number, points in enumerate(coordinates) if len(points) % 4]
+    device = coordinates[0].device
+    owners = [torch.full((len(points),), number, device=device) for number, points in enumerate(coordinates)]
+    first = coordinates[0].new_zeros(len(origins), coordinates[0].shape[1])
     owner = torch.cat([torch.tensor(origins, dtype=torch.long, device=device), *owners])
-    return torch.cat([origin, *rows]), owner, len(origins)
+    return torch.cat([first, *coordinates]), owner, len(origins)
 
 
 def _embed(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Cell (N, d+1) and ranks (N, d+1) as integers, barycentric weights (N, d+1), rounded as pydensecrf rounds."""
+    """Return cells and ranks (N, d+1) as integers and barycentric weights (N, d+1), rounded as pydensecrf rounds."""
     n, d = features.shape
     spread = np.float32(np.sqrt(2.0 / 3.0) * (d + 1))
     scales = [float(np.float32(1.0 / np.sqrt((i + 2) * (i + 1)) * float(spread))) for i in range(d)]
@@ -168,30 +183,32 @@ def _embed(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return cell.long(), rank, weights
 
 
-def _encode(vertices: Tensor, owner: Tensor) -> tuple[Tensor, list[tuple[int, int]]]:
-    """One number for each vertex (N, d+1, d+1) of each image, and how far its neighbours along each axis lie.
+def _encode(cell: Tensor, rank: Tensor, owner: Tensor) -> tuple[Tensor, list[int]]:
+    """Return a code for each of the vertices (N, d+1), and how far neighbours along each axis lie.
 
-    The lowest three bits hold k, which is minus the sum of the coordinates; a step beyond k = d wraps around.
+    The code is a product of the vertex's coordinates and the image's number with random numbers, modulo 2^64: two of a
+    million vertices have the same code with probability 3e-8.
     """
-    d = vertices.shape[2] - 1
-    lows = vertices.amin(dim=(0, 1)) - 2
-    extents = (vertices.amax(dim=(0, 1)) + 2 - lows + 1).tolist()
-    codes = -vertices.sum(dim=2)
-    strides, stride = [0], 8
-    for i in range(1, d + 1):
-        codes = codes + (vertices[:, :, i] - lows[i]) * stride
-        strides.append(stride)
-        stride *= extents[i]
-    if stride * (int(owner.max()) + 1) >= 2**62:
-        raise PPLValueError("the lattice coordinates of this batch do not fit into 63 bits; enlarge the deviations")
-    codes = codes + owner[:, None] * stride
-    return codes, [(1 - stride_i, sum(strides) - stride_i - d) for stride_i in strides]
+    d = cell.shape[1] - 1
+    numbers = (np.random.default_rng(0).integers(-(2**62), 2**62, d + 1) * 2 + 1).tolist()
+    multipliers = torch.tensor(numbers, device=cell.device)
+    codes = []
+    for k in range(d + 1):
+        coordinates = cell * (d + 1) + torch.where(rank <= d - k, k, k - (d + 1))
+        codes.append((coordinates[:, :d] * multipliers[:d]).sum(dim=1) + owner * multipliers[d])
+    every = sum(numbers[:d])
+    return torch.stack(codes, dim=1), [_wrapped(every - (d + 1) * number) for number in (*numbers[:d], 0)]
 
 
-def _neighbours(codes: Tensor, move: tuple[int, int], d: int) -> tuple[Tensor, Tensor]:
-    """The vertices before and after each one along an axis; where there is none, the number of vertices."""
+def _wrapped(number: int) -> int:
+    """Return a number modulo 2^64, as a signed 64-bit number."""
+    return (number + 2**63) % 2**64 - 2**63
+
+
+def _neighbours(codes: Tensor, move: int) -> tuple[Tensor, Tensor]:
+    """Return the vertices before and after each vertex along an axis; the number of vertices stands for none."""
     missing = len(codes)
-    wanted = codes + torch.where((codes & 7) < d, move[0], move[1])
+    wanted = codes + move
     found = torch.searchsorted(codes, wanted).clamp_(max=missing - 1)
     after = torch.where(codes[found] == wanted, found, missing)
     before = torch.full((missing + 1,), missing, device=codes.device)

@@ -1,10 +1,8 @@
-"""Everything that is checked before an engine sees an array: the one border of the CRF."""
+"""Checks of the arrays that callers give, before any engine sees them."""
 
 from __future__ import annotations
 
-import math
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
@@ -15,16 +13,20 @@ from ppl.errors import PPLTypeError, PPLValueError
 if TYPE_CHECKING:
     import torch
 
+    from ppl.refine.crf.config import CrfConfig
+
 __all__ = [
     "CLIP",
     "ArrayT",
-    "CRFSettings",
     "as_numpy",
+    "check_features",
     "check_image",
     "check_image_tensor",
     "check_labels",
     "check_probs",
     "check_probs_tensor",
+    "check_range",
+    "check_unary",
     "device_of",
     "is_torch",
     "native_bytes",
@@ -34,78 +36,66 @@ __all__ = [
 ArrayT = TypeVar("ArrayT", bound=Any)
 
 CLIP = 1e-5
-"""Probabilities enter the logarithm no smaller, as in pydensecrf; a label that nowhere exceeds it is absent."""
+"""The least probability of which a logarithm is taken, as in pydensecrf; a label that nowhere exceeds it is absent."""
 
-# Lattice coordinates are float32, pydensecrf stores them in 16 bits, and here five of them share one 64-bit key.
+# Lattice coordinates are float32, and pydensecrf stores them in 16 bits.
 _LARGEST_2D, _LARGEST_5D = 30_000.0, 16_000.0
 _MOST_LABELS = 2**16
 _MOST_PIXELS = 2**28  # six vertices for each of them are counted in 32 bits
 
 
-@dataclass(frozen=True)
-class CRFSettings:
-    """The checked numeric settings of one inference."""
+def check_range(config: CrfConfig, height: int, width: int, colours: float = 255.0) -> None:
+    """Refuse deviations so small that the lattice coordinates of this image lose their meaning.
 
-    iterations: int = 10
-    gaussian_sxy: float = 3
-    gaussian_compat: float = 3
-    bilateral_sxy: float = 80
-    bilateral_srgb: float = 13
-    bilateral_compat: float = 10
+    Args:
+        config: the settings.
+        height: of the image.
+        width: of the image.
+        colours: sum over the channels of the largest magnitude; 255 counts for all three channels of an image.
 
-    def __post_init__(self) -> None:
-        if isinstance(self.iterations, bool) or not isinstance(self.iterations, int | np.integer):
-            raise PPLTypeError(f"iterations must be an int, got {self.iterations!r}")
-        if self.iterations < 0:
-            raise PPLValueError(f"iterations must be 0 or more, got {self.iterations}")
-        for name in ("gaussian_sxy", "bilateral_sxy", "bilateral_srgb", "gaussian_compat", "bilateral_compat"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
-                raise PPLTypeError(f"{name} must be a number, got {value!r}")
-            deviation = name.endswith(("sxy", "srgb"))
-            if not math.isfinite(value) or value < 0 or (deviation and value == 0):
-                needed = "positive" if deviation else "0 or more"
-                raise PPLValueError(f"{name} must be finite and {needed}, got {value}")
-            if value > 1e6:
-                raise PPLValueError(f"{name} must be at most 1e6, got {value}")
+    Raises:
+        PPLValueError: with a deviation that is large enough.
+    """
 
-    def check_range(self, height: int, width: int) -> None:
-        """Refuse deviations so small that the lattice coordinates of this image size lose their meaning."""
-        longest = max(height, width) - 1
-        # How far a coordinate reaches: the rows of the lattice's embedding matrix, added up in magnitude.
-        flat = 2.8 * longest / self.gaussian_sxy
-        space, colour = 5.5 * longest / self.bilateral_sxy, 4.5 * 255 / self.bilateral_srgb
-        if flat > _LARGEST_2D:
-            self._refuse("gaussian_sxy", flat / _LARGEST_2D, height, width)
-        if space + colour > _LARGEST_5D:
-            name, reach = ("bilateral_sxy", space) if space > colour else ("bilateral_srgb", colour)
-            self._refuse(name, 2 * reach / _LARGEST_5D, height, width)
-
-    def _refuse(self, name: str, factor: float, height: int, width: int) -> None:
-        value = getattr(self, name)
+    def refuse(name: str, value: float, factor: float) -> None:
         raise PPLValueError(
             f"{name}={value:g} is too small for an image of {height}x{width}; {value * factor:.3g} is large enough"
         )
 
+    smallest = {
+        name: min(value) if isinstance(value, tuple) else value
+        for name, value in dict(config).items()
+        if name.endswith(("sxy", "srgb"))
+    }
+    longest = max(height, width) - 1
+    # How far a coordinate reaches: the rows of the lattice's embedding matrix, added up in magnitude.
+    flat = 2.8 * longest / smallest["gaussian_sxy"]
+    space, colour = 5.5 * longest / smallest["bilateral_sxy"], 4.5 * colours / smallest["bilateral_srgb"]
+    if flat > _LARGEST_2D:
+        refuse("gaussian_sxy", smallest["gaussian_sxy"], flat / _LARGEST_2D)
+    if space + colour > _LARGEST_5D:
+        name, reach = ("bilateral_sxy", space) if space > colour else ("bilateral_srgb", colour)
+        refuse(name, smallest[name], 2 * reach / _LARGEST_5D)
+
 
 def is_torch(array: Any) -> bool:
-    """Whether `array` is a torch tensor, found out without importing torch."""
+    """Return whether `array` is a torch tensor, without importing torch."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(array, torch.Tensor)
 
 
 def device_of(array: Any) -> str:
-    """Where an array lives."""
+    """Return the device of an array."""
     return str(array.device) if is_torch(array) else "cpu"
 
 
 def native_bytes(array: NDArray[Any]) -> NDArray[Any]:
-    """The array itself, or a copy in the byte order of this machine, which is the only one that torch knows."""
+    """Return the array, or a copy in the byte order of this machine, the only order that torch knows."""
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def as_numpy(array: Any, name: str) -> NDArray[Any]:
-    """A numpy view or copy of a numpy array or a torch tensor on any device."""
+    """Return a numpy view or copy of a numpy array or a torch tensor on any device."""
     if is_torch(array):
         tensor = array.detach()
         if tensor.is_floating_point() and tensor.element_size() == 2:
@@ -118,7 +108,7 @@ def as_numpy(array: Any, name: str) -> NDArray[Any]:
 
 
 def to_caller(result: Any, like: ArrayT) -> ArrayT:
-    """An array or tensor as the caller's kind of array: torch in, torch out on the same device."""
+    """Return an array or tensor as the caller's kind of array: torch in, torch out on the same device."""
     if not is_torch(like):
         return cast("ArrayT", as_numpy(result, "result"))
     import torch
@@ -127,14 +117,19 @@ def to_caller(result: Any, like: ArrayT) -> ArrayT:
 
 
 def check_image(image: Any) -> NDArray[np.uint8]:
-    """A contiguous (H, W, 3) uint8 array, or an error that says what it was instead."""
+    """Return the image as a contiguous (H, W, 3) uint8 array.
+
+    Raises:
+        PPLTypeError: if the image is no array, or not uint8.
+        PPLValueError: if the shape is wrong.
+    """
     array = as_numpy(image, "image")
     _check_picture(array.shape, array.dtype)
     return np.ascontiguousarray(array)
 
 
 def check_image_tensor(image: Any, device: str) -> torch.Tensor:
-    """`check_image` for the torch engine: on the device, from wherever the image is."""
+    """Return the image as `check_image` does, as a tensor on the device."""
     import torch
 
     tensor = image.detach() if is_torch(image) else torch.from_numpy(np.array(as_numpy(image, "image")))
@@ -155,13 +150,14 @@ def _check_picture(shape: tuple[int, ...], dtype: Any) -> None:
 
 
 def check_probs(probs: Any, size: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
-    """A contiguous (L, H, W) float32 array of probabilities, or an error that says what is wrong with them.
+    """Return probabilities as a contiguous (L, H, W) float32 array, and the indices of the labels that are present.
 
-    Returns:
-        The array, and the indices of the labels that are present.
+    Raises:
+        PPLTypeError: if `probs` is no array, or not floating point.
+        PPLValueError: if the shape is wrong, a value is negative or NaN, or a pixel does not sum to 1.
     """
     array = as_numpy(probs, "probs")
-    _check_maps(array.shape, np.issubdtype(array.dtype, np.floating), array.dtype, size)
+    _check_maps("probs", array.shape, np.issubdtype(array.dtype, np.floating), array.dtype, size)
     result = np.ascontiguousarray(array, dtype=np.float32)
     total = np.zeros(size, np.float32)
     lowest, highest = np.empty(len(result)), np.empty(len(result))
@@ -173,12 +169,12 @@ def check_probs(probs: Any, size: tuple[int, int]) -> tuple[NDArray[np.float32],
 
 
 def check_probs_tensor(probs: Any, size: tuple[int, int], device: str) -> tuple[torch.Tensor, NDArray[np.intp]]:
-    """`check_probs` for the torch engine: on the device, with one look at the numbers from outside."""
+    """Return what `check_probs` returns, as a tensor on the device; one transfer tells all that is checked."""
     import torch
 
     tensor = probs.detach() if is_torch(probs) else torch.from_numpy(np.array(as_numpy(probs, "probs")))
-    _check_maps(tuple(tensor.shape), tensor.is_floating_point(), tensor.dtype, size)
-    result = tensor.to(device, torch.float32)
+    _check_maps("probs", tuple(tensor.shape), tensor.is_floating_point(), tensor.dtype, size)
+    result = tensor.to(torch.float32).to(device)  # MPS has no float64
     # NaN and infinity make the sum wrong.
     error = (result.sum(dim=0) - 1).abs().amax()
     lowest, furthest, *highest = torch.cat([result.amin()[None], error[None], result.amax(dim=(1, 2))]).tolist()
@@ -186,30 +182,73 @@ def check_probs_tensor(probs: Any, size: tuple[int, int], device: str) -> tuple[
     return result, np.flatnonzero(np.array(highest) > CLIP)
 
 
-def _check_maps(shape: tuple[int, ...], floating: bool, dtype: Any, size: tuple[int, int]) -> None:
+def _check_maps(name: str, shape: tuple[int, ...], floating: bool, dtype: Any, size: tuple[int, int]) -> None:
     if len(shape) != 3:
-        raise PPLValueError(f"probs must have shape (L, H, W), got {shape}")
+        raise PPLValueError(f"{name} must have shape (L, H, W), got {shape}")
     if not floating:
-        raise PPLTypeError(f"probs must be floating point, got {dtype}; for label maps use crf_from_labels")
+        raise PPLTypeError(f"{name} must be floating point, got {dtype}; pass label maps as labels=")
     if shape[0] == 0:
-        raise PPLValueError(f"probs holds no label: shape {shape}")
+        raise PPLValueError(f"{name} holds no label: shape {shape}")
     if shape[1:] != size:
-        raise PPLValueError(f"probs is {shape[1]}x{shape[2]} but the image is {size[0]}x{size[1]}; resize one of them")
+        raise PPLValueError(f"{name} is {shape[1]}x{shape[2]} but the image is {size[0]}x{size[1]}; resize one of them")
+
+
+def check_unary(unary: Any, size: tuple[int, int] | None) -> NDArray[np.float32]:
+    """Return energies as a contiguous (L, H, W) float32 array.
+
+    Args:
+        unary: the energies.
+        size: height and width that they must have.
+
+    Raises:
+        PPLTypeError: if `unary` is no array, or not floating point.
+        PPLValueError: if the shape is wrong, or a value is NaN or infinite.
+    """
+    array = as_numpy(unary, "unary")
+    _check_maps("unary", array.shape, np.issubdtype(array.dtype, np.floating), array.dtype, size or array.shape[1:])
+    result = np.ascontiguousarray(array, dtype=np.float32)
+    _check_finite("unary", result)
+    return result
+
+
+def check_features(features: Any) -> NDArray[np.float32]:
+    """Return features as a contiguous (H, W, C) float32 array.
+
+    Raises:
+        PPLTypeError: if `features` is no array of numbers.
+        PPLValueError: if the shape is wrong, or a value is NaN or infinite.
+    """
+    array = as_numpy(features, "features")
+    if array.ndim != 3 or 0 in array.shape:
+        raise PPLValueError(f"features must have shape (H, W, C), none of them 0, got {array.shape}")
+    if array.shape[0] * array.shape[1] > _MOST_PIXELS:
+        raise PPLValueError(f"features have more than {_MOST_PIXELS} pixels: shape {array.shape}; refine them in parts")
+    if not (np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)):
+        raise PPLTypeError(f"features must be numbers, got {array.dtype}")
+    result = np.ascontiguousarray(array, dtype=np.float32)
+    _check_finite("features", result)
+    return result
+
+
+def _check_finite(name: str, array: NDArray[np.float32]) -> None:
+    bad = ~np.isfinite(array)
+    if bad.any():
+        raise PPLValueError(
+            f"{name} holds {int(bad.sum())} values that are NaN or infinite, the first at {_first(bad)}"
+        )
 
 
 def _check_values(given: Any, probs: Any, lowest: float, furthest: float) -> None:
-    """Refuse what is negative, or adds up to anything but 1; `given` had the precision, `probs` is float32."""
+    """Refuse negative probabilities and sums other than 1; the precision of `given` sets the tolerance."""
     half = (given.element_size() if is_torch(given) else given.dtype.itemsize) == 2
     tolerance = 1e-2 if half else 1e-3
     # NaN fails every comparison, hence the form of this test.
     if not (lowest >= -tolerance and furthest <= tolerance):
-        raise PPLValueError(_what_is_wrong(as_numpy(probs, "probs"), tolerance))
+        raise PPLValueError(_describe_fault(as_numpy(probs, "probs"), tolerance))
 
 
-def _what_is_wrong(probs: NDArray[np.float32], tolerance: float) -> str:
-    bad = ~np.isfinite(probs)
-    if bad.any():
-        return f"probs holds {int(bad.sum())} values that are NaN or infinite, the first at {_first(bad)}"
+def _describe_fault(probs: NDArray[np.float32], tolerance: float) -> str:
+    _check_finite("probs", probs)
     lowest = float(probs.min())
     if lowest < -tolerance:
         return f"probs holds negative values, down to {lowest:g} at {_first(probs == lowest)}; apply a softmax first"
@@ -225,26 +264,39 @@ def _first(mask: NDArray[np.bool_]) -> tuple[int, ...]:
     return tuple(int(index) for index in np.argwhere(mask)[0])
 
 
-def check_labels(labels: Any, num_labels: int, size: tuple[int, int]) -> NDArray[np.int32]:
-    """A contiguous (H, W) int32 array of labels in 0..num_labels-1, or an error that says what it was instead."""
-    if isinstance(num_labels, bool) or not isinstance(num_labels, int | np.integer):
+def check_labels(labels: Any, num_labels: int | None, size: tuple[int, int]) -> tuple[NDArray[np.int32], int]:
+    """Return labels as a contiguous (H, W) int32 array, and the number of labels.
+
+    Args:
+        labels: integers from 0.
+        num_labels: the number of labels; None for the highest label plus one.
+        size: height and width that they must have.
+
+    Raises:
+        PPLTypeError: if `labels` is no array of integers, or `num_labels` no integer.
+        PPLValueError: if the shape is wrong, or a label out of range.
+    """
+    if num_labels is not None and (isinstance(num_labels, bool) or not isinstance(num_labels, int | np.integer)):
         raise PPLTypeError(f"num_labels must be an int, got {num_labels!r}")
-    if num_labels < 1:
+    if num_labels is not None and num_labels < 1:
         raise PPLValueError(f"num_labels must be at least 1, got {num_labels}")
-    if num_labels > _MOST_LABELS:
-        raise PPLValueError(f"num_labels must be at most {_MOST_LABELS}, got {num_labels}")
     array = as_numpy(labels, "labels")
     if array.ndim != 2:
         raise PPLValueError(f"labels must have shape (H, W), got {array.shape}")
     if not np.issubdtype(array.dtype, np.integer):
-        raise PPLTypeError(f"labels must be integers, got {array.dtype}; for probabilities use crf")
+        raise PPLTypeError(f"labels must be integers, got {array.dtype}; pass probabilities as probs")
     if array.shape != size:
         raise PPLValueError(
             f"labels is {array.shape[0]}x{array.shape[1]} but the image is {size[0]}x{size[1]}; resize one of them"
         )
     low, high = int(array.min()), int(array.max())
-    if low < 0 or high >= num_labels:
+    hint = "; replace ignored pixels (255) by a label first"
+    if num_labels is None and high == 255:
+        raise PPLValueError(f"labels hold 255, and num_labels is not given{hint}, or pass num_labels")
+    count = high + 1 if num_labels is None else int(num_labels)
+    if low < 0 or high >= count:
         worst = low if low < 0 else high
-        hint = "; replace ignored pixels (255) by a label first" if worst == 255 else ""
-        raise PPLValueError(f"labels must lie in 0..{num_labels - 1}, found {worst}{hint}")
-    return np.ascontiguousarray(array, dtype=np.int32)
+        raise PPLValueError(f"labels must lie in 0..{count - 1}, found {worst}{hint if worst == 255 else ''}")
+    if count > _MOST_LABELS:
+        raise PPLValueError(f"num_labels must be at most {_MOST_LABELS}, got {count}")
+    return np.ascontiguousarray(array, dtype=np.int32), count

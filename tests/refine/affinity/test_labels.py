@@ -10,7 +10,7 @@ from PIL import Image
 
 from ppl.errors import PPLValueError
 from ppl.io import read_mask
-from ppl.refine import crf_from_labels, jobs_from_folders
+from ppl.refine import crf, jobs_from_folders
 from ppl.refine.affinity import confident_label_folder, confident_labels
 
 
@@ -26,9 +26,8 @@ def test_irns_rule(scene):
 
     def hard(score):
         stack = np.concatenate([np.full((1, 16, 18), score, np.float32), maps])
-        return crf_from_labels(image, stack.argmax(axis=0), 3, gt_prob=0.7, bilateral_sxy=50, bilateral_srgb=5).argmax(
-            0
-        )
+        labels = stack.argmax(axis=0)
+        return crf(image, labels=labels, num_labels=3, bilateral_sxy=50, bilateral_srgb=5).argmax(axis=0)
 
     sure, generous = hard(0.5), hard(0.1)
     expected = np.array([255, 4, 9])[sure]

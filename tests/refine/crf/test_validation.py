@@ -1,13 +1,15 @@
-"""What `crf` and `crf_from_labels` refuse, with which words, and what they accept."""
+"""What `crf` refuses, with which words, and what it accepts."""
 
 from __future__ import annotations
+
+import inspect
 
 import numpy as np
 import pytest
 import torch
 
 from ppl.errors import PPLTypeError, PPLValueError
-from ppl.refine.crf import crf, crf_from_labels
+from ppl.refine.crf import PRESETS, CrfConfig, crf
 
 IMAGE = np.zeros((4, 5, 3), np.uint8)
 PROBS = np.full((2, 4, 5), 0.5, np.float32)
@@ -32,7 +34,7 @@ def with_value(value: float, at: tuple[int, int, int] = (1, 2, 3)) -> np.ndarray
         (IMAGE, PROBS[0], PPLValueError, r"probs must have shape \(L, H, W\), got \(4, 5\)"),
         (IMAGE, PROBS[:0], PPLValueError, "probs holds no label"),
         (IMAGE, PROBS[:, :3], PPLValueError, "probs is 3x5 but the image is 4x5"),
-        (IMAGE, PROBS.astype(np.int64), PPLTypeError, "floating point, got int64; for label maps use crf_from_labels"),
+        (IMAGE, PROBS.astype(np.int64), PPLTypeError, "floating point, got int64; pass label maps as labels="),
         (IMAGE, PROBS.astype(np.complex64), PPLTypeError, "floating point, got complex64"),
         (IMAGE, with_value(np.nan), PPLValueError, r"1 values that are NaN or infinite, the first at \(1, 2, 3\)"),
         (IMAGE, with_value(np.inf), PPLValueError, "1 values that are NaN or infinite"),
@@ -48,26 +50,35 @@ def test_bad_arrays_are_refused_in_one_line(image, probs, error, message):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "error", "message"),
+    ("arguments", "message"),
     [
-        ({"iterations": -1}, PPLValueError, "iterations must be 0 or more, got -1"),
-        ({"iterations": 2.5}, PPLTypeError, "iterations must be an int, got 2.5"),
-        ({"iterations": True}, PPLTypeError, "iterations must be an int"),
-        ({"gaussian_sxy": 0}, PPLValueError, "gaussian_sxy must be finite and positive, got 0"),
-        ({"bilateral_sxy": -3}, PPLValueError, "bilateral_sxy must be finite and positive"),
-        ({"bilateral_srgb": float("nan")}, PPLValueError, "bilateral_srgb must be finite"),
-        ({"bilateral_srgb": float("inf")}, PPLValueError, "bilateral_srgb must be finite"),
-        ({"bilateral_srgb": "13"}, PPLTypeError, "bilateral_srgb must be a number, got '13'"),
-        ({"bilateral_compat": -1}, PPLValueError, "bilateral_compat must be finite and 0 or more"),
-        ({"bilateral_sxy": 1e12}, PPLValueError, "at most 1e6"),
-        ({"bilateral_srgb": 1e-6}, PPLValueError, "bilateral_srgb=1e-06 is too small for an image of 4x5; 0.143 is"),
-        ({"bilateral_sxy": 1e-6}, PPLValueError, "bilateral_sxy=1e-06 is too small"),
-        ({"gaussian_sxy": 1e-6}, PPLValueError, "gaussian_sxy=1e-06 is too small"),
-        ({"backend": "cuda"}, PPLValueError, "no CRF backend named 'cuda'; use one of: auto, "),
+        ({"iterations": -1}, "iterations: .* greater than or equal to 0 .*-1"),
+        ({"iterations": 2.5}, "iterations: .* valid integer .*2.5"),
+        ({"iterations": True}, "iterations: .* valid integer .*True"),
+        ({"gaussian_sxy": 0}, "gaussian_sxy: must be positive, got 0"),
+        ({"gaussian_sxy": (1, 2, 3)}, "gaussian_sxy must be a number or 2 numbers, one for each axis, got 3"),
+        ({"gaussian_sxy": ()}, "gaussian_sxy: must be a number or one number for each axis"),
+        ({"bilateral_sxy": -3}, "bilateral_sxy: must be finite and not negative and at most 1e.06, got -3"),
+        ({"bilateral_sxy": (3, 0)}, "bilateral_sxy: must be positive, got 0"),
+        ({"bilateral_srgb": float("nan")}, "bilateral_srgb: must be finite"),
+        ({"bilateral_srgb": float("inf")}, "bilateral_srgb: must be finite"),
+        ({"bilateral_srgb": "13"}, "bilateral_srgb: must be a number, got '13'"),
+        ({"bilateral_srgb": (1, 2)}, "bilateral_srgb must be a number or 3 numbers, one for each axis, got 2"),
+        ({"bilateral_compat": -1}, "bilateral_compat: must be finite and not negative"),
+        ({"bilateral_compat": [1, 2, 3]}, "bilateral_compat is for 3 labels, but the maps have 2"),
+        ({"bilateral_compat": [[1, 2]]}, "bilateral_compat: .* square matrix"),
+        ({"bilateral_compat": [[0, 2], [1, 0]]}, "bilateral_compat: must be symmetric"),
+        ({"gaussian_compat": [[0, float("nan")], [1, 0]]}, "gaussian_compat: must be finite"),
+        ({"gaussian_normalization": "both"}, "gaussian_normalization: .*'symmetric', 'before', 'after' or 'none'"),
+        ({"bilateral_sxy": 1e12}, "at most 1e.06"),
+        ({"bilateral_srgb": 1e-6}, "bilateral_srgb=1e-06 is too small for an image of 4x5; 0.143 is"),
+        ({"bilateral_sxy": 1e-6}, "bilateral_sxy=1e-06 is too small"),
+        ({"gaussian_sxy": 1e-6}, "gaussian_sxy=1e-06 is too small"),
+        ({"backend": "cuda"}, "no CRF backend named 'cuda'; use one of: auto, "),
     ],
 )
-def test_bad_settings_are_refused_by_name(arguments, error, message):
-    with pytest.raises(error, match=message):
+def test_bad_settings_are_refused_by_name(arguments, message):
+    with pytest.raises(PPLValueError, match=message):
         crf(IMAGE, PROBS, **arguments)
 
 
@@ -83,14 +94,62 @@ def test_bad_settings_are_refused_by_name(arguments, error, message):
         (LABELS, 0, 0.7, PPLValueError, "num_labels must be at least 1"),
         (LABELS, 2.0, 0.7, PPLTypeError, "num_labels must be an int"),
         (LABELS, 10**9, 0.7, PPLValueError, "num_labels must be at most 65536"),
-        (LABELS, 2, 1.0, PPLValueError, "gt_prob must lie between 0 and 1"),
-        (LABELS, 2, 0, PPLValueError, "gt_prob must lie between 0 and 1"),
-        (LABELS, 2, None, PPLTypeError, "gt_prob must be a number"),
+        (LABELS + 255, None, 0.7, PPLValueError, "labels hold 255, and num_labels is not given"),
+        (LABELS, 2, 1.0, PPLValueError, "gt_prob: .* less than 1 .*1.0"),
+        (LABELS, 2, 0, PPLValueError, "gt_prob: .* greater than 0"),
+        (LABELS, 2, None, PPLValueError, "gt_prob: .* valid number"),
     ],
 )
 def test_bad_labels_are_refused(labels, num_labels, gt_prob, error, message):
     with pytest.raises(error, match=message):
-        crf_from_labels(IMAGE, labels, num_labels, gt_prob=gt_prob)
+        crf(IMAGE, labels=labels, num_labels=num_labels, gt_prob=gt_prob)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "exactly one of probs, labels and unary, got none"),
+        ({"probs": PROBS, "labels": LABELS}, "exactly one of probs, labels and unary, got probs and labels"),
+        ({"labels": LABELS, "unary": PROBS}, "got labels and unary"),
+        ({"probs": PROBS, "num_labels": 2}, "num_labels=2 goes with labels; probs tell the number of labels"),
+        ({"probs": PROBS, "preset": "inr"}, "no CRF preset named 'inr'; did you mean 'irn'"),
+        ({"unary": PROBS.reshape(2, -1)}, r"unary must have shape \(L, H, W\), got \(2, 20\)"),
+        ({"unary": with_value(np.nan)}, r"unary holds 1 values that are NaN or infinite, the first at \(1, 2, 3\)"),
+        ({"probs": PROBS, "features": np.zeros((4, 5))}, r"features must have shape \(H, W, C\)"),
+        ({"probs": PROBS, "features": np.zeros((3, 5, 1))}, "features are 3x5 but the image is 4x5"),
+        ({"probs": PROBS, "features": np.full((4, 5, 1), np.inf)}, "features holds 20 values that are NaN or infinite"),
+        ({"probs": PROBS, "features": np.full((4, 5, 1), 1e9)}, "bilateral_srgb=13 is too small"),
+    ],
+)
+def test_combinations_that_cannot_work_are_refused(arguments, message):
+    with pytest.raises(PPLValueError, match=message):
+        crf(IMAGE, **arguments)
+
+
+def test_the_number_of_labels_is_the_highest_label_plus_one():
+    labels = LABELS.copy()
+    labels[0, 0] = 2
+    np.testing.assert_array_equal(crf(IMAGE, labels=labels), crf(IMAGE, labels=labels, num_labels=3))
+
+
+def test_given_settings_win_over_the_preset_even_if_they_equal_the_default():
+    random = np.random.default_rng(0)
+    image, probs = (
+        random.integers(0, 256, (9, 8, 3), dtype=np.uint8),
+        random.dirichlet((1, 1), (9, 8)).transpose(2, 0, 1),
+    )
+    settings = dict(PRESETS["puzzle"]) | {"iterations": CrfConfig().iterations}
+    np.testing.assert_array_equal(
+        crf(image, probs, preset="puzzle", iterations=10), crf(image, probs, preset=CrfConfig(**settings))
+    )
+    assert np.abs(crf(image, probs, preset="puzzle") - crf(image, probs, preset="puzzle", iterations=10)).max() > 1e-3
+
+
+def test_the_defaults_are_those_of_the_settings_class():
+    parameters = inspect.signature(crf).parameters
+    shared = set(parameters) & set(CrfConfig.model_fields)
+    assert shared == set(CrfConfig.model_fields) - {"energies_from", "source"}
+    assert all(parameters[name].default == CrfConfig.model_fields[name].default for name in shared)
 
 
 def test_numbers_may_be_those_of_numpy():
@@ -125,8 +184,8 @@ def test_every_engine_takes_another_byte_order(backend):
     probs = np.random.default_rng(0).dirichlet((1, 1), (4, 5)).transpose(2, 0, 1)
     refined = crf(IMAGE, probs.astype(">f4"), backend=backend)
     np.testing.assert_array_equal(refined, crf(IMAGE, probs.astype("<f4"), backend=backend))
-    labels = crf_from_labels(IMAGE, (LABELS + 1).astype(">i4"), 2, backend=backend)
-    np.testing.assert_array_equal(labels, crf_from_labels(IMAGE, LABELS + 1, 2, backend=backend))
+    labels = crf(IMAGE, labels=(LABELS + 1).astype(">i4"), num_labels=2, backend=backend)
+    np.testing.assert_array_equal(labels, crf(IMAGE, labels=LABELS + 1, num_labels=2, backend=backend))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
@@ -135,5 +194,5 @@ def test_torch_in_torch_out(dtype):
     refined = crf(torch.tensor(IMAGE), probs)
     assert isinstance(refined, torch.Tensor)
     assert (refined.dtype, refined.device, refined.requires_grad) == (torch.float32, probs.device, False)
-    labels = crf_from_labels(torch.tensor(IMAGE), torch.tensor(LABELS), 2)
+    labels = crf(torch.tensor(IMAGE), labels=torch.tensor(LABELS), num_labels=2)
     assert isinstance(labels, torch.Tensor)

@@ -22,7 +22,7 @@ import numpy as np
 
 from ppl.refine.compiled import kernel
 
-__all__ = ["LONGEST", "TILE", "Axes", "Touched", "axes", "build", "chains"]
+__all__ = ["LONGEST", "TILE", "Axes", "Touched", "axes", "build", "chains", "insert", "reserve", "slot_of"]
 
 TILE = 64
 """Side of a tile in pixels, a power of two: hash tables of a tile have twice its pixels and a mask for a modulus."""
@@ -184,7 +184,7 @@ def _embed(axes, image, top, left, rows, columns, scratch):
 
 
 @kernel()
-def _slot(code, mask):
+def slot_of(code, mask):
     """Return the first slot of a hash table that may hold a code."""
     return ((code * _MIX) >> 32) & mask
 
@@ -208,7 +208,7 @@ def _number(n, scratch):
         code = codes[p]
         if code != previous:
             previous = code
-            slot = _slot(code, _SLOTS - 1)
+            slot = slot_of(code, _SLOTS - 1)
             while True:
                 cell = np.int64(cell_slots[slot])
                 if cell < 0:
@@ -221,7 +221,7 @@ def _number(n, scratch):
                     break
                 slot = (slot + 1) & (_SLOTS - 1)
         order = orders[p]
-        slot = _slot(np.int64(order) * _ROOM + cell, _SLOTS - 1)
+        slot = slot_of(np.int64(order) * _ROOM + cell, _SLOTS - 1)
         while True:
             simplex = np.int64(simplex_slots[slot])
             if simplex < 0:
@@ -239,10 +239,10 @@ def _number(n, scratch):
 
 
 @kernel()
-def _insert(code, slots, codes, count):
+def insert(code, slots, codes, count):
     """Return the vertex of this code; a new vertex gets the number `count`."""
     mask = len(slots) - 1
-    slot = _slot(code, mask)
+    slot = slot_of(code, mask)
     while slots[slot] >= 0:
         if codes[slots[slot]] == code:
             return np.int64(slots[slot])
@@ -284,13 +284,13 @@ def _resolve(cells, simplices, offsets, slots, codes, count, scratch):
     for i in range(distinct):
         pair = np.int64(fresh[i])
         code = cell_codes[pair >> corners] + offsets[pair & (sets - 1)]
-        vertex = slots[_slot(code, mask)]
+        vertex = slots[slot_of(code, mask)]
         local[pair] = vertex
         fresh[missed] = pair
         missed += np.int64((vertex < 0) | (codes[max(vertex, 0)] != code))
     for i in range(missed):
         pair = np.int64(fresh[i])
-        vertex = _insert(cell_codes[pair >> corners] + offsets[pair & (sets - 1)], slots, codes, count)
+        vertex = insert(cell_codes[pair >> corners] + offsets[pair & (sets - 1)], slots, codes, count)
         local[pair] = vertex
         count = max(count, vertex + 1)
     for i in range(filled):
@@ -299,7 +299,7 @@ def _resolve(cells, simplices, offsets, slots, codes, count, scratch):
 
 
 @kernel()
-def _reserve(slots, codes, count, extra):
+def reserve(slots, codes, count, extra):
     """Return hash table and codes with room for `extra` more vertices; the table is never more than half full."""
     if count + extra > len(codes):
         longer = np.empty(2 * (count + extra), np.int64)
@@ -311,7 +311,7 @@ def _reserve(slots, codes, count, extra):
         slots[:] = -1
         mask = len(slots) - 1
         for vertex in range(count):
-            slot = _slot(codes[vertex], mask)
+            slot = slot_of(codes[vertex], mask)
             while slots[slot] >= 0:
                 slot = (slot + 1) & mask
             slots[slot] = vertex
@@ -328,7 +328,7 @@ def _add_origin(axes, slots, codes, count):
     for k in range(corners):
         # All residuals tie, so that the last k coordinates make the set m_k.
         members = ((1 << k) - 1) << (corners - k)
-        count = max(count, _insert(base + axes.offsets[members], slots, codes, count) + 1)
+        count = max(count, insert(base + axes.offsets[members], slots, codes, count) + 1)
     return count
 
 
@@ -394,8 +394,8 @@ def build(image, colour, space, touched):
         for left in range(0, width, TILE):
             rows, columns = min(TILE, height - top), min(TILE, width - left)
             pixels = rows * columns
-            colour_slots, colour_codes = _reserve(colour_slots, colour_codes, colours, pixels * 6)
-            space_slots, space_codes = _reserve(space_slots, space_codes, spaces, pixels * 3)
+            colour_slots, colour_codes = reserve(colour_slots, colour_codes, colours, pixels * 6)
+            space_slots, space_codes = reserve(space_slots, space_codes, spaces, pixels * 3)
 
             _embed(colour, image, top, left, rows, columns, scratch)
             cells, simplices = _number(pixels, scratch)
@@ -436,8 +436,8 @@ def build(image, colour, space, touched):
     starts[groups] = n
     if n % 4:
         # pydensecrf works on four pixels at a time and pads the last four with points at the origin.
-        colour_slots, colour_codes = _reserve(colour_slots, colour_codes, colours, np.int64(6))
-        space_slots, space_codes = _reserve(space_slots, space_codes, spaces, np.int64(3))
+        colour_slots, colour_codes = reserve(colour_slots, colour_codes, colours, np.int64(6))
+        space_slots, space_codes = reserve(space_slots, space_codes, spaces, np.int64(3))
         colours = _add_origin(colour, colour_slots, colour_codes, colours)
         spaces = _add_origin(space, space_slots, space_codes, spaces)
     return groups, colour_slots, colour_codes[:colours], space_slots, space_codes[:spaces]
@@ -475,7 +475,7 @@ def chains(strides, slots, codes):
         for vertex in range(count):
             code = codes[vertex]
             code += step if (code & 7) < corners - 1 else wrap
-            neighbour = slots[_slot(code, mask)]
+            neighbour = slots[slot_of(code, mask)]
             after[vertex] = neighbour
             unsettled[missed] = vertex
             missed += np.int64((neighbour >= 0) & (codes[max(neighbour, 0)] != code))
@@ -483,7 +483,7 @@ def chains(strides, slots, codes):
             lone = unsettled[i]
             code = codes[lone]
             code += step if (code & 7) < corners - 1 else wrap
-            slot = _slot(code, mask)
+            slot = slot_of(code, mask)
             while slots[slot] >= 0 and codes[slots[slot]] != code:
                 slot = (slot + 1) & mask
             after[lone] = slots[slot]

@@ -1,4 +1,4 @@
-"""One inference from start to end."""
+"""Mean field with colours, the Potts model and symmetric normalisation."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppl.errors import PPLValueError
+from ppl.refine.crf.config import CrfConfig, per_axis
 from ppl.refine.crf.native import lattice, sweep
+from ppl.refine.crf.native.general import mean_field_general
 from ppl.refine.crf.native.lattice import Touched
-from ppl.refine.crf.validation import CRFSettings
+from ppl.refine.crf.problem import Problem
 
 __all__ = ["mean_field"]
 
@@ -16,41 +18,37 @@ _SAFE_EXPONENT = 80.0
 _F = np.float32
 
 
-def mean_field(
-    image: NDArray[np.uint8],
-    unary: NDArray[np.float32],
-    settings: CRFSettings,
-    copies: int = 1,
-) -> NDArray[np.float32]:
-    """Mean-field inference on the CPU. The arguments are those that `ppl.refine.crf.inference` has checked.
+def mean_field(problem: Problem) -> NDArray[np.float32]:
+    """Run mean-field inference on the CPU.
 
-    Runs in the calling thread and releases the GIL, so that several images can be under way in as many threads.
+    The calling thread does the work and releases the GIL, so that several threads can refine an image each.
 
     Args:
-        image: (H, W, 3) contiguous.
-        unary: (L, H, W) energies, contiguous; L is at least 2.
-        settings: checked numbers.
-        copies: how many labels the last energy stands for.
+        problem: a checked problem with at least two labels.
 
     Returns:
-        (L, H, W) probabilities; the last is that of a single copy.
+        (L, H, W) probabilities; the last plane belongs to a single copy.
     """
+    config, image, unary = problem.config, problem.image, problem.unary
+    usual = config.gaussian_normalization == config.bilateral_normalization == "symmetric"
+    if not (config.is_potts and usual and problem.features is None):
+        return mean_field_general(problem)
     height, width = image.shape[:2]
     labels = len(unary)
-    space = lattice.axes([width, height], [settings.gaussian_sxy] * 2)
+    spatial = per_axis("bilateral_sxy", config.bilateral_sxy, 2)
+    colours = per_axis("bilateral_srgb", config.bilateral_srgb, 3)
+    space = lattice.axes([width, height], per_axis("gaussian_sxy", config.gaussian_sxy, 2))
     try:
-        colour = lattice.axes(
-            [width, height, 256, 256, 256], [settings.bilateral_sxy] * 2 + [settings.bilateral_srgb] * 3
-        )
+        colour = lattice.axes([width, height, 256, 256, 256], (*spatial, *colours))
     except OverflowError as error:
-        raise PPLValueError(f"{error}; enlarge bilateral_srgb={settings.bilateral_srgb:g} or bilateral_sxy") from error
+        raise PPLValueError(f"{error}; enlarge bilateral_srgb={config.bilateral_srgb} or bilateral_sxy") from error
     touched = Touched.empty(height * width)
     groups, colour_slots, colour_codes, space_slots, space_codes = lattice.build(image, colour, space, touched)
     touched = touched._replace(starts=touched.starts[: groups + 1], group_vertices=touched.group_vertices[:groups])
     near = _Field(len(colour_codes), *lattice.chains(colour.strides, colour_slots, colour_codes))
     flat = _Field(len(space_codes), *lattice.chains(space.strides, space_slots, space_codes))
     constant = np.empty(height * width, np.float32)
-    gain = _normalise(near, flat, touched, settings, constant)
+    gain = _normalise(near, flat, touched, config, constant)
 
     stride = _stride(labels - 1)
     rows = np.empty((constant.size, stride), np.float32)
@@ -58,10 +56,10 @@ def mean_field(
     far = bool(unary.max() - unary.min() + gain > _SAFE_EXPONENT)
     near.make_room(stride)
     flat.make_room(stride)
-    for step in range(settings.iterations + 1):
-        last = step == settings.iterations
+    for step in range(config.iterations + 1):
+        last = step == config.iterations
         fields = near.values, flat.values, near.sums, flat.sums
-        arguments = rows, constant, _F(1 / copies), far, step == 0, last, touched, *fields
+        arguments = rows, constant, _F(1 / problem.copies), far, step == 0, last, touched, *fields
         if stride <= 2 * sweep.WIDE:
             sweep.make_sweep(stride)(*arguments)
         else:
@@ -69,9 +67,9 @@ def mean_field(
         if not last:
             near.blur()
             flat.blur()
-    result = np.empty((labels, constant.size), np.float32)
-    sweep.unpack(rows, touched.order, copies, result)
-    return result.reshape(unary.shape)
+    result: NDArray[np.float32] = np.empty(unary.shape, np.float32)
+    sweep.unpack(rows, touched.order, problem.copies, result.reshape(labels, -1))
+    return result
 
 
 class _Field:
@@ -100,9 +98,7 @@ class _Field:
         self.sums.fill(0)
 
 
-def _normalise(
-    near: _Field, flat: _Field, touched: Touched, settings: CRFSettings, constant: NDArray[np.float32]
-) -> float:
+def _normalise(near: _Field, flat: _Field, touched: Touched, config: CrfConfig, constant: NDArray[np.float32]) -> float:
     """Fold normalisation and compatibility into the weights; what all labels together gain goes to `constant`.
 
     Returns:
@@ -110,7 +106,7 @@ def _normalise(
     """
     # What a blur adds to the mass, in each dimension.
     near_alpha, flat_alpha = _F(1 / (1 + 2.0**-5)), _F(1 / (1 + 2.0**-2))
-    near_compat, flat_compat = _F(settings.bilateral_compat), _F(settings.gaussian_compat)
+    near_compat, flat_compat = np.array([config.bilateral_compat, config.gaussian_compat], np.float32)
     largest = 0.0
     for fold in (True, False):
         sweep.splat_ones(touched, near.sums, flat.sums)
