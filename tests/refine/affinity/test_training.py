@@ -299,7 +299,7 @@ def test_labels_of_other_cams_are_not_taken_for_these(network, tmp_path):
         if inside == 1:
             learn_affinity([job], tmp_path / "out", network, config(epochs=1), refiners=None)
     before = read_mask(tmp_path / "out" / "labels" / "a.png")
-    with pytest.raises(PPLValueError, match="another configuration"):
+    with pytest.raises(PPLValueError, match="other settings: training images"):
         learn_affinity([job], tmp_path / "out", network, config(epochs=1), refiners=None)
     assert (read_mask(tmp_path / "out" / "labels" / "a.png") != before).any()
 
