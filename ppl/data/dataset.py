@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ppl.errors import PPLFileNotFoundError, PPLTypeError, PPLValueError, nearest
 from ppl.io import read_image, read_mask
+from ppl.io.images import ImageFile
 from ppl.io.listing import examples, normalize_name
 
 __all__ = ["MaskSource", "NoSplitError", "Sample", "TaggedImages", "warn_about_tags", "warn_unmasked"]
@@ -71,9 +72,14 @@ class Sample:
             raise PPLTypeError(f"{what}, which must be a tuple of class indices; (0, 2) for example") from error
         object.__setattr__(self, "labels", labels)
 
+    @property
+    def picture(self) -> Path | ImageFile:
+        """The image file as all functions take images: with its `value_range`, if one is set."""
+        return self.image if self.value_range is None else ImageFile(self.image, self.value_range)
+
     def read_image(self, *, at_least: int | tuple[int, int] | None = None) -> Image.Image:
         """Return the picture as upright RGB; see `ppl.io.read_image`."""
-        return read_image(self.image, at_least=at_least, value_range=self.value_range)
+        return read_image(self.picture, at_least=at_least)
 
     def read_mask(self) -> npt.NDArray[np.uint8]:
         """Return the mask as (H, W) uint8 class indices, 0 background, 255 ignore.

@@ -1,10 +1,10 @@
-"""The bottom floor: images, masks and whole-or-not-at-all files, in and out."""
+"""Read and write images, masks and files that appear whole or not at all."""
 
 from __future__ import annotations
 
 from ppl.io.files import FileWriteError, atomic_folder, atomic_write
 from ppl.io.fingerprint import fingerprint, fingerprint_weights, sha256
-from ppl.io.images import BadImageError, image_size, read_image, to_rgb
+from ppl.io.images import BadImageError, ImageFile, image_size, read_image, to_rgb
 from ppl.io.listing import IMAGE_SUFFIXES, list_images
 from ppl.io.masks import mask_image, palette, read_mask, write_mask
 
@@ -12,6 +12,7 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "BadImageError",
     "FileWriteError",
+    "ImageFile",
     "atomic_folder",
     "atomic_write",
     "fingerprint",

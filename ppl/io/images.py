@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ppl.errors import PPLFileNotFoundError, PPLValueError
 
-__all__ = ["BadImageError", "exif_orientation", "image_size", "read_image", "to_rgb"]
+__all__ = ["BadImageError", "ImageFile", "exif_orientation", "image_size", "read_image", "to_rgb"]
 
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 _WIDE_MODES = ("I", "F")  # prefixes of Pillow's modes with more than 8 bits: "I", "I;16", "I;16B", "F"
@@ -20,6 +22,25 @@ _WIDE_MODES = ("I", "F")  # prefixes of Pillow's modes with more than 8 bits: "I
 
 class BadImageError(PPLValueError):
     """A file exists but cannot be used as a picture or mask."""
+
+
+@dataclass(frozen=True)
+class ImageFile(os.PathLike[str]):
+    """A path whose 16-bit grey values end at less than 65535; every function that reads images takes one as a path.
+
+    Attributes:
+        path: image file.
+        value_range: value that becomes white, see `read_image`.
+    """
+
+    path: Path
+    value_range: int
+
+    def __fspath__(self) -> str:
+        return os.fspath(self.path)
+
+    def __str__(self) -> str:
+        return str(self.path)
 
 
 def read_image(
@@ -31,7 +52,7 @@ def read_image(
     over white, and of an animation the first frame is read.
 
     Args:
-        path: image file.
+        path: image file, or an `ImageFile`, which brings its `value_range`.
         at_least: size below which the picture is not needed, as the longer side or as (height, width). A JPEG is then
             decoded at 1/2, 1/4 or 1/8 of its size as long as it stays at least that large: several times faster, with
             pixels slightly different from those of a full decode. Other formats ignore the argument.
@@ -55,6 +76,8 @@ def read_image(
         ((16, 16, 16), (255, 255, 255))
         >>> folder.cleanup()
     """
+    if value_range is None and isinstance(path, ImageFile):
+        value_range = path.value_range
     try:
         with _open(path) as image:
             if at_least is not None:

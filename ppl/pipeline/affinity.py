@@ -51,7 +51,7 @@ def _learn(
     recipe: Recipe, settings: AffinityRecipe, folder: RunFolder, split: str, train: TaggedImages, progress: bool
 ) -> None:
     summary = learn_affinity(
-        [RefineJob(sample.image_id, sample.image, folder.cams(split) / f"{sample.image_id}.npz") for sample in train],
+        [RefineJob(sample.image_id, sample.picture, folder.cams(split) / f"{sample.image_id}.npz") for sample in train],
         folder.affinity.parent,
         _network(recipe, settings, folder),
         settings.train,

@@ -218,7 +218,7 @@ def _write_cams(
     tags = [list(sample.labels) for sample in samples] if settings.labels == "tags" else None
     results = iter_generate(
         model,
-        [sample.image for sample in samples],
+        [sample.picture for sample in samples],
         tags,
         **settings.arguments(),
     )

@@ -44,7 +44,7 @@ def refine_masks(
     current = folder.is_current(step, inputs)
     folder.begin(step, inputs, out)
     jobs = [
-        RefineJob(sample.image_id, sample.image, folder.cams(split) / f"{sample.image_id}.npz") for sample in images
+        RefineJob(sample.image_id, sample.picture, folder.cams(split) / f"{sample.image_id}.npz") for sample in images
     ]
     todo = [job for job in jobs if not (current and (out / f"{job.image_id}.png").exists())]
     with folder.finishing(step, images=len(jobs)):

@@ -42,7 +42,7 @@ class RefineJob:
     """
 
     image_id: str
-    image: Path
+    image: os.PathLike[str]
     cams: Path | Callable[[], Cams]
 
     @property

@@ -19,6 +19,7 @@ SAYS = {
     "training_loop": "validation mAP",
     "cams": "overlay.png",
     "refine_maps": "the maps as they are",
+    "new_layout": "[[1.0, 1.0], [0.0, 1.0]]",
     "custom_backbone": "the loaded model gives the same logits: True",
     "torchvision_backbones": "Swin: cuts after",
     "huggingface_backbone": "SwinBackbone: cuts after",

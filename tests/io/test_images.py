@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from PIL import Image
 from skimage import data
 
 from ppl.errors import PPLFileNotFoundError
-from ppl.io import BadImageError, image_size, read_image, to_rgb
+from ppl.io import BadImageError, ImageFile, image_size, read_image, to_rgb
 
 
 @pytest.fixture
@@ -157,3 +158,15 @@ def test_draft_decoding_keeps_the_size_asked_for(tmp_path):
     assert read_image(tmp_path / "a.jpg", at_least=300).size == (400, 512)
     reference = np.asarray(full.resize(small.size, Image.Resampling.BOX)).astype(int)
     assert np.abs(reference - np.asarray(small)).mean() < 3
+
+
+def test_a_file_with_a_range_is_read_as_a_path_is(tmp_path):
+    values = np.array([[0, 1000, 4095]], np.uint16)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    file = ImageFile(tmp_path / "a.png", 4095)
+    assert np.asarray(read_image(file))[0, :, 0].tolist() == [0, 62, 255]
+    assert np.array_equal(np.asarray(read_image(tmp_path / "a.png", value_range=4095)), np.asarray(read_image(file)))
+    assert np.asarray(read_image(tmp_path / "a.png"))[0, :, 0].tolist() == [0, 4, 16]
+    assert image_size(file) == (1, 3) and pickle.loads(pickle.dumps(file)) == file
+    with pytest.raises(BadImageError, match=r"a\.png cannot be read .* reach 4095, above value_range=1023"):
+        read_image(ImageFile(tmp_path / "a.png", 1023))

@@ -35,7 +35,7 @@ class LabelledImages(Dataset[tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
     """
 
     def __init__(self, files: Iterable[tuple[str | os.PathLike[str], str | os.PathLike[str]]]) -> None:
-        self.pairs = [(Path(image), Path(labels)) for image, labels in files if Path(labels).is_file()]
+        self.pairs = [(image, Path(labels)) for image, labels in files if Path(labels).is_file()]
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -44,7 +44,7 @@ class LabelledImages(Dataset[tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
         """Return a hash of the names of the images and the content of the label maps."""
         digest = hashlib.sha256()
         for image, labels in self.pairs:
-            digest.update(image.name.encode())
+            digest.update(Path(image).name.encode())
             digest.update(labels.read_bytes())
         return digest.hexdigest()[:16]
 
