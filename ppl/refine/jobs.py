@@ -48,7 +48,7 @@ class RefineJob:
     @property
     def files(self) -> list[Path]:
         """The files that the result is made from."""
-        return [path for path in (self.image, self.cams) if isinstance(path, Path)]
+        return [Path(self.image), *([self.cams] if isinstance(self.cams, Path) else [])]
 
     def load(self) -> Cams:
         """Read the maps and classes.
