@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +24,7 @@ from ppl.errors import PPLValueError
 
 __all__ = ["Job", "compute_batch"]
 
-_EPS = 1e-5
+_GUARD = 1e-5
 # Pixels of one forward pass where no batch size is given. A CPU gains nothing from more; in a ResNet-50 they take about
 # a quarter of a GB there, and 4 GB on CUDA.
 _PIXELS = {"cpu": 2**20, "cuda": 2**24}
@@ -111,6 +111,7 @@ def compute_batch(
         scores = logits.float().sigmoid()[pairs, classes]
         finite = [reading.logits.isfinite().all()]
         size = job.map_size(image_size, reading.size)
+        guard = _GUARD if reading.has_scale else torch.finfo(torch.float32).tiny
         total, evidence = _sum_of_views(reading, pairs, classes, size, len(images))
         del reading  # which may hold a graph
         for scale in others:
@@ -125,7 +126,7 @@ def compute_batch(
             total = sharpen(total, evidence)
         finite.append(total.isfinite().all())
         if job.config.normalize == "max":
-            total = peak_one(total)
+            total = peak_one(total, guard)
         if not torch.stack(finite).all():
             raise _not_finite(job, x, logits, numbers)
     return [
@@ -155,14 +156,14 @@ def sharpen(total: Tensor, evidence: Tensor) -> Tensor:
     return total * peak_one(evidence).sqrt()
 
 
-def peak_one(maps: Tensor) -> Tensor:
-    """Divide maps (n,h,w) by their spatial maximum.
+def peak_one(maps: Tensor, guard: float = _GUARD) -> Tensor:
+    """Divide maps (n,h,w) by their spatial maximum plus a guard against 0.
 
     Example:
         >>> peak_one(torch.tensor([[[1.0, 4.0]]])).round(decimals=2).tolist()
         [[[0.25, 1.0]]]
     """
-    return maps / (maps.amax(dim=(1, 2), keepdim=True) + _EPS) if len(maps) else maps
+    return maps / (maps.amax(dim=(1, 2), keepdim=True) + guard) if len(maps) else maps
 
 
 def _own(part: Tensor, job: Job) -> Tensor:
@@ -188,7 +189,8 @@ def _read(job: Job, x: Tensor, scale: float) -> Reading:
         return lambda pairs, classes: _over_image(maps_of(pairs, classes), size, padded)
 
     evidence = None if reading.evidence is None else cropped(reading.evidence)
-    return Reading(reading.logits, _cells(reading.size, size, padded), cropped(reading.maps), evidence)
+    cells = _cells(reading.size, size, padded)
+    return replace(reading, size=cells, maps=cropped(reading.maps), evidence=evidence)
 
 
 def _over_image(maps: Tensor, size: tuple[int, int], padded: tuple[int, int]) -> Tensor:

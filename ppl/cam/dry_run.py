@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ppl.backbones.state import make_dummy, untouched
 from ppl.backbones.trace import native_size
+from ppl.cam.capture import graph_from
 from ppl.cam.eval_mode import alone_with
 from ppl.cam.layouts import MapLayout, find_layout, first_tensor
 from ppl.cam.linear_head import LinearHead, find_linear_head
@@ -38,6 +39,7 @@ class DryRun:
         layouts: layouts of the layers that return a map, by name, in the order in which the layers end.
         last: name of the last layer with a map that the logits depend on; None if there is none.
         features: name of the last of these layers that is not the classifier itself, which gives one channel per class.
+        complete: whether the logits depend on a layer at all; those of a head of zeros do not until it is trained.
         head: the head if it is linear over the pooled map of a layer, else None.
     """
 
@@ -47,6 +49,7 @@ class DryRun:
     layouts: dict[str, MapLayout]
     last: str | None
     features: str | None
+    complete: bool
     head: LinearHead | None
 
 
@@ -95,11 +98,13 @@ def dry_run(model: nn.Module, forward: Callable[[Tensor], Any]) -> DryRun:
     """
     modules = tuple(map(id, model.modules()))
     known = _KNOWN.get(model)
-    if known is None or known[0] != modules:
-        with alone_with(model):
-            known = (modules, _dry_run(model, forward))
-        _KNOWN[model] = known
-    return known[1]
+    if known is not None and known[0] == modules:
+        return known[1]
+    with alone_with(model):
+        found = _dry_run(model, forward)
+    if found.complete:
+        _KNOWN[model] = modules, found
+    return found
 
 
 _KNOWN: WeakKeyDictionary[nn.Module, tuple[tuple[int, ...], DryRun]] = WeakKeyDictionary()
@@ -114,7 +119,7 @@ def _dry_run(model: nn.Module, forward: Callable[[Tensor], Any]) -> DryRun:
             with untouched(model), torch.enable_grad():
                 images = _noise(model, size).requires_grad_()
                 logits = logits_of(forward(images), len(images))
-                return _describe(model, record, logits, size, fixed=size == native)
+                return _describe(model, forward, record, logits, size, fixed=size == native)
         except torch.cuda.OutOfMemoryError:
             raise
         except SIZE_ERRORS as error:
@@ -161,11 +166,20 @@ class _Record:
         return self.outputs[name]._version == self.versions[name]
 
     def close(self) -> None:
+        """Stop recording."""
         for handle in self.handles:
             handle.remove()
 
 
-def _describe(model: nn.Module, record: _Record, logits: Tensor, size: tuple[int, int], *, fixed: bool) -> DryRun:
+def _describe(
+    model: nn.Module,
+    forward: Callable[[Tensor], Any],
+    record: _Record,
+    logits: Tensor,
+    size: tuple[int, int],
+    *,
+    fixed: bool,
+) -> DryRun:
     channels_last = getattr(model, "output_fmt", "NCHW") == "NHWC"
     prefix_tokens = getattr(model, "num_prefix_tokens", None)
     layouts = {}
@@ -176,10 +190,17 @@ def _describe(model: nn.Module, record: _Record, logits: Tensor, size: tuple[int
             if layout is not None:
                 layouts[name] = layout
     used = _maps_that_count(model, record, logits, layouts)
-    last = used[-1] if used else None
-    features = next((name for name in reversed(used) if layouts[name].channels != logits.shape[1]), last)
+    last = used[-1] if used else next(reversed(layouts), None)
+    record.close()
+    images = _noise(model, size)
+    candidates = [name for name in used if layouts[name].channels != logits.shape[1]] or used
+    features = next(
+        (name for name in reversed(candidates) if _is_read(model, forward, images, name, layouts[name])), None
+    )
+    if not used:  # a head of zeros
+        features = last
     head = find_linear_head(model, record, logits, last, layouts, size) if last is not None else None
-    return DryRun(logits.shape[1], size, fixed, layouts, last, features, head)
+    return DryRun(logits.shape[1], size, fixed, layouts, last, features, bool(used), head)
 
 
 def _maps_that_count(model: nn.Module, record: _Record, logits: Tensor, layouts: dict[str, MapLayout]) -> list[str]:
@@ -188,13 +209,26 @@ def _maps_that_count(model: nn.Module, record: _Record, logits: Tensor, layouts:
     Behind the last block of a transformer whose head reads the class token alone, no cell counts any more. Of tokens,
     the outputs of blocks and norms are taken, not those of the projections inside of an attention.
     """
-    weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(1)).to(logits)
     names = list(layouts)
     outputs = [record.outputs[name] for name in names]
-    gradients = torch.autograd.grad((logits * weights).sum(), outputs, allow_unused=True) if outputs else ()
+    gradients = torch.autograd.grad((logits * _projection(logits)).sum(), outputs, allow_unused=True) if outputs else ()
     used = [name for name, gradient in zip(names, gradients, strict=True) if _reaches_cells(gradient, layouts[name])]
     whole = [name for name in used if _is_whole(model, name, layouts[name])]
     return whole or used
+
+
+def _is_read(model: nn.Module, forward: Callable[[Tensor], Any], images: Tensor, name: str, layout: MapLayout) -> bool:
+    """Tell whether the logits depend on the output of a layer and not on a tensor that the layer only handed on."""
+    with graph_from(model.get_submodule(name)) as roots:
+        logits = logits_of(forward(images), len(images))
+        total = (logits * _projection(logits)).sum()
+        (gradient,) = torch.autograd.grad(total, roots[0], allow_unused=True)
+    return _reaches_cells(gradient, layout)
+
+
+def _projection(logits: Tensor) -> Tensor:
+    """Random weights of the logits, always the same."""
+    return torch.randn(logits.shape, generator=torch.Generator().manual_seed(1)).to(logits)
 
 
 def _reaches_cells(gradient: Tensor | None, layout: MapLayout) -> bool:

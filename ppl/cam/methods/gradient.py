@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ppl.cam.methods.registry import CamMethod, Reading
+from ppl.errors import PPLValueError
 
 if TYPE_CHECKING:
     from ppl.cam.classifier import Classifier
@@ -103,7 +104,7 @@ def gradient_method(rule: GradientRule) -> CamMethod:
         def maps(images: Tensor, classes: Tensor) -> Tensor:
             return gradient_maps(rule, found.root, found.as_map, logits_of, images, classes).relu()
 
-        return Reading(found.logits.detach(), found.size, maps)
+        return Reading(found.logits.detach(), found.size, maps, has_scale=False)
 
     # The registry tells methods apart by these.
     method.__module__, method.__qualname__, method.__doc__ = rule.__module__, rule.__qualname__, rule.__doc__
@@ -146,7 +147,9 @@ def gradient_maps(
         with torch.inference_mode(False), torch.enable_grad():
             # Clones, since tensors of inference mode cannot take part in a graph.
             total = values_of(own.clone(), classes[chosen].clone()).sum()
-            (gradient,) = torch.autograd.grad(total, root, retain_graph=True)
+            (gradient,) = torch.autograd.grad(total, root, retain_graph=True, allow_unused=True)
+        if gradient is None:
+            raise PPLValueError("the logits do not depend on the output of this layer: choose another one")
         # Pass by pass: the features of all pairs at once would take gigabytes.
         found[chosen] = rule(features[own].float(), as_map(gradient)[own].float())
     return found

@@ -28,12 +28,15 @@ class Reading:
         size: (h,w) of the maps.
         maps: gives the maps of pairs of image and class, 0 or more.
         evidence: gives maps (n,H,W) that the sum of `maps` over all scales is sharpened with; None: no sharpening.
+        has_scale: whether values near 0 mean little evidence, as in class maps, which add up to logits. Such maps are
+            divided by their maximum plus 1e-5, others by their maximum.
     """
 
     logits: Tensor
     size: tuple[int, int]
     maps: MapsOf
     evidence: MapsOf | None = None
+    has_scale: bool = True
 
 
 CamMethod: TypeAlias = "Callable[[Classifier, Tensor], Reading]"
