@@ -9,6 +9,7 @@ from ppl.data.config import DatasetConfig
 from ppl.data.creatures import CREATURE_PARTS, CREATURES, make_creatures
 from ppl.data.dataset import MaskSource, NoSplitError, Sample, TaggedImages
 from ppl.data.folder import read_folder, read_images
+from ppl.data.huggingface import import_huggingface
 from ppl.data.instances import InstanceMask
 from ppl.data.labelme import read_labelme
 from ppl.data.layouts import LAYOUTS, open_dataset, register_layout
@@ -33,6 +34,7 @@ __all__ = [
     "check_images",
     "eval_loader",
     "eval_transform",
+    "import_huggingface",
     "make_creatures",
     "open_dataset",
     "read_class_folders",
