@@ -20,6 +20,7 @@ SAYS = {
     "cams": "overlay.png",
     "refine_maps": "the maps as they are",
     "new_layout": "[[1.0, 1.0], [0.0, 1.0]]",
+    "new_refiner": "pixels of class 1",
     "custom_backbone": "the loaded model gives the same logits: True",
     "torchvision_backbones": "Swin: cuts after",
     "huggingface_backbone": "SwinBackbone: cuts after",

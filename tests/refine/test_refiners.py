@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from typing import Annotated
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from pydantic import Field
 
 from ppl.errors import PPLError, PPLTypeError, PPLValueError
 from ppl.refine import (
@@ -21,6 +23,7 @@ from ppl.refine import (
     iterate_refiners,
     parse_refiners,
     random_walk,
+    register_refiner,
 )
 
 
@@ -172,6 +175,47 @@ def test_records_hold_every_parameter_and_the_engine():
         "background": None,
     }
     assert records[2]["options"]["n_segments"] == 1000
+
+
+def fade(image, probs, *, power: Annotated[float, Field(gt=0)] = 2.0, shift: int = 0):
+    """A refiner of a user's own module."""
+    return probs**power + shift
+
+
+def wrong_shape(image, probs):
+    return probs[:1]
+
+
+def test_a_refiner_of_ones_own_is_known_by_its_name_and_its_options_are_checked(scene, monkeypatch):
+    monkeypatch.setattr(REFINERS, "_parts", dict(REFINERS))
+    register_refiner("fade", fade)
+    register_refiner("fade", fade)  # a plugin may be imported twice
+    image, probs = scene
+    refined = apply_refiners(parse_refiners("fade: 3"), image, probs)
+    np.testing.assert_allclose(refined, probs**3 / (probs**3).sum(axis=0), atol=1e-6)
+    (spec,) = parse_refiners([{"fade": {"shift": 1}}])
+    assert spec.label == "fade: shift 1" and spec.record()["options"] == {"power": 2.0, "shift": 1}
+    with pytest.raises(PPLValueError, match="power=-1"):
+        parse_refiners("fade: -1")
+    with pytest.raises(PPLTypeError, match="did you mean 'shift'"):
+        parse_refiners([{"fade": {"shft": 1}}])
+    with pytest.raises(PPLValueError, match="did you mean 'fade'"):
+        parse_refiners("faded")
+
+
+def test_what_cannot_be_a_refiner_is_refused(scene, monkeypatch):
+    monkeypatch.setattr(REFINERS, "_parts", dict(REFINERS))
+    with pytest.raises(PPLValueError, match="refiner named 'crf' exists already"):
+        register_refiner("crf", fade)
+    with pytest.raises(PPLTypeError, match=r"'blind' cannot be called as refiner\(image, probs\)"):
+        register_refiner("blind", lambda probs: probs)
+    with pytest.raises(PPLTypeError, match=r"missing a required .*'size'"):
+        register_refiner("sized", lambda image, probs, *, size: probs)
+    register_refiner("wrong_shape", wrong_shape)
+    with pytest.raises(PPLTypeError, match="no options, got 3"):
+        parse_refiners("wrong_shape: 3")
+    with pytest.raises(PPLValueError, match=r"'wrong_shape' made \(1, 20, 24\) of maps \(3, 20, 24\)"):
+        apply_refiners(parse_refiners("wrong_shape"), *scene)
 
 
 @pytest.mark.parametrize("preset", ["psa", "irn"])
