@@ -60,7 +60,7 @@ def make_creatures(
         seed: of everything that is drawn.
 
     Returns:
-        `root`, now holding `images`, `masks` (class of the creature), `masks_parts` (1 head, 2 body), `labels.csv`,
+        `root`, now holding `images`, `masks` (class of the creature), `masks_parts` (see `PartMasks`), `labels.csv`,
         `classes.txt`, `train.txt`, `val.txt` and `creatures.json`.
 
     Raises:
@@ -108,6 +108,7 @@ def make_creatures(
         (folder / "classes.txt").write_text("".join(f"{name}\n" for name in CREATURES))
         for split, names in image_ids.items():
             (folder / f"{split}.txt").write_text("".join(f"{name}\n" for name in names))
+        (folder / "masks_parts" / "parts.txt").write_text("".join(f"{name}\n" for name in CREATURE_PARTS))
         (folder / "creatures.json").write_text(json.dumps(recipe))
     return root
 

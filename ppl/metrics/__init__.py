@@ -1,4 +1,4 @@
-"""Scores over a whole data set: IoU, mean average precision, threshold sweeps, coverage of parts."""
+"""Scores over a whole data set: IoU, mean average precision, scores by threshold, coverage of parts."""
 
 from __future__ import annotations
 

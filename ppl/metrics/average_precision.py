@@ -1,4 +1,4 @@
-"""Average precision of image tags."""
+"""Average precision of image tags, per class and as a mean (mAP)."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["average_precision", "mean_average_precision"]
 
 
 def average_precision(scores: Any, targets: Any) -> Tensor:
-    """Average precision per class: the area under the precision-recall steps, as scikit-learn defines it.
+    """Compute the average precision of each class: the area under the precision-recall steps, as in scikit-learn.
 
-    Only the order of the scores matters, so logits and probabilities give the same.
+    Only the order of the scores matters, so logits and probabilities give the same result.
 
     Args:
         scores: (N, K) real numbers, NumPy array or torch tensor.
@@ -27,7 +27,7 @@ def average_precision(scores: Any, targets: Any) -> Tensor:
 
     Raises:
         PPLValueError: if the shapes differ, a score is NaN or a target is neither 0 nor 1.
-        PPLTypeError: if either holds no real numbers.
+        PPLTypeError: if the scores or the targets are not real numbers.
 
     Example:
         >>> average_precision([[0.9, 1.0], [0.8, 0.0], [0.1, 3.0]], [[1, 0], [0, 0], [1, 0]])
@@ -41,12 +41,12 @@ def average_precision(scores: Any, targets: Any) -> Tensor:
     if values.isnan().any():
         row, column = values.isnan().nonzero()[0].tolist()
         raise PPLValueError(
-            f"the score of class {column} in row {row} is NaN; the model has diverged or its input is broken"
+            f"the score of class {column} in row {row} is NaN: check the model's weights and its input"
         )
     if not ((truth == 0) | (truth == 1)).all():
-        raise PPLValueError("targets must be zeros and ones; threshold soft labels first")
+        raise PPLValueError("targets must be zeros and ones: apply a threshold to soft labels")
     result = torch.full((values.shape[1],), torch.nan, dtype=torch.float64)
-    # ranks in 0..1: torchmetrics would squash logits with a sigmoid, in which large ones become equal
+    # Ranks in 0..1, since torchmetrics applies a sigmoid to logits, which makes large logits equal.
     ranks = torch.unique(values, return_inverse=True)[1].double() / max(1, values.numel())
     for column in truth.any(0).nonzero().flatten().tolist():
         result[column] = binary_average_precision(ranks[:, column], truth[:, column].long())
@@ -54,7 +54,7 @@ def average_precision(scores: Any, targets: Any) -> Tensor:
 
 
 def mean_average_precision(scores: Any, targets: Any) -> float:
-    """Mean of `average_precision` over the classes that have a positive image; NaN if none has.
+    """Compute the mean of `average_precision` over the classes that have a positive image; NaN if no class has one.
 
     Args:
         scores: (N, K) real numbers, NumPy array or torch tensor.

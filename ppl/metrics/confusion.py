@@ -1,4 +1,4 @@
-"""The confusion matrix of a data set, and the scores read off it."""
+"""The confusion matrix of a data set and its scores: IoU, precision, recall, Dice."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ __all__ = ["ConfusionMatrix", "Scores", "scores_of"]
 
 
 class Scores(TypedDict):
-    """Scores in 0..1, float64; NaN marks a class for which a score has no meaning, and means leave it out.
+    """Scores in 0..1, float64. A score that is not defined for a class is NaN and left out of the means.
 
     Attributes:
-        miou: mean of `iou` over the classes that are in the target or in the prediction.
+        miou: mean of `iou` over the classes that occur in the target or in the prediction.
         iou: (C,) intersection over union.
-        precision: (C,), NaN where a class is never predicted.
-        recall: (C,), NaN where a class is not in the target.
+        precision: (C,) TP / (TP + FP), NaN for a class that is never predicted.
+        recall: (C,) TP / (TP + FN), NaN for a class that is not in the target.
         dice: (C,) 2 TP / (2 TP + FP + FN).
         mean_precision: mean of `precision`.
         mean_recall: mean of `recall`, also called mean accuracy.
-        accuracy: share of pixels that are right.
+        accuracy: share of pixels whose class is right.
     """
 
     miou: float
@@ -38,14 +38,14 @@ class Scores(TypedDict):
 
 
 class ConfusionMatrix:
-    """Pixel counts of a whole data set, the field's way to score masks (Pascal VOC's mIoU).
+    """Pixel counts over a whole data set, from which the scores of masks are computed as in Pascal VOC.
 
-    Counts are summed over all images in int64 before anything is divided. Pixels whose target is `ignore_index` do not
-    count. A pixel *predicted* as `ignore_index` is a miss of its target's class and nobody's false alarm: leaving such
-    pixels out, as some evaluations do, would reward a method for keeping silent.
+    Counts are summed over all images before any division. Pixels whose target is `ignore_index` do not count. A pixel
+    that is *predicted* as `ignore_index` counts as a false negative of its target's class and as a false positive of no
+    class. Leaving such pixels out, as some evaluations do, would reward a method for not predicting.
 
     Args:
-        num_classes: number of classes C, the background counted.
+        num_classes: number of classes C, including the background.
         ignore_index: target value that is not scored.
 
     Raises:
@@ -65,7 +65,7 @@ class ConfusionMatrix:
             raise PPLValueError(f"ignore_index {ignore_index} is one of the {num_classes} classes; choose one outside")
         self.num_classes, self.ignore_index = num_classes, ignore_index
         self.counts = torch.zeros(num_classes, num_classes + 1, dtype=torch.int64)
-        """(C, C+1) int64: rows target, columns prediction, the last one for `ignore_index`. Sum it over processes."""
+        """(C, C+1) int64: rows are the target, columns the prediction, the last column is for `ignore_index`."""
 
     def update(self, target: Any, prediction: Any) -> None:
         """Count the pixels of one image or batch.
@@ -75,7 +75,7 @@ class ConfusionMatrix:
             prediction: integers of the same shape.
 
         Raises:
-            PPLValueError: if the shapes differ or a value is no class.
+            PPLValueError: if the shapes differ or a value is not a class.
             PPLTypeError: if the values are not integers.
         """
         truth = class_indices(target, "target", self.num_classes, self.ignore_index)
@@ -89,7 +89,7 @@ class ConfusionMatrix:
         self.counts = self.counts.to(counts.device) + counts
 
     def merge(self, other: ConfusionMatrix) -> None:
-        """Add the counts of another matrix, e.g. from another process.
+        """Add the counts of another matrix, such as that of another process.
 
         Raises:
             PPLValueError: if its classes or its ignore index differ.
@@ -100,26 +100,26 @@ class ConfusionMatrix:
         self.counts = self.counts + other.counts.to(self.counts.device)
 
     def reset(self) -> None:
-        """Forget all counts."""
+        """Set all counts to 0."""
         self.counts = torch.zeros_like(self.counts)
 
     def compute(self) -> Scores:
-        """The scores of all pixels counted so far, on the CPU; NaN without any."""
-        return scores_of(self.counts.cpu())
+        """Return the scores of all pixels counted so far, on the CPU; NaN if there are none."""
+        return scores_of(self.counts)
 
 
 def scores_of(counts: Tensor) -> Scores:
-    """The scores of a matrix of counts.
+    """Compute the scores of a confusion matrix.
 
     Args:
-        counts: (C, C) or (C, C+1) integers, rows target, columns prediction; a further column holds pixels for which
-            no class was predicted.
+        counts: (C, C) or (C, C+1) integers. Rows are the target, columns the prediction. A further column holds the
+            pixels for which no class was predicted.
 
     Returns:
         The scores.
 
     Raises:
-        PPLValueError: if the shape is another.
+        PPLValueError: if the counts have another shape.
 
     Example:
         >>> scores_of(torch.tensor([[3, 1], [0, 4]]))["miou"]
@@ -127,11 +127,11 @@ def scores_of(counts: Tensor) -> Scores:
     """
     if counts.ndim != 2 or counts.shape[1] - counts.shape[0] not in (0, 1):
         raise PPLValueError(f"counts have shape {tuple(counts.shape)}; expected (C, C) or (C, C+1)")
-    counts = counts.double()
+    counts = counts.cpu().double()  # MPS has no float64
     hits = counts.diagonal()
     in_target = counts.sum(1)
     predicted = counts.sum(0)[: len(hits)]
-    iou = hits / (in_target + predicted - hits)  # 0 / 0 is NaN: the class is in neither
+    iou = hits / (in_target + predicted - hits)  # 0 / 0 is NaN: the class occurs nowhere
     precision, recall = hits / predicted, hits / in_target
     return {
         "miou": iou.nanmean().item(),

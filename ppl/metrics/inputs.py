@@ -1,4 +1,4 @@
-"""What the metrics take: NumPy arrays, torch tensors, nested lists."""
+"""Input of the metrics: NumPy arrays, torch tensors and nested lists, checked and turned into tensors."""
 
 from __future__ import annotations
 
@@ -14,21 +14,25 @@ __all__ = ["as_numbers", "class_indices", "same_shape"]
 
 
 def as_numbers(values: Any, what: str) -> Tensor:
-    """Values as a tensor of real numbers.
+    """Return values as a tensor of real numbers.
+
+    Args:
+        values: NumPy array, torch tensor or nested list.
+        what: name of the argument, for errors.
 
     Raises:
-        PPLTypeError: if they are none, e.g. None, text or objects.
+        PPLTypeError: if the values are not real numbers.
     """
     if isinstance(values, Tensor):
         tensor = values.detach()
     else:
         try:
             array = np.asarray(values)
-            # torch takes neither another byte order nor negative strides, and warns of read-only memory: copy such
+            # Copy arrays of another byte order, with negative strides or in read-only memory, which torch refuses.
             tensor = torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
         except (TypeError, ValueError, RuntimeError) as error:
             raise PPLTypeError(
-                f"{what} is {values!r:.40}, no array of numbers; give a NumPy array or torch tensor"
+                f"{what} is {values!r:.40}, which is not an array of numbers; give a NumPy array or torch tensor"
             ) from error
     if tensor.is_complex():
         raise PPLTypeError(f"{what} holds {tensor.dtype}; give real numbers")
@@ -36,15 +40,21 @@ def as_numbers(values: Any, what: str) -> Tensor:
 
 
 def class_indices(values: Any, what: str, num_classes: int, ignore_index: int | None) -> Tensor:
-    """Values as an int64 tensor of class indices, each checked to be one, or `ignore_index` if there is such.
+    """Return values as an int64 tensor of class indices, after checking their range.
+
+    Args:
+        values: NumPy array, torch tensor or nested list.
+        what: name of the argument, for errors.
+        num_classes: number of classes.
+        ignore_index: a further value that is allowed, or None.
 
     Raises:
-        PPLTypeError: if they are not integers.
-        PPLValueError: if one is no class; the message holds it.
+        PPLTypeError: if the values are not integers.
+        PPLValueError: if a value is not a class; the message holds the value.
     """
     tensor = as_numbers(values, what)
     if tensor.is_floating_point():
-        raise PPLTypeError(f"{what} holds {tensor.dtype}; class indices are integers: take the argmax or a threshold")
+        raise PPLTypeError(f"{what} holds {tensor.dtype}; class indices are integers: take the argmax")
     tensor = tensor.to(torch.int64)
     wrong = (tensor < 0) | (tensor >= num_classes)
     if ignore_index is not None:
@@ -56,10 +66,10 @@ def class_indices(values: Any, what: str, num_classes: int, ignore_index: int | 
 
 
 def same_shape(target: Tensor, other: Tensor, what: str) -> None:
-    """Check two shapes.
+    """Check that two tensors have the same shape.
 
     Raises:
-        PPLValueError: if they differ; the message holds both.
+        PPLValueError: if the shapes differ; the message holds both.
     """
     if target.shape != other.shape:
         shapes = f"{tuple(target.shape)} and {tuple(other.shape)}"

@@ -1,4 +1,4 @@
-"""All background thresholds in one pass."""
+"""Scores of class maps at many background thresholds, from one pass over the pixels."""
 
 from __future__ import annotations
 
@@ -14,19 +14,21 @@ from ppl.metrics.inputs import as_numbers, class_indices
 
 __all__ = ["ThresholdSweep"]
 
+_LARGEST = 1.01  # resizing and half precision may leave [0, 1] by one hundredth
+
 
 class ThresholdSweep:
-    """Score class maps at every background threshold while looking at each pixel once.
+    """Count class maps at every background threshold in one pass over the pixels.
 
-    At threshold *t* a pixel is the class with the largest value there if that value is above *t*, else background.
-    Which class is largest does not depend on *t*, so a histogram over (target, largest class, value) holds the
+    At threshold *t* a pixel gets the class with the largest value if that value is above *t*, else background. The
+    class of the largest value does not depend on *t*, so a histogram over (target, largest class, value) holds the
     confusion matrices of all thresholds.
 
-    A threshold that was chosen with masks is itself supervised: report which images it was chosen on.
+    A threshold that was chosen with masks is supervised: report the images on which it was chosen.
 
     Args:
         num_classes: number of classes C, the background counted.
-        thresholds: rising finite numbers; None is 0.00, 0.01, ..., 0.99.
+        thresholds: rising finite numbers; None: 0.00, 0.01, ..., 0.99.
         ignore_index: target value that is not scored.
 
     Raises:
@@ -46,7 +48,7 @@ class ThresholdSweep:
             raise PPLValueError(f"num_classes is {num_classes}; it counts the background and is at least 2")
         values = [i / 100 for i in range(100)] if thresholds is None else [float(t) for t in thresholds]
         self.thresholds = torch.tensor(values, dtype=torch.float32)
-        self._given = values  # float32, in which maps are compared, does not hold 0.1
+        self._given = values  # the thresholds of the caller, since float32 cannot hold 0.1
         if not values or not bool(self.thresholds.isfinite().all() & (self.thresholds.diff() > 0).all()):
             raise PPLValueError(f"thresholds {values[:5]}... must be one or more rising finite numbers")
         self.num_classes, self.ignore_index = num_classes, ignore_index
@@ -58,36 +60,40 @@ class ThresholdSweep:
 
         Args:
             target: (H, W) class indices, 0 background.
-            maps: (k, H, W) values of the classes looked for in this image.
-            classes: (k,) their indices 0..K-1; class *c* is *c*+1 in the target.
+            maps: (k, H, W) in [0, 1], one map per class of the image.
+            classes: (k,) class index 0..K-1 of each map; class *c* is *c*+1 in the target.
 
         Raises:
-            PPLValueError: if shapes or values do not fit, or a value is NaN.
-            PPLTypeError: if the target or the classes are not integers, or the maps no numbers.
+            PPLValueError: if the shapes do not match, or a value is NaN or above 1.
+            PPLTypeError: if the target or the classes are not integers, or the maps are not numbers.
         """
         truth = class_indices(target, "target", self.num_classes, self.ignore_index)
         values = as_numbers(maps, "maps").to(truth.device).float()
         given = as_numbers(classes, "classes")
-        given = given if given.numel() else given.long()  # an empty list is of floats
+        given = given if given.numel() else given.long()  # an empty list becomes a tensor of floats
         names = class_indices(given, "classes", self.num_classes - 1, None).to(truth.device).reshape(-1)
         if values.shape != (len(names), *truth.shape):
             shapes = f"maps {tuple(values.shape)}, classes {tuple(names.shape)}, target {tuple(truth.shape)}"
             raise PPLValueError(f"{shapes} do not fit; expected (k, H, W), (k,) and (H, W)")
         if bool(values.isnan().any()):
-            raise PPLValueError("a map holds NaN; look at the model's weights and the image")
+            raise PPLValueError("a map holds NaN: check the model's weights and the image")
+        if values.numel() and float(values.max()) > _LARGEST:
+            raise PPLValueError(
+                f"a map holds {float(values.max()):.3g}: divide maps by their maximum, or 8-bit maps by 255"
+            )
         scored = truth != self.ignore_index
         truth = truth[scored]
         if len(names):
             best, which = values[:, scored].max(0)
             label, level = names[which], torch.bucketize(best, self.thresholds.to(best.device))
-        else:  # nothing looked for: background at every threshold
+        else:  # an image without a class is background at every threshold
             label = level = torch.zeros_like(truth)
         _, width, levels = self.counts.shape
         counts = torch.bincount((truth * width + label) * levels + level, minlength=self.counts.numel())
         self.counts = self.counts.to(counts.device) + counts.view_as(self.counts)
 
     def merge(self, other: ThresholdSweep) -> None:
-        """Add the counts of another sweep, e.g. from another process.
+        """Add the counts of another sweep, such as that of another process.
 
         Raises:
             PPLValueError: if its classes, thresholds or ignore index differ.
@@ -98,19 +104,19 @@ class ThresholdSweep:
         self.counts = self.counts + other.counts.to(self.counts.device)
 
     def confusions(self) -> Tensor:
-        """(T, C, C) int64 confusion matrices, one per threshold, rows target, on the CPU."""
+        """Return the confusion matrix of every threshold, (T, C, C) int64 on the CPU; rows are the target."""
         counts = self.counts.cpu()
-        # foreground at threshold j: more than j thresholds lie below the value
+        # A pixel is foreground at threshold j if more than j thresholds lie below its value.
         foreground = counts[..., 1:].flip(-1).cumsum(-1).flip(-1)
         background = counts.sum((1, 2))[:, None] - foreground.sum(1)
         return torch.cat([background[:, None], foreground], 1).permute(2, 0, 1)
 
     def miou(self) -> Tensor:
-        """(T,) float64 mean IoU at every threshold."""
+        """Return the mean IoU at every threshold, (T,) float64."""
         return torch.tensor([scores_of(matrix)["miou"] for matrix in self.confusions()], dtype=torch.float64)
 
     def best(self) -> float:
-        """The threshold of the highest mean IoU; the lowest such one if several tie.
+        """Return the threshold of the highest mean IoU, the lowest one if several tie.
 
         Raises:
             PPLValueError: if nothing has been counted.
@@ -121,7 +127,7 @@ class ThresholdSweep:
         return self._given[int(miou.nan_to_num(-1).argmax())]
 
     def scores(self, threshold: float | None = None) -> Scores:
-        """All scores at one of the thresholds, or at the best one.
+        """Return all scores at one of the thresholds, or at the best one.
 
         Raises:
             PPLValueError: if `threshold` is not among those swept; the message holds the nearest.

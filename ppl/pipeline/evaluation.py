@@ -11,7 +11,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from ppl.cam import CamResult
-from ppl.data import TaggedImages
+from ppl.data import PartMasks, TaggedImages
 from ppl.errors import PPLFileNotFoundError, PPLValueError
 from ppl.io import atomic_write, read_mask
 from ppl.io.listing import list_files, normalize_name
@@ -22,9 +22,6 @@ from ppl.pipeline.recipe import Recipe
 from ppl.pipeline.refinement import has_refined
 
 __all__ = ["score_masks", "score_split"]
-
-PARTS = ("head", "body")
-"""Names of the parts 1, 2 in a data set's `masks_parts/`, where there is one: the built-in set's."""
 
 
 def score_split(
@@ -43,8 +40,8 @@ def score_split(
     Returns:
         Shares in [0, 1] by name: `CAM mIoU` at the recipe's background rule with `recall` and `precision` of all
         classes but the background together, `CAM best` at the best constant threshold, `refined mIoU` over the images
-        that have a refined mask, and `head` and `body`, the share of the parts that the CAM's mask covers, for the
-        built-in set. Empty where no mask has a pixel that counts.
+        that have a refined mask, and the share of every part that the CAM's mask covers,
+        for data sets with masks of parts (`ppl.data.PartMasks`). Empty where no mask has a pixel that counts.
 
     Raises:
         PPLFileNotFoundError: if the map or the mask of an image is missing.
@@ -59,9 +56,9 @@ def score_split(
     _check_there(folder, split, scored)
     sweep = ThresholdSweep(len(images.classes) + 1)
     cam, refined = (ConfusionMatrix(len(images.classes) + 1) for _ in range(2))
-    parts = PartCoverage(PARTS)
+    part_masks = PartMasks(recipe.data.root)
+    parts, without_parts = PartCoverage(part_masks.names), 0
     per_image: dict[str, float | None] = {}
-    parts_folder = recipe.data.root / "masks_parts"
     final = _refined_masks(recipe, folder, split, scored, notes)
     for sample in scored:
         target = sample.read_mask()
@@ -69,8 +66,12 @@ def score_split(
         mask = read_mask(folder.masks(split) / f"{sample.image_id}.png")
         sweep.update(target, result.maps, result.classes)
         cam.update(target, mask)
-        if parts_folder.is_dir():
-            parts.update(target, mask, read_mask(parts_folder / f"{sample.image_id}.png"))
+        if part_masks:
+            part_mask = part_masks.read(sample.image_id)
+            if part_mask is None:
+                without_parts += 1
+            else:
+                parts.update(target, mask, part_mask)
         if sample.image_id in final:
             mask = read_mask(final[sample.image_id])
             refined.update(target, mask)
@@ -93,8 +94,13 @@ def score_split(
         "CAM best": sweep.scores(best)["miou"],
         "refined mIoU": refined.compute()["miou"] if final else None,
     }
-    if parts_folder.is_dir():
+    if without_parts < len(scored) and part_masks:
         scores |= parts.compute()
+        if without_parts:
+            notes.append(
+                f"{recipe.model.mode}, {split}: {without_parts} of {len(scored)} images have no file in "
+                f"{part_masks.folder.name} and are left out of the coverage of parts"
+            )
     scores = {name: None if value is None or math.isnan(value) else round(value, 5) for name, value in scores.items()}
     with atomic_write(folder.path / f"thresholds_{split}.csv", "w") as file:
         file.write("threshold,miou\n")

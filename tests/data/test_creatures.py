@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from ppl.data import CREATURE_PARTS, CREATURES, check_images, make_creatures, read_folder
+from ppl.data import CREATURE_PARTS, CREATURES, PartMasks, check_images, make_creatures, read_folder
 from ppl.data.creatures import draw_scene
 from ppl.errors import PPLValueError
 from ppl.io import FileWriteError, read_mask
@@ -44,8 +44,12 @@ def test_tags_masks_and_parts_agree(root):
             assert 2 in parts[mask == label + 1]
 
 
+def test_parts_have_names_in_the_set_itself(root):
+    assert PartMasks(root).names == CREATURE_PARTS
+
+
 def test_the_body_is_the_larger_part(root):
-    parts = np.concatenate([read_mask(path).ravel() for path in sorted((root / "masks_parts").iterdir())])
+    parts = np.concatenate([read_mask(path).ravel() for path in sorted((root / "masks_parts").glob("*.png"))])
     head, body = (parts == 1).mean(), (parts == 2).mean()
     assert 1.5 < body / head < 6
     assert 0.1 < head + body < 0.5

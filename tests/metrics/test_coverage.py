@@ -32,6 +32,11 @@ def test_a_wrong_class_does_not_cover_and_missing_parts_are_nan():
     assert math.isnan(result["body"])
 
 
+def test_parts_without_names_are_numbered_as_they_occur():
+    assert coverage([[2, 2, 1]], [[1, 2, 1]], [[1, 1, 7]]) == {"part 1": 0.5, "part 7": 1.0}
+    assert coverage([[1]], [[1]], [[0]]) == {}
+
+
 def test_merging_and_bad_input():
     left, right = PartCoverage(("a",)), PartCoverage(("a",))
     left.update([1], [1], [1])
@@ -44,7 +49,7 @@ def test_merging_and_bad_input():
         left.update([1], [1], [2])
     with pytest.raises(ValueError, match=r"\(1,\) and \(2,\)"):
         left.update([1], [1], [1, 1])
-    with pytest.raises(ValueError, match="no part"):
+    with pytest.raises(ValueError, match="list of parts is empty"):
         PartCoverage(())
 
 

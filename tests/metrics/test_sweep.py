@@ -74,6 +74,8 @@ def test_bad_input():
         sweep.update(target, maps, [2])
     with pytest.raises(ValueError, match="NaN"):
         sweep.update(target, maps * np.nan, [0])
+    with pytest.raises(ValueError, match=r"a map holds 255: .* by 255"):
+        sweep.update(target, maps + 255, [0])
     with pytest.raises(ValueError, match="no scored pixel"):
         sweep.best()
     sweep.update(target, maps, [0])
