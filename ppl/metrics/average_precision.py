@@ -40,9 +40,7 @@ def average_precision(scores: Any, targets: Any) -> Tensor:
         raise PPLValueError(f"scores {tuple(values.shape)} and targets {tuple(truth.shape)} must both be (N, K)")
     if values.isnan().any():
         row, column = values.isnan().nonzero()[0].tolist()
-        raise PPLValueError(
-            f"the score of class {column} in row {row} is NaN: check the model's weights and its input"
-        )
+        raise PPLValueError(f"the score of class {column} in row {row} is NaN: check the model's weights and its input")
     if not ((truth == 0) | (truth == 1)).all():
         raise PPLValueError("targets must be zeros and ones: apply a threshold to soft labels")
     result = torch.full((values.shape[1],), torch.nan, dtype=torch.float64)

@@ -37,9 +37,7 @@ class PartCoverage:
 
     def __init__(self, parts: Sequence[str] | None, ignore_index: int = 255) -> None:
         if parts is not None and not parts:
-            raise PPLValueError(
-                "the list of parts is empty: give the names of part 1, 2, ..., or None"
-            )
+            raise PPLValueError("the list of parts is empty: give the names of part 1, 2, ..., or None")
         self.parts, self.ignore_index = parts if parts is None else tuple(parts), ignore_index
         self.counts = torch.zeros(_MOST_PARTS if self.parts is None else len(self.parts), 2, dtype=torch.int64)
         """(P, 2) int64: number of covered pixels of each part, and number of its pixels."""
