@@ -63,12 +63,13 @@ class RefineJob:
         result = CamResult.load(self.cams)
         return _checked(result.maps.numpy(), result.classes.numpy(), os.fspath(self.cams))
 
-    def key(self) -> list[str]:
-        """Return the SHA-256 of each file, for records of finished work.
+    def key(self) -> list[Any]:
+        """Return the SHA-256 of each file and the image's value range, for records of finished work.
 
-        Of maps that a function returns there is no file, so they do not count.
+        Maps that a function returns have no file and do not count.
         """
-        return [sha256(path) if path.is_file() else "missing" for path in self.files]
+        value_range = getattr(self.image, "value_range", None)  # of an `ImageFile`
+        return [value_range, *(sha256(path) if path.is_file() else "missing" for path in self.files)]
 
 
 def _checked(maps: npt.NDArray[np.float32], classes: npt.NDArray[np.int64], name: str) -> Cams:
