@@ -165,18 +165,21 @@ def score_masks(predictions: str | Path, images: TaggedImages, notes: list[str] 
     Args:
         predictions: folder with `<image_id>.png`; a missing one counts as all background.
         images: the data set; images without a mask are passed over.
-        notes: takes the line that says how many images had no file.
+        notes: takes the lines that say how many images have no mask and how many no file.
 
     Returns:
         Dataset-level scores; see `ppl.metrics.ConfusionMatrix`.
 
     Raises:
         PPLFileNotFoundError: if there is no such folder, or none of the images has a file in it.
-        PPLValueError: if no image has a mask to score against, or a file is no mask of its image.
+        PPLValueError: if no image has a mask to score against, a file is no mask of its image, or the only values of
+            either side are 0 and 255.
     """
     scored = [sample for sample in images if sample.mask is not None]
     if not scored:
         raise PPLValueError(f"{images.name} has no masks to score against; give a data set or a split that has some")
+    if len(scored) < len(images) and notes is not None:
+        notes.append(f"scored {len(scored)} of {len(images)} images; the others have no mask")
     there = list_files(Path(predictions)) if Path(predictions).is_dir() else {}
     paths = {sample.image_id: there.get(normalize_name(f"{sample.image_id}.png")) for sample in scored}
     missing = [image_id for image_id, path in paths.items() if path is None]
@@ -190,12 +193,22 @@ def score_masks(predictions: str | Path, images: TaggedImages, notes: list[str] 
             f"{len(missing)} of {len(scored)} images have no file and count as background, as {missing[0]}.png"
         )
     confusion = ConfusionMatrix(len(images.classes) + 1)
+    values: dict[str, set[int]] = {"masks": set(), "predictions": set()}
     for sample in scored:
         target, path = sample.read_mask(), paths[sample.image_id]
         try:
-            confusion.update(target, np.zeros_like(target) if path is None else read_mask(path))
+            mask = np.zeros_like(target) if path is None else read_mask(path)
+            confusion.update(target, mask)
         except PPLValueError as error:
             raise PPLValueError(f"{path}: {error}") from None
+        values["masks"].update(np.unique(target).tolist())
+        values["predictions"].update(np.unique(mask).tolist())
+    for side, found in values.items():
+        if 255 in found and found <= {0, 255}:
+            raise PPLValueError(
+                f"{images.name}: the only values of the {side} are 0 and 255: object or ignore? 255 is not scored; "
+                "write 1 for an object of the first class"
+            )
     return confusion.compute()
 
 
