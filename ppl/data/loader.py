@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from ppl.data.dataset import TaggedImages
 from ppl.errors import PPLValueError
 
-__all__ = ["Batch", "EpochSampler", "TrainLoader", "eval_loader", "train_loader"]
+__all__ = ["Batch", "EpochSampler", "TrainLoader", "eval_loader", "image_seed", "train_loader"]
 
 Transform = Callable[[Image.Image], Tensor]
 
@@ -57,7 +57,7 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         epoch, first = self.epoch, self.start
-        generator = torch.Generator().manual_seed(_seed(self.seed, epoch))
+        generator = torch.Generator().manual_seed(image_seed(self.seed, epoch))
         order = torch.randperm(self.length, generator=generator).tolist()
         for batch in range(first, first + len(self)):
             yield [(epoch, index) for index in order[batch * self.batch_size : (batch + 1) * self.batch_size]]
@@ -156,15 +156,15 @@ class _Images(Dataset[Batch]):
         generator = torch.default_generator
         before = generator.get_state()
         try:
-            generator.manual_seed(_seed(self.seed, epoch, index))
+            generator.manual_seed(image_seed(self.seed, epoch, index))
             pixels = self.transform(image)
         finally:
             generator.set_state(before)
         return Batch(pixels, self.targets[index], torch.tensor(index))
 
 
-def _seed(*numbers: int) -> int:
-    """One 64-bit seed out of several numbers, unlike that of any near ones."""
+def image_seed(*numbers: int) -> int:
+    """Return a 63-bit seed made of several numbers; neighbouring numbers give unrelated seeds."""
     return int(
         np.random.SeedSequence([number & 0xFFFF_FFFF_FFFF_FFFF for number in numbers]).generate_state(1, np.uint64)[0]
         >> np.uint64(1)

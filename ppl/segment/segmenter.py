@@ -15,19 +15,13 @@ from ppl.backbones.names import check_timm_name
 from ppl.errors import PPLValueError
 from ppl.models.create_model import make_backbone
 from ppl.models.weights import load_backbone_weights
-from ppl.registry import Registry
 from ppl.segment.batch_norm import accept_single_values
+from ppl.segment.config import SegmentConfig
+from ppl.segment.decoders import DECODERS, DILATED
 
-__all__ = ["DECODERS", "Segmenter", "create_segmenter"]
+__all__ = ["Segmenter", "create_segmenter"]
 
-DECODERS: Registry[str] = Registry("decoder")
-"""Names of decoders and of their classes in `segmentation_models_pytorch`."""
-
-for _name in ("DeepLabV3Plus", "DeepLabV3", "FPN", "UPerNet", "Segformer", "Unet", "DPT"):
-    DECODERS.register(_name.lower(), _name)
-
-_DILATED = {"deeplabv3plus": 16, "deeplabv3": 16}
-"""Decoders that need a dilated encoder, and their usual output stride."""
+_DEFAULTS = SegmentConfig()
 
 
 class Segmenter(nn.Module):
@@ -85,10 +79,10 @@ def create_segmenter(
     encoder: str = "resnet50",
     num_classes: int = 20,
     *,
-    decoder: str = "deeplabv3plus",
-    pretrained: bool = True,
-    checkpoint_path: str | os.PathLike[str] | None = None,
-    output_stride: int | None = None,
+    decoder: str = _DEFAULTS.decoder,
+    pretrained: bool = _DEFAULTS.pretrained,
+    checkpoint_path: str | os.PathLike[str] | None = _DEFAULTS.checkpoint_path,
+    output_stride: int | None = _DEFAULTS.output_stride,
     **options: Any,
 ) -> Segmenter:
     """Build a segmentation network on a timm encoder.
@@ -127,10 +121,10 @@ def create_segmenter(
         raise PPLValueError(f"num_classes must be at least 1 (the background is not counted), got {num_classes}")
     if output_stride not in (None, 8, 16, 32):
         raise PPLValueError(f"output_stride must be 8, 16 or 32, got {output_stride}")
-    output_stride = output_stride or _DILATED.get(decoder)
+    output_stride = output_stride or DILATED.get(decoder)
     config = {"encoder": encoder, "num_classes": num_classes, "decoder": decoder, "output_stride": output_stride}
     arguments = dict(options)
-    if decoder in _DILATED:
+    if decoder in DILATED:
         arguments["encoder_output_stride"] = output_stride
     elif output_stride not in (None, 32):
         raise PPLValueError(

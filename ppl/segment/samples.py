@@ -1,0 +1,147 @@
+"""Training crops of images with masks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.transforms import v2
+
+from ppl.data import TaggedImages
+from ppl.data.loader import EpochSampler, TrainLoader, image_seed
+from ppl.engine import EpochBatches
+from ppl.engine.batches import loader_workers
+from ppl.errors import PPLFileNotFoundError, PPLValueError
+from ppl.refine.affinity.views import random_view
+from ppl.segment.config import SegmentConfig
+
+__all__ = ["SegmentBatch", "train_batches", "with_masks"]
+
+
+class SegmentBatch(NamedTuple):
+    """Crops and their masks.
+
+    Attributes:
+        images: (B,3,S,S) float32, normalised.
+        masks: (B,S,S) int64, 0 background, 255 ignored.
+    """
+
+    images: Tensor
+    masks: Tensor
+
+
+def with_masks(images: TaggedImages, folder: str | os.PathLike[str]) -> TaggedImages:
+    """Return the images that have a mask in a folder, with these masks.
+
+    Args:
+        images: any data set; its own masks are not used.
+        folder: palette PNGs `<image id>.png`, such as `refined/train` of a run folder, or masks drawn by hand.
+
+    Returns:
+        The data set of the images that have a file there, in the same order.
+
+    Raises:
+        PPLFileNotFoundError: if none of the images has one.
+
+    Example:
+        >>> from ppl.data import Sample
+        >>> images = TaggedImages(("cat",), (Sample("a", Path("a.jpg"), (0,)),), "cats")
+        >>> with_masks(images, "nowhere")
+        Traceback (most recent call last):
+        ppl.errors.PPLFileNotFoundError: nowhere has no mask of any of the 1 images of cats, such as a.png
+    """
+    paths = {sample.image_id: Path(folder) / f"{sample.image_id}.png" for sample in images}
+    masked = tuple(
+        replace(sample, mask=paths[sample.image_id]) for sample in images if paths[sample.image_id].is_file()
+    )
+    if not masked:
+        example = f"{images[0].image_id}.png" if len(images) else "IMAGE.png"
+        raise PPLFileNotFoundError(
+            f"{os.fspath(folder)} has no mask of any of the {len(images)} images of {images.name}, such as {example}"
+        )
+    return replace(images, samples=masked)
+
+
+def train_batches(
+    images: TaggedImages,
+    config: SegmentConfig,
+    data_config: Mapping[str, Any],
+    *,
+    num_processes: int = 1,
+    process_index: int = 0,
+    pin_memory: bool = False,
+) -> EpochBatches:
+    """Return shuffled random crops of images with masks.
+
+    Order and crops depend on seed, epoch and image alone.
+
+    Args:
+        images: images that all have masks.
+        config: crop size, augmentation, batch size, seed.
+        data_config: `mean` and `std` of the encoder.
+        num_processes: the number of training processes.
+        process_index: the index of this process.
+        pin_memory: make copies to a GPU faster.
+
+    Raises:
+        PPLValueError: if the images do not fill one batch per process.
+    """
+    if len(images) < num_processes * config.batch_size:
+        raise PPLValueError(
+            f"{len(images)} images with masks do not fill a batch of {config.batch_size} for each of {num_processes} "
+            "processes: lower batch_size"
+        )
+    sampler = EpochSampler(len(images), config.batch_size, seed=config.seed)
+    workers = loader_workers(config.num_workers, num_processes)
+    loader = TrainLoader(
+        _Crops(images, config, data_config),
+        batch_sampler=sampler,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        persistent_workers=workers > 0,
+        worker_init_fn=_use_one_thread,
+    )
+    return EpochBatches(loader, num_processes, process_index)
+
+
+class _Crops(Dataset[SegmentBatch]):
+    def __init__(self, images: TaggedImages, config: SegmentConfig, data_config: Mapping[str, Any]) -> None:
+        self.images, self.config = images, config
+        self.mean, self.std = (torch.tensor(data_config[key])[:, None, None] for key in ("mean", "std"))
+        strength = config.jitter
+        self.jitter = v2.ColorJitter(strength, strength, strength, strength / 3) if strength else None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, key: tuple[int, int]) -> SegmentBatch:
+        epoch, index = key
+        sample = self.images[index]
+        image = torch.from_numpy(np.array(sample.read_image())).permute(2, 0, 1) / 255.0
+        mask = torch.from_numpy(sample.read_mask()).long()
+        if mask.shape != image.shape[1:]:
+            raise PPLValueError(
+                f"the mask of image {sample.image_id!r} is {tuple(mask.shape)}, the image {tuple(image.shape[1:])}: "
+                "masks have the size of their images"
+            )
+        seed = image_seed(self.config.seed, epoch, index)
+        generator = torch.Generator().manual_seed(seed)
+        view, labels = random_view(
+            image, mask, crop=self.config.crop, scale=self.config.scale, fill=self.mean, generator=generator
+        )
+        if self.jitter is not None:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                view = self.jitter(view)
+        return SegmentBatch((view - self.mean) / self.std, labels)
+
+
+def _use_one_thread(_: int) -> None:
+    torch.set_num_threads(1)  # the worker processes share the cores
