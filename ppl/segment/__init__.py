@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ppl.segment.config import SegmentConfig
 from ppl.segment.decoders import DECODERS
+from ppl.segment.export import export_onnx
 from ppl.segment.files import load, save_segmenter
 from ppl.segment.fit import fit
 from ppl.segment.losses import segmentation_loss
@@ -18,6 +19,7 @@ __all__ = [
     "SegmentResult",
     "Segmenter",
     "create_segmenter",
+    "export_onnx",
     "fit",
     "iter_predict",
     "load",

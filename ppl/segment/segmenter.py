@@ -71,7 +71,10 @@ class Segmenter(nn.Module):
         """
         height, width = x.shape[-2:]
         padding = (0, -width % self.stride, 0, -height % self.stride)
-        logits: Tensor = self.network(F.pad(x, padding) if any(padding) else x)
+        # A compiled or exported graph must not depend on whether the size of its example needs padding.
+        if torch.compiler.is_compiling() or any(padding):
+            x = F.pad(x, padding)
+        logits: Tensor = self.network(x)
         return logits[..., :height, :width]
 
 
