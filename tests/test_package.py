@@ -38,7 +38,7 @@ FLOORS = {
     "metrics": {"errors"},
     "report": {"errors", "io", "parallel", "metrics"},
     "segment": {
-        *("errors", "config", "registry", "io", "parallel"),
+        *("errors", "extras", "config", "registry", "io", "parallel"),
         *("layers", "backbones", "models", "data", "engine", "cam", "refine", "metrics"),
     },
     "engine": {"errors", "extras", "config", "io", "parallel", "backbones"},

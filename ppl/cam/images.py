@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import threading
 import warnings
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,12 +20,13 @@ from torch.utils.data import DataLoader, Dataset
 from ppl.errors import PPLTypeError, PPLValueError
 from ppl.io.images import read_image, to_rgb
 
-__all__ = ["ImageLike", "as_images", "check_images", "to_tensor"]
+__all__ = ["ImageLike", "as_images", "check_images", "read_ahead", "to_tensor"]
 
 ImageLike: TypeAlias = Tensor | Image.Image | npt.NDArray[np.uint8] | str | os.PathLike[str]
 """One image: a normalised tensor (3,H,W), a PIL image, an array (H,W,3) of uint8 in RGB order, or a path."""
 
 _DECODING = threading.Lock()
+_READERS = 4  # threads that decode, and the number of pictures that are decoded ahead of their turn
 # A normalised tensor stays below 4 times what black and white pixels become, noise included, and below 20.
 _FACTOR, _LIMIT = 4, 20.0
 
@@ -65,6 +68,26 @@ class _ImagesOf:
         items = iter(self.dataset) if iterable else (self.dataset[index] for index in range(len(self.dataset)))
         for item in items:
             yield item[0] if isinstance(item, (tuple, list)) else item
+
+
+def read_ahead(images: Iterable[ImageLike], data_config: dict[str, Any]) -> Iterator[Tensor]:
+    """Yield images as normalised tensors, in order; threads decode a few pictures ahead of their turn.
+
+    Args:
+        images: images of any kind.
+        data_config: the model's "mean", "std" and "input_size".
+
+    Raises:
+        PPLTypeError, PPLValueError, PPLFileNotFoundError: as :func:`to_tensor`, at the turn of the image.
+    """
+    with ThreadPoolExecutor(_READERS) as readers:
+        ahead: deque[Future[Tensor]] = deque()
+        for number, image in enumerate(images):
+            ahead.append(readers.submit(to_tensor, image, data_config, number))
+            while len(ahead) > (0 if isinstance(image, Tensor) else _READERS):
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
 
 
 def to_tensor(image: ImageLike, data_config: dict[str, Any], number: int) -> Tensor:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ppl.cam.compute import Job, compute_batch
-from ppl.cam.images import to_tensor
+from ppl.cam.images import read_ahead
 from ppl.cam.result import CamResult
 from ppl.errors import PPLValueError
 
@@ -20,8 +18,6 @@ __all__ = ["check_count", "stream_results"]
 # Images that wait for others of their size: at most this many batches, and this many pixels.
 _WINDOW_BATCHES = 4
 _WINDOW_PIXELS = 2**24
-# Threads that decode, and so many pictures are decoded ahead of their turn.
-_READERS = 4
 
 
 def stream_results(job: Job, images: Iterable[Any], rows: list[Tensor] | None) -> Iterator[CamResult]:
@@ -56,7 +52,7 @@ def _windows(job: Job, images: Iterable[Any]) -> Iterator[list[Tensor]]:
     """Read images until there are enough of them to form batches of equal sizes."""
     window: list[Tensor] = []
     pixels = 0
-    for image in _tensors(images, job.classifier.data_config):
+    for image in read_ahead(images, job.classifier.data_config):
         window.append(image)
         height, width = window[-1].shape[1:]
         pixels += height * width
@@ -66,18 +62,6 @@ def _windows(job: Job, images: Iterable[Any]) -> Iterator[list[Tensor]]:
             window, pixels = [], 0
     if window:
         yield window
-
-
-def _tensors(images: Iterable[Any], data_config: dict[str, Any]) -> Iterator[Tensor]:
-    """The images as tensors; a few pictures and files are decoded ahead of their turn."""
-    with ThreadPoolExecutor(_READERS) as readers:
-        ahead: deque[Future[Tensor]] = deque()
-        for number, image in enumerate(images):
-            ahead.append(readers.submit(to_tensor, image, data_config, number))
-            while len(ahead) > (0 if isinstance(image, Tensor) else _READERS):
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
 
 
 def _compute(job: Job, images: list[Tensor], rows: list[Tensor] | None, first: int) -> list[CamResult]:

@@ -57,7 +57,9 @@ def export_onnx(model: nn.Module, path: str | os.PathLike[str]) -> float:
                 verbose=False,
             )
         except torch.onnx.OnnxExporterError as error:
-            raise PPLError(f"torch cannot export {type(model).__name__} to ONNX: {str(error).splitlines()[0]}") from error
+            raise PPLError(
+                f"torch cannot export {type(model).__name__} to ONNX: {str(error).splitlines()[0]}"
+            ) from error
         difference = _largest_difference(model, runtime.InferenceSession(str(file), providers=["CPUExecutionProvider"]))
         with atomic_write(path) as handle:
             handle.write(file.read_bytes())

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +13,9 @@ from torch import Tensor
 
 from ppl.backbones.half import half_precision
 from ppl.backbones.state import EvalMode
-from ppl.cam.images import ImageLike, check_images, to_tensor
+from ppl.cam.images import ImageLike, as_images, check_images, read_ahead
 from ppl.cam.labels import check_labels
+from ppl.cam.stream import check_count
 from ppl.errors import PPLTypeError, PPLValueError
 from ppl.refine import crf as dense_crf
 from ppl.segment.result import SegmentResult
@@ -31,7 +30,6 @@ _WINDOW, _STEP = 768, 512
 _KEPT_BYTES = 2**31
 """Probabilities of one image that need more memory are not kept."""
 _IMAGES_PER_PASS = {"cpu": 1, "cuda": 8}
-_READ_AHEAD = 4
 
 
 def predict(
@@ -120,8 +118,8 @@ def iter_predict(
     if batch_size is None:
         batch_size = _IMAGES_PER_PASS.get(device.type, 1)
     settings = _Settings(tuple(float(scale) for scale in scales), flip, crf, batch_size, amp, device)
-    rows = None if labels is None else check_labels(labels, model.num_classes)
-    return _stream(model, images, rows, settings)
+    rows = None if labels is None else check_labels(labels, model.num_classes, model.classes)
+    return _stream(model, as_images(images), rows, settings)
 
 
 @dataclass(frozen=True)
@@ -145,7 +143,7 @@ def _stream(
 ) -> Iterator[SegmentResult]:
     waiting: list[Tensor] = []
     done = 0
-    for image in _read(images, model.data_config):
+    for image in read_ahead(images, model.data_config):
         if waiting and (waiting[0].shape != image.shape or len(waiting) == settings.batch_size):
             yield from _predict_batch(model, waiting, _rows_of(rows, done, len(waiting)), settings)
             done += len(waiting)
@@ -154,27 +152,15 @@ def _stream(
     if waiting:
         yield from _predict_batch(model, waiting, _rows_of(rows, done, len(waiting)), settings)
         done += len(waiting)
-    if rows is not None and len(rows) != done:
-        raise PPLValueError(f"labels must hold one row per image: {done} images, but {len(rows)} rows")
-
-
-def _read(images: Iterable[Any], data_config: dict[str, Any]) -> Iterator[Tensor]:
-    """Yield the images as normalised tensors, a few of which are read ahead."""
-    with ThreadPoolExecutor(_READ_AHEAD) as pool:
-        ahead: deque[Future[Tensor]] = deque()
-        for number, image in enumerate(images):
-            ahead.append(pool.submit(to_tensor, image, data_config, number))
-            if len(ahead) > _READ_AHEAD:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
+    if rows is not None:
+        check_count(done, len(rows))
 
 
 def _rows_of(rows: list[Tensor] | None, start: int, count: int) -> list[Tensor] | None:
     if rows is None:
         return None
     if start + count > len(rows):
-        raise PPLValueError(f"labels must hold one row per image: more than {len(rows)} images, but {len(rows)} rows")
+        check_count(start + count, len(rows))
     return rows[start : start + count]
 
 

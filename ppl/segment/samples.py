@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -16,10 +17,10 @@ from torchvision.transforms import v2
 
 from ppl.data import TaggedImages
 from ppl.data.loader import EpochSampler, TrainLoader, image_seed
+from ppl.data.views import RandomViews
 from ppl.engine import EpochBatches
 from ppl.engine.batches import loader_workers
 from ppl.errors import PPLFileNotFoundError, PPLValueError
-from ppl.refine.affinity.views import random_view
 from ppl.segment.config import SegmentConfig
 
 __all__ = ["SegmentBatch", "train_batches", "with_masks"]
@@ -112,35 +113,46 @@ def train_batches(
 
 
 class _Crops(Dataset[SegmentBatch]):
+    """Random views, with the colours changed at random and normalised."""
+
     def __init__(self, images: TaggedImages, config: SegmentConfig, data_config: Mapping[str, Any]) -> None:
-        self.images, self.config = images, config
         self.mean, self.std = (torch.tensor(data_config[key])[:, None, None] for key in ("mean", "std"))
+        self.seed = config.seed
+        pairs = _Pairs(images)
+        self.views = RandomViews(pairs, crop=config.crop, scale=config.scale, fill=self.mean, seed=config.seed)
         strength = config.jitter
         self.jitter = v2.ColorJitter(strength, strength, strength, strength / 3) if strength else None
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.views)
 
     def __getitem__(self, key: tuple[int, int]) -> SegmentBatch:
-        epoch, index = key
-        sample = self.images[index]
-        image = torch.from_numpy(np.array(sample.read_image())).permute(2, 0, 1) / 255.0
-        mask = torch.from_numpy(sample.read_mask()).long()
-        if mask.shape != image.shape[1:]:
-            raise PPLValueError(
-                f"the mask of image {sample.image_id!r} is {tuple(mask.shape)}, the image {tuple(image.shape[1:])}: "
-                "masks have the size of their images"
-            )
-        seed = image_seed(self.config.seed, epoch, index)
-        generator = torch.Generator().manual_seed(seed)
-        view, labels = random_view(
-            image, mask, crop=self.config.crop, scale=self.config.scale, fill=self.mean, generator=generator
-        )
+        view, mask = self.views[key]
         if self.jitter is not None:
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
+                torch.manual_seed(image_seed(self.seed, *key))
                 view = self.jitter(view)
-        return SegmentBatch((view - self.mean) / self.std, labels)
+        return SegmentBatch((view - self.mean) / self.std, mask)
+
+
+class _Pairs(Dataset[tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]):
+    """The images with their masks."""
+
+    def __init__(self, images: TaggedImages) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+        sample = self.images[index]
+        image, mask = np.array(sample.read_image()), sample.read_mask()
+        if mask.shape != image.shape[:2]:
+            raise PPLValueError(
+                f"the mask of image {sample.image_id!r} is {mask.shape} and the image {image.shape[:2]} (height, "
+                "width): masks have the size of their images"
+            )
+        return image, mask
 
 
 def _use_one_thread(_: int) -> None:

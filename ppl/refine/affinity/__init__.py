@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from ppl.refine.affinity.config import AffinityConfig
+from ppl.refine.affinity.labelled_images import LabelledImages
 from ppl.refine.affinity.labels import confident_label_folder, confident_labels
 from ppl.refine.affinity.learning import learn_affinity
 from ppl.refine.affinity.losses import affinity_loss
 from ppl.refine.affinity.training import AffinitySummary, fit_affinity
-from ppl.refine.affinity.views import LabelledImages
 from ppl.refine.affinity_maps import AffinityMaps, load_affinity, predict_affinity, save_affinity
 from ppl.refine.affinity_network import AffinityNetwork
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from ppl.errors import PPLValueError
 from ppl.refine.affinity.config import AffinityConfig
+from ppl.refine.affinity.labelled_images import LabelledImages
 from ppl.refine.affinity.labels import confident_label_folder
 from ppl.refine.affinity.training import AffinitySummary, fit_affinity
-from ppl.refine.affinity.views import LabelledImages
 from ppl.refine.affinity_network import AffinityNetwork
 from ppl.refine.jobs import RefineJob
 from ppl.refine.specs import RefinerList

@@ -13,14 +13,15 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ppl.data.loader import EpochSampler, TrainLoader
+from ppl.data.views import RandomViews
 from ppl.engine import EpochBatches, Task
 from ppl.engine.batches import loader_workers
 from ppl.engine.random_state import seeded
 from ppl.errors import PPLValueError
 from ppl.io import fingerprint_weights
 from ppl.refine.affinity.config import AffinityConfig
+from ppl.refine.affinity.labelled_images import LabelledImages, usual_side
 from ppl.refine.affinity.losses import affinity_loss
-from ppl.refine.affinity.views import LabelledImages, RandomViews, usual_side
 from ppl.refine.affinity_maps import save_affinity
 from ppl.refine.affinity_network import AffinityNetwork
 from ppl.refine.stencil import edge_affinity, feature_affinity

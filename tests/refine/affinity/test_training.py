@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from ppl.backbones import half
+from ppl.data.views import RandomViews, random_view
 from ppl.engine import Trainer
 from ppl.errors import PPLValueError
 from ppl.io import read_mask, write_mask
@@ -28,8 +29,8 @@ from ppl.refine.affinity import (
     learn_affinity,
     load_affinity,
 )
+from ppl.refine.affinity.labelled_images import usual_side
 from ppl.refine.affinity.task import AffinityObjective
-from ppl.refine.affinity.views import RandomViews, random_view, usual_side
 
 
 def boxes(count, size=64):

@@ -1,73 +1,20 @@
-"""Images with their label maps, and the random views of them that a training sees."""
+"""Random views of images and their label maps, which seed, epoch and image alone decide."""
 
 from __future__ import annotations
 
-import hashlib
-import math
-import os
-from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch.utils.data import Dataset
 
+from ppl.data.loader import image_seed
 from ppl.errors import PPLValueError
-from ppl.io import read_image, read_mask
-from ppl.refine.affinity.labels import UNSURE
 
-__all__ = ["LabelledImages", "RandomViews", "random_view", "usual_side"]
+__all__ = ["RandomViews", "random_view"]
 
-
-class LabelledImages(Dataset[tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]):
-    """A dataset of image files and the files of their label maps.
-
-    Args:
-        files: path of the image and path of the palette PNG of each pair. Pairs without a label map are left out: the
-            call that made the label maps has reported them.
-
-    Example:
-        >>> len(LabelledImages([("a.jpg", "labels/a.png")]))
-        0
-    """
-
-    def __init__(self, files: Iterable[tuple[str | os.PathLike[str], str | os.PathLike[str]]]) -> None:
-        self.pairs = [(image, Path(labels)) for image, labels in files if Path(labels).is_file()]
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def fingerprint(self) -> str:
-        """Return a hash of the names of the images and the content of the label maps."""
-        digest = hashlib.sha256()
-        for image, labels in self.pairs:
-            digest.update(Path(image).name.encode())
-            digest.update(labels.read_bytes())
-        return digest.hexdigest()[:16]
-
-    def __getitem__(self, index: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-        image, labels = self.pairs[index]
-        return np.array(read_image(image)), read_mask(labels)
-
-
-def usual_side(pairs: Any) -> int:
-    """Return the median of the longer sides of 25 images, as a multiple of 32 and at most 512.
-
-    Larger views would be padding for half of the images.
-
-    Args:
-        pairs: map-style dataset of `(image, labels)`.
-
-    Example:
-        >>> usual_side([(None, np.zeros((200, 40)))])
-        224
-    """
-    some = np.unique(np.linspace(0, len(pairs) - 1, 25).astype(int))
-    usual = float(np.median([max(pairs[int(index)][1].shape) for index in some]))
-    return min(32 * math.ceil(usual / 32), 512)
+IGNORED = 255
+"""The label of pixels that no training and no score counts."""
 
 
 def random_view(
@@ -106,7 +53,7 @@ def random_view(
     labels = F.interpolate(labels[None, None].float(), size, mode="nearest-exact")[0, 0].long()
     if chance[1] < 0.5:
         image, labels = image.flip(-1), labels.flip(-1)
-    view, view_labels = fill.expand(3, crop, crop).clone(), torch.full((crop, crop), UNSURE)
+    view, view_labels = fill.expand(3, crop, crop).clone(), torch.full((crop, crop), IGNORED)
     source, target = zip(*(_overlap(side, crop, c) for side, c in zip(size, chance[2:], strict=True)), strict=True)
     view[:, target[0], target[1]] = image[:, source[0], source[1]]
     view_labels[target] = labels[source]
@@ -121,7 +68,7 @@ def _overlap(side: int, crop: int, chance: float) -> tuple[slice, slice]:
 
 
 class RandomViews(Dataset[tuple[torch.Tensor, torch.Tensor]]):
-    """A dataset of random views, which depend on the seed, the epoch and the pair alone.
+    """A dataset of random views of pairs of an image and its label map.
 
     The key of a view is `(epoch, index)`, as `EpochSampler` yields it; an index alone stands for epoch 0.
 
@@ -133,6 +80,7 @@ class RandomViews(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         seed: the seed.
 
     Example:
+        >>> import numpy as np
         >>> pairs = [(np.zeros((9, 7, 3), np.uint8), np.zeros((9, 7), np.uint8))]
         >>> RandomViews(pairs, crop=8, scale=(1, 1), fill=torch.zeros(3, 1, 1), seed=0)[0][0].shape
         torch.Size([3, 8, 8])
@@ -152,9 +100,7 @@ class RandomViews(Dataset[tuple[torch.Tensor, torch.Tensor]]):
                 f"pair {index} must be an image (H, W, 3) uint8 and labels (H, W), got {tuple(image.shape)}"
                 f" {image.dtype} and {tuple(labels.shape)}"
             )
-        # one seed per (seed, epoch, index): neither workers nor an interruption change the views
-        state = np.random.SeedSequence([self.seed, epoch, index]).generate_state(1, np.uint64)
-        generator = torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
+        generator = torch.Generator().manual_seed(image_seed(self.seed, epoch, index))
         return random_view(
             image.permute(2, 0, 1) / 255.0,
             labels.long(),
