@@ -59,7 +59,7 @@ def demo(
 def report(
     folder: Annotated[Path, typer.Argument(help="A run folder.", show_default=False)],
 ) -> None:
-    """Write report.html and the picture sheet of a run again."""
+    """Write report.html and the image grid of a run again."""
     from ppl.pipeline import run_recipe
 
     recipe, found = resolve_run(folder, [], "give the folder that `ppl run` wrote")

@@ -49,7 +49,7 @@ def show_scores(result: RunResult) -> None:
         console.print(table)
     for note in result.notes:
         say(note)
-    if result.sheet is not None:
-        say(f"pictures: {result.sheet}")
+    if result.image_grid is not None:
+        say(f"pictures: {result.image_grid}")
     if result.report is not None:
         say(f"report:   {result.report}")

@@ -58,9 +58,9 @@ class RunFolder:
         return self.path / "report.html"
 
     @property
-    def sheet(self) -> Path:
-        """The picture sheet."""
-        return self.path / "sheet.png"
+    def image_grid(self) -> Path:
+        """Images, maps and masks in one picture."""
+        return self.path / "image_grid.png"
 
     def weights(self, which: str) -> Path:
         """The checkpoint "best" or "last"."""

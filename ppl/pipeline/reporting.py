@@ -1,4 +1,4 @@
-"""Step five: a picture sheet and a page, for the eye."""
+"""Step five: an image grid and an HTML report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ppl.pipeline.folder import RunFolder
 from ppl.pipeline.recipe import Recipe
 from ppl.pipeline.refinement import has_refined
 from ppl.pipeline.splits import Splits
-from ppl.report import Row, overlay, overlay_mask, read_run, sheet, write_report
+from ppl.report import GridRow, image_grid, overlay, overlay_mask, read_run, write_report
 
 __all__ = ["make_report"]
 
@@ -23,9 +23,9 @@ _ROWS = 12
 
 
 def make_report(recipe: Recipe, folder: RunFolder, splits: Splits, modes: Sequence[str]) -> tuple[Path, Path]:
-    """Write `sheet.png` and `report.html` of a finished run.
+    """Write `image_grid.png` and `report.html` of a finished run.
 
-    The sheet shows images spread evenly over the first split, tagged ones only, in the order of the split: none of
+    The grid shows images spread evenly over the first split, tagged ones only, in the order of the split: none of
     them is chosen for how well it came out.
 
     Args:
@@ -59,9 +59,11 @@ def make_report(recipe: Recipe, folder: RunFolder, splits: Splits, modes: Sequen
             path = folder.refined(split) / f"{sample.image_id}.png"
             cells.append(overlay_mask(image, read_mask(path)) if path.exists() else None)
         tags = ", ".join(images.classes[label] for label in sample.labels)
-        rows.append(Row(f"{sample.image_id}: {tags}", cells))
-    sheet(rows, columns, folder.sheet, classes=images.classes, title=f"{recipe.data.root.resolve().name}, {split}")
-    return folder.sheet, write_report(read_run(folder.path, modes), folder.report)
+        rows.append(GridRow(f"{sample.image_id}: {tags}", cells))
+    image_grid(
+        rows, columns, folder.image_grid, classes=images.classes, title=f"{recipe.data.root.resolve().name}, {split}"
+    )
+    return folder.image_grid, write_report(read_run(folder.path, modes), folder.report)
 
 
 def _spread(images: TaggedImages, count: int) -> list[Sample]:

@@ -36,14 +36,14 @@ class RunResult:
         scores: by model (its mode) and split, the scores of `evaluate`; empty where there are no masks.
         splits: names of the splits that masks were made of.
         notes: lines that a reader of the scores should know.
-        sheet: the picture sheet, if it was made.
+        image_grid: the image grid, if it was made.
         report: the page, if it was made.
     """
 
     scores: dict[str, dict[str, dict[str, float | None]]] = field(default_factory=dict)
     splits: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
-    sheet: Path | None = None
+    image_grid: Path | None = None
     report: Path | None = None
 
 
@@ -102,7 +102,7 @@ def run_recipe(
     if "evaluate" in steps:
         folder.record(notes=result.notes)
     if "report" in steps:
-        result.sheet, result.report = make_report(recipe, folder, splits, modes)
+        result.image_grid, result.report = make_report(recipe, folder, splits, modes)
     return result
 
 

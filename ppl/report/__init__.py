@@ -1,23 +1,23 @@
-"""What came out, for the eye: overlays, picture sheets, curves and a page that holds them all."""
+"""Pictures of results: overlays, image grids, training curves, and an HTML report that contains them."""
 
 from __future__ import annotations
 
 from ppl.report.curves import curves, read_history
+from ppl.report.html_report import Picture, Report, Table, read_run, write_report
+from ppl.report.image_grid import GridRow, image_grid
 from ppl.report.overlay import class_colours, overlay, overlay_mask
-from ppl.report.page import Picture, Report, Table, read_run, write_report
-from ppl.report.sheet import Row, sheet
 
 __all__ = [
+    "GridRow",
     "Picture",
     "Report",
-    "Row",
     "Table",
     "class_colours",
     "curves",
+    "image_grid",
     "overlay",
     "overlay_mask",
     "read_history",
     "read_run",
-    "sheet",
     "write_report",
 ]

@@ -27,14 +27,14 @@ def read_history(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     A last line that was cut off by a kill is left out.
 
     Raises:
-        PPLFileNotFoundError: if there is no such file.
-        PPLValueError: if another line is broken; the message holds its number.
+        PPLFileNotFoundError: if the file is missing.
+        PPLValueError: if any other line is broken; the message holds its number.
     """
     try:
         text = Path(path).read_text(encoding="utf-8-sig", errors="replace")
     except FileNotFoundError as error:
         raise PPLFileNotFoundError(f"{path} is missing; train first") from error
-    lines = text.rstrip("\n").split("\n")  # splitlines would also split inside text, at U+2028
+    lines = text.rstrip("\n").split("\n")  # splitlines would also split at U+2028 inside a text
     history = [_parse(line, f"{path} line {n}", last=n == len(lines)) for n, line in enumerate(lines, start=1)]
     return [line for line in history if line]
 
@@ -56,15 +56,15 @@ def curves(
 ) -> str:
     """Draw the curves of one or several runs side by side, one panel per key.
 
-    A dotted line marks the first epoch of a new training phase. What is missing or null is left out.
+    A dotted line marks the first epoch of a training phase. Values that are missing or null are left out.
 
     Args:
         runs: name of each run -> its epochs; see `read_history`.
-        path: where to write it (.svg, .png, ...), whole or not at all; None only returns the SVG.
-        keys: what to draw; a key that no run has is skipped.
+        path: the file to write (.svg, .png, ...), whole or not at all; None: no file.
+        keys: the keys to draw; a key that no run has is skipped.
 
     Returns:
-        The drawing as SVG, to be put into a page.
+        The drawing as SVG text for an HTML page.
 
     Raises:
         PPLValueError: if there is nothing to draw.
@@ -97,7 +97,7 @@ def curves(
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
     if len(runs) > 1:
-        # handed over one by one, and "$" escaped: names may begin with "_" and are no formulas
+        # Own handles, since matplotlib hides labels that begin with "_"; "$" would begin a formula.
         names = [name.replace("$", r"\$") for name in runs]
         handles = [Line2D([], [], color=f"C{number}") for number in range(len(names))]
         legend = axes[0].legend(handles, names, fontsize=8, frameon=False)
@@ -115,7 +115,7 @@ def curves(
 
 
 def _points(history: History, key: str) -> tuple[list[float], list[float]]:
-    """Where a key holds a number: epochs and values. A list (one per parameter group) counts with its first."""
+    """Return the epochs and values at which a key holds a number. Of a list (per parameter group), take the first."""
     x, y = [], []
     for number, line in enumerate(history):
         value = line.get(key)
@@ -127,7 +127,7 @@ def _points(history: History, key: str) -> tuple[list[float], list[float]]:
 
 
 def _epoch(line: Mapping[str, Any], number: int) -> float:
-    """The epoch of a line; where it is no number, the line's own."""
+    """Return the epoch of a line, or the line's number if the epoch is not a number."""
     value = line.get(_X)
     return float(value if isinstance(value, (int, float)) and math.isfinite(value) else number)
 

@@ -1,4 +1,4 @@
-"""Fonts for names of any script: DejaVu, and what the machine has for text that DejaVu lacks."""
+"""Fonts for names in any script: DejaVu Sans, and installed fonts for letters that DejaVu lacks."""
 
 from __future__ import annotations
 
@@ -9,26 +9,27 @@ __all__ = ["dejavu", "installed_fonts"]
 
 
 def dejavu(*, bold: bool = False) -> Path:
-    """DejaVu Sans, which ships with matplotlib, so that it is there everywhere."""
+    """Return the file of DejaVu Sans, which is part of matplotlib and so exists on every machine."""
     import matplotlib
 
     return Path(matplotlib.get_data_path()) / "fonts" / "ttf" / ("DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf")
 
 
 def installed_fonts(texts: Iterable[str]) -> dict[str, Path]:
-    """For each text that DejaVu lacks, the first installed font that has all of it; none for where there is none.
+    """Find an installed font for each text that has letters which DejaVu lacks.
 
     Args:
-        texts: all that is to be drawn, so that the fonts are looked through once.
+        texts: all texts at once, since searching the installed fonts takes time.
 
     Returns:
-        Text -> font file.
+        Text -> the first installed font that has all its letters. Texts without a font, and those that DejaVu can
+        draw, are left out.
     """
     open_texts = {text for text in texts if not text.isascii()}
     open_texts -= _covered(dejavu(), open_texts) if open_texts else set()
     if not open_texts:
         return {}
-    from matplotlib.font_manager import findSystemFonts  # takes a moment
+    from matplotlib.font_manager import findSystemFonts  # slow to import
 
     found: dict[str, Path] = {}
     for path in map(Path, sorted(findSystemFonts())):
@@ -47,6 +48,6 @@ def _covered(path: Path, texts: set[str]) -> set[str]:
         font = FT2Font(str(path))
     except (OSError, RuntimeError):
         return set()
-    if not font.scalable:  # bitmaps, as of emoji, which have no such sizes
+    if not font.scalable:  # bitmap fonts, such as emoji, have fixed sizes
         return set()
     return {text for text in texts if all(font.get_char_index(ord(letter)) for letter in text)}

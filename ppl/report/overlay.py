@@ -1,4 +1,4 @@
-"""Maps and masks laid over their image."""
+"""Maps and masks drawn over their image."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ppl.errors import PPLValueError
 __all__ = ["as_rgb", "class_colours", "overlay", "overlay_mask"]
 
 RGB = npt.NDArray[np.uint8]
-_IGNORE, _LARGEST = 255, 65535  # what a mask file of 16 bits holds
+_IGNORE, _LARGEST = 255, 65535  # the largest label of a 16-bit mask file
 
 
 def class_colours(count: int) -> RGB:
-    """Bright colours for class 0, 1, ... that stay apart from their neighbours.
+    """Return bright colours for class 0, 1, ... such that neighbouring classes differ clearly.
 
-    Mask files use Pascal VOC's colours, half of which are too dark to be laid over a photograph.
+    Mask files use Pascal VOC's colours, half of which are too dark to be drawn over a photograph.
 
     Args:
-        count: how many.
+        count: number of colours.
 
     Returns:
         (count, 3) uint8, RGB.
@@ -31,27 +31,26 @@ def class_colours(count: int) -> RGB:
         >>> class_colours(2).tolist()
         [[250, 40, 40], [40, 101, 250]]
     """
-    hues = (np.arange(count) * 0.61803399) % 1.0  # the golden ratio never comes back to a hue
+    hues = (np.arange(count) * 0.61803399) % 1.0  # multiples of the golden ratio never repeat a hue
     tones = [((0.84, 0.98), (0.55, 1.0), (0.95, 0.72))[(i // 8) % 3] for i in range(count)]
     colours = [hsv_to_rgb(hue, saturation, value) for hue, (saturation, value) in zip(hues, tones, strict=True)]
     return np.round(np.array(colours).reshape(-1, 3) * 255).astype(np.uint8)
 
 
 def overlay(image: Any, maps: Any, classes: Any = None, *, strength: float = 0.75) -> RGB:
-    """Lay activation maps over an image.
+    """Draw activation maps over an image.
 
     Args:
         image: (H, W, 3) uint8 array or a PIL image.
-        maps: (H, W) in [0, 1], drawn as heat; or (k, H, W), each class in its own colour, the stronger the map the
-            more of it.
-        classes: (k,) class indices 0..K-1 of the maps; needed for (k, H, W).
-        strength: how much of the colour covers the image where a map is 1.
+        maps: (H, W) in [0, 1], drawn as a heat map; or (k, H, W), drawn in the colour of each class.
+        classes: (k,) class indices 0..K-1 of the maps; required for (k, H, W).
+        strength: opacity of the colour where a map is 1.
 
     Returns:
         (H, W, 3) uint8.
 
     Raises:
-        PPLValueError: if the sizes differ, or classes are missing or too few.
+        PPLValueError: if the sizes differ, or the classes are not as many as the maps.
 
     Example:
         >>> picture = overlay(np.zeros((2, 2, 3), np.uint8), [[[0.0, 1.0], [0.5, 0.0]]], [0], strength=1.0)
@@ -79,12 +78,12 @@ def overlay(image: Any, maps: Any, classes: Any = None, *, strength: float = 0.7
 
 
 def overlay_mask(image: Any, mask: Any, *, strength: float = 0.6) -> RGB:
-    """Lay a mask over an image, with an outline around each region.
+    """Draw a mask over an image, with an outline around each region.
 
     Args:
         image: (H, W, 3) uint8 array or a PIL image.
-        mask: (H, W) integers in 0..65535: 0 background (left as it is), class *c* is *c*+1, 255 "ignore" (grey).
-        strength: how much of the colour covers the image.
+        mask: (H, W) integers in 0..65535: 0 is background (transparent), class *c* is *c*+1, 255 is "ignore" (grey).
+        strength: opacity of the colour.
 
     Returns:
         (H, W, 3) uint8.
@@ -115,10 +114,10 @@ def overlay_mask(image: Any, mask: Any, *, strength: float = 0.6) -> RGB:
 
 
 def as_rgb(image: Any) -> RGB:
-    """An image as (H, W, 3) uint8.
+    """Return an image as (H, W, 3) uint8.
 
     Raises:
-        PPLValueError: if it is neither a PIL image nor such an array, grey or RGB.
+        PPLValueError: if the image is neither a PIL image nor a grey or RGB array of uint8.
     """
     pixels = np.asarray(image.convert("RGB")) if hasattr(image, "convert") else _array(image)
     if pixels.ndim == 2 and pixels.dtype == np.uint8:

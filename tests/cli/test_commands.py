@@ -70,7 +70,7 @@ def test_run_ends_with_a_table_and_says_where_everything_is(
     out = capsys.readouterr().out
     table = " ".join(out.split())
     assert "CAM best" in table and "refined" in table and "body" in table and "progressive" in table
-    assert str(run_folder / "sheet.png") in out and str(run_folder / "report.html") in out
+    assert str(run_folder / "image_grid.png") in out and str(run_folder / "report.html") in out
     assert yaml.safe_load((run_folder / "recipe.yaml").read_text())["model"]["backbone"] == "test_resnet"
 
 

@@ -41,7 +41,7 @@ def test_a_run_leaves_the_files_that_the_design_names(finished: tuple[Path, RunR
             assert (folder / "masks" / "val" / f"{image_id}.png").is_file()
             assert (folder / "refined" / "val" / f"{image_id}.png").is_file()
     assert result.report == out / "report.html" and result.report.is_file()
-    assert result.sheet == out / "sheet.png" and result.sheet.is_file()
+    assert result.image_grid == out / "image_grid.png" and result.image_grid.is_file()
     assert (out / "recipe.yaml").is_file()
 
 
@@ -82,7 +82,7 @@ def test_a_finished_run_is_not_done_again(tiny_recipe: MakeRecipe, creatures: Pa
     recipe = tiny_recipe(creatures)
     run_recipe(recipe, tmp_path, progress=False)
     made = {name: time for name, time in files(tmp_path).items() if name.endswith((".npz", ".png", ".safetensors"))}
-    made.pop("sheet.png")
+    made.pop("image_grid.png")
     run_recipe(recipe, tmp_path, progress=False)
     again = files(tmp_path)
     assert {name: again[name] for name in made} == made
@@ -149,7 +149,7 @@ def test_without_masks_there_are_masks_but_no_scores(tiny_recipe: MakeRecipe, cr
     result = run_recipe(recipe, tmp_path / "run", progress=False)
     assert result.scores == {"progressive": {}}
     assert len(list((tmp_path / "run" / "refined" / "all").glob("*.png"))) == 12
-    assert result.sheet is not None and result.sheet.is_file()
+    assert result.image_grid is not None and result.image_grid.is_file()
 
 
 def test_affinities_are_learned_from_the_training_images_and_walked_on(
@@ -677,7 +677,9 @@ def test_a_method_that_a_model_does_not_have_removes_no_maps(
 
 
 def test_what_a_killed_run_left_half_written_is_removed(tiny_recipe: MakeRecipe, creatures: Path, copied: Path) -> None:
-    old, young, foreign = (copied / name for name in (".sheet.png.0123abcd.tmp", ".a.npz.0123abcd.tmp", ".mine.tmp"))
+    old, young, foreign = (
+        copied / name for name in (".image_grid.png.0123abcd.tmp", ".a.npz.0123abcd.tmp", ".mine.tmp")
+    )
     for path in (old, young, foreign):
         path.write_bytes(b"half")
     for path in (old, foreign):

@@ -1,4 +1,4 @@
-"""A run as one HTML file that needs nothing beside it."""
+"""The report of a run: one HTML file that contains its pictures and curves."""
 
 from __future__ import annotations
 
@@ -29,17 +29,15 @@ class _Cell(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """Numbers with headings.
+    """A table of the report.
 
     Attributes:
-        title: printed above it.
-        columns: headings; the first one is of the rows' names.
-        rows: cells per row. Floats are shares in 0..1 and are printed in percent, None and NaN as a dash, anything else
-            as it is.
-        note: a line below, e.g. on which split a threshold was chosen.
-        compare: where the largest float is set in bold: in each "column", in each "row", or nowhere (None).
-
-    Numbers of numpy and torch count as Python's.
+        title: heading of the table.
+        columns: heading of each column; the first column holds the names of the rows.
+        rows: the cells of each row. Floats are shares in 0..1 and are printed in percent, None and NaN as a dash, other
+            values as text. Numbers of numpy and torch count as Python's.
+        note: a line below the table, such as the split on which a threshold was chosen.
+        compare: set the largest float in bold, in each "column" or in each "row"; None: in neither.
     """
 
     title: str
@@ -52,11 +50,11 @@ class Table:
         object.__setattr__(self, "rows", [[_plain(value) for value in row] for row in self.rows])
 
     def cells(self) -> list[list[_Cell]]:
-        """What is printed, row by row."""
+        """Return the printed text of every cell, row by row."""
         return [[_Cell(_text(v), self._is_best(v, i, row)) for i, v in enumerate(row)] for row in self.rows]
 
     def is_number(self, column: int) -> bool:
-        """Whether a column holds numbers, which are set to the right."""
+        """Return whether a column holds numbers only, which are aligned to the right."""
         return all(row[column] is None or _is_number(row[column]) for row in self.rows)
 
     def _is_best(self, value: Any, column: int, row: Sequence[Any]) -> bool:
@@ -69,12 +67,12 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of the page.
+    """A picture of the report.
 
     Attributes:
-        title: printed above it.
+        title: heading of the picture.
         image: file, PIL image or (H, W, 3) uint8 array.
-        caption: printed below it.
+        caption: text below the picture.
     """
 
     title: str
@@ -82,11 +80,11 @@ class Picture:
     caption: str = ""
 
     def source(self) -> str:
-        """The picture as a data URI."""
+        """Return the picture as a data URI."""
         if isinstance(self.image, (str, os.PathLike)):
             path = Path(self.image)
             if not path.is_file():
-                raise PPLFileNotFoundError(f"{path} is missing; draw the picture {self.title!r} before the page")
+                raise PPLFileNotFoundError(f"{path} is missing; draw the picture {self.title!r} before the report")
             kind = {".jpg": "jpeg", ".jpeg": "jpeg", ".svg": "svg+xml"}.get(
                 path.suffix.lower(), path.suffix[1:].lower()
             )
@@ -98,16 +96,16 @@ class Picture:
 
 @dataclass
 class Report:
-    """All that a page shows; whatever is empty is left out.
+    """The content of a report; empty parts are left out.
 
     Attributes:
-        title: of the page.
-        summary: one line below it.
-        notes: what a reader of the scores should know.
-        tables: in their order, the most important one first.
+        title: heading of the report.
+        summary: one line below the title.
+        notes: remarks on the scores, such as on which masks a threshold was chosen.
+        tables: the tables in order, the most important one first.
         history: name of a run -> its epochs (see `read_history`), for the curves.
-        pictures: in their order.
-        manifest: how the run was made; printed as it is.
+        pictures: the pictures in order.
+        manifest: the settings and versions of the run, printed as JSON.
     """
 
     title: str
@@ -120,10 +118,10 @@ class Report:
 
 
 def write_report(report: Report, path: str | os.PathLike[str]) -> Path:
-    """Write a report as one HTML file, pictures and curves inside, whole or not at all.
+    """Write a report as one HTML file that contains the pictures and curves, whole or not at all.
 
     Args:
-        report: what it shows; `read_run` makes one of a run folder.
+        report: the content; `read_run` makes one of a run folder.
         path: the file.
 
     Returns:
@@ -137,19 +135,19 @@ def write_report(report: Report, path: str | os.PathLike[str]) -> Path:
         >>> import tempfile
         >>> folder = tempfile.TemporaryDirectory()
         >>> table = Table("Scores", ["model", "CAM mIoU"], [["baseline", 0.41], ["progressive", 0.47]])
-        >>> page = write_report(Report("demo", tables=[table]), Path(folder.name) / "report.html")
-        >>> "47.0" in page.read_text()
+        >>> file = write_report(Report("demo", tables=[table]), Path(folder.name) / "report.html")
+        >>> "47.0" in file.read_text()
         True
         >>> folder.cleanup()
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     loader = PackageLoader("ppl.report", "templates")
-    template = Environment(loader=loader, autoescape=True, undefined=StrictUndefined).get_template("page.html")
+    template = Environment(loader=loader, autoescape=True, undefined=StrictUndefined).get_template("report.html")
     runs = {name: history for name, history in report.history.items() if history}
     try:
         drawing = curves(runs) if runs else ""
-    except PPLValueError:  # epochs without a number to draw are no reason to withhold the page
+    except PPLValueError:  # there is no number to draw: the report has no curves
         drawing = ""
     manifest = json.dumps(report.manifest, indent=2, default=str, ensure_ascii=False) if report.manifest else ""
     with atomic_write(path, "w") as handle:
@@ -158,27 +156,27 @@ def write_report(report: Report, path: str | os.PathLike[str]) -> Path:
 
 
 def read_run(run: str | os.PathLike[str], models: Collection[str] | None = None) -> Report:
-    """Make a report of what lies in a run folder; add to it, then `write_report`.
+    """Make a report of the files in a run folder.
 
-    It takes what is there of: `manifest.json` with the sections `scores` (split -> name -> share), `per_class`
-    (split -> kind -> class -> IoU), `per_image` (split -> name -> IoU, of which best and worst are shown), `notes` and
-    `mode`; `metrics.jsonl`; `sheet.png`; and the same files of other models in `compare/<name>/`.
+    All files are optional: `manifest.json` with the sections `scores` (split -> name -> share), `per_class` (split ->
+    kind -> class -> IoU), `per_image` (split -> name -> IoU; the best and the worst are shown), `notes` and `mode`;
+    `metrics.jsonl`; `image_grid.png`; and the same files of other models in `compare/<name>/`.
 
     Args:
         run: the folder.
-        models: which of those in `compare/` to set beside the run's own, by name; None: all that are there.
+        models: names of the models in `compare/` to show beside the run's own model; None: all.
 
     Returns:
         The report.
 
     Raises:
-        PPLFileNotFoundError: if the folder is not there.
-        PPLValueError: if a file in it is damaged.
+        PPLFileNotFoundError: if the folder is missing.
+        PPLValueError: if a file of the folder is damaged.
     """
     run = Path(run)
     if not run.is_dir():
         raise PPLFileNotFoundError(f"{run} is not a folder; give a run folder")
-    own, folder = _manifest(run), run.resolve().name  # "." has no name of its own
+    own, folder = _manifest(run), run.resolve().name  # resolved, since "." has no name
     name = str(own.get("mode") or folder)
     arms = {path.name: path for path in sorted(run.glob("compare/*")) if path.is_dir()}
     arms = {arm: path for arm, path in arms.items() if models is None or arm in models} | {name: run}
@@ -187,8 +185,8 @@ def read_run(run: str | os.PathLike[str], models: Collection[str] | None = None)
     report = Report(title=folder, manifest=own, notes=[str(note) for note in own.get("notes") or []])
     report.history = {arm: read_history(path) for arm, path in histories.items() if path.is_file()}
     report.tables = [*_score_tables(manifests), *_class_tables(manifests), *_image_tables(own)]
-    if (run / "sheet.png").is_file():
-        report.pictures.append(Picture("Pictures", run / "sheet.png"))
+    if (run / "image_grid.png").is_file():
+        report.pictures.append(Picture("Pictures", run / "image_grid.png"))
     return report
 
 
@@ -203,7 +201,7 @@ def _manifest(run: Path) -> dict[str, Any]:
 
 
 def _section(manifest: Mapping[str, Any], name: str) -> dict[str, dict[str, Any]]:
-    """A section of a manifest by split; what is missing or null is empty."""
+    """Return a section of a manifest by split; a section that is missing or null is empty."""
     found = manifest.get(name) or {}
     try:
         return {split: dict(values or {}) for split, values in found.items()}
@@ -250,7 +248,7 @@ def _image_tables(manifest: Mapping[str, Any], count: int = 5) -> list[Table]:
 
 
 def _plain(value: Any) -> Any:
-    """A number of numpy or torch as Python's own."""
+    """Return a number of numpy or torch as a Python number, and other values as they are."""
     return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
 
 

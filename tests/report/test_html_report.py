@@ -28,7 +28,7 @@ def run(tmp_path):
         }
         (path / "manifest.json").write_text(json.dumps(manifest))
         (path / "metrics.jsonl").write_text('{"epoch": 0, "loss": 0.6}\n{"epoch": 1, "loss": 0.4}\n')
-    Image.new("RGB", (40, 30)).save(tmp_path / "run" / "sheet.png")
+    Image.new("RGB", (40, 30)).save(tmp_path / "run" / "image_grid.png")
     return tmp_path / "run"
 
 
