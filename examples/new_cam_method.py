@@ -1,7 +1,4 @@
-"""A CAM method of your own: XGrad-CAM (Fu et al., BMVC 2020) as a rule over features and gradients.
-
-In a recipe, name this module in `plugins` and write `cam: {method: xgradcam}`.
-"""
+"""Add XGrad-CAM (Fu et al., BMVC 2020); a recipe names the module in `plugins` and says `cam: {method: xgradcam}`."""
 
 import timm
 import torch
@@ -15,9 +12,13 @@ def xgradcam(features: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
     return torch.einsum("nc,nchw->nhw", (gradients * shares).sum(dim=(2, 3)), features)
 
 
-register_method("xgradcam", gradient_method(xgradcam))
-
-if __name__ == "__main__":
+def main() -> None:
     classifier = timm.create_model("test_resnet", pretrained=False)
     (result,) = generate(classifier, torch.randn(1, 3, 64, 96), labels=[[3, 7]], method="xgradcam")
     print(f"maps {tuple(result.maps.shape)} of classes {result.classes.tolist()}")
+
+
+register_method("xgradcam", gradient_method(xgradcam))
+
+if __name__ == "__main__":
+    main()

@@ -18,6 +18,7 @@ SAYS = {
     "layers_by_hand": "concatenating first changes the class maps by",
     "training_loop": "validation mAP",
     "cams": "overlay.png",
+    "new_cam_method": "maps (2, 64, 96) of classes [3, 7]",
     "refine_maps": "the maps as they are",
     "new_layout": "[[1.0, 1.0], [0.0, 1.0]]",
     "new_refiner": "pixels of class 1",
