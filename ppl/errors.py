@@ -1,6 +1,6 @@
-"""The errors that a caller meets: one base, and under it the built-in types that a caller would catch.
+"""The errors that `ppl` raises: one base class, with subclasses of the built-in types that callers would catch.
 
-Every message says what is wrong, gives the offending value or shape, and names the fix, in one line.
+Every message is one line that says what is wrong, gives the offending value or shape, and names the fix.
 """
 
 from __future__ import annotations
@@ -22,35 +22,35 @@ class PPLError(Exception):
 
 
 class PPLValueError(PPLError, ValueError):
-    """A value, shape or combination of arguments that cannot work."""
+    """A value, shape or combination of arguments cannot work."""
 
 
 class PPLTypeError(PPLError, TypeError):
-    """An argument of a type that is not understood."""
+    """An argument is of a type that is not understood."""
 
 
 class PPLFileNotFoundError(PPLError, FileNotFoundError):
-    """A file or folder that should be there is not."""
+    """A file or folder is missing."""
 
     def __str__(self) -> str:
-        """The message alone: `OSError` would print its errno tuple."""
+        """Return the message alone; `OSError` would print its errno tuple."""
         return str(self.args[0]) if self.args else ""
 
 
 class MissingExtraError(PPLError, ImportError):
-    """A feature needs a package that only one of the extras installs."""
+    """A feature needs a package that only an extra installs."""
 
 
 def nearest(word: str, words: Iterable[str], count: int = 3) -> str:
-    """The end of an error message: "; did you mean ...?", or the words there are, or nothing.
+    """Return the end of an error message about an unknown word.
 
     Args:
-        word: as it was written.
-        words: those that are known.
-        count: how many to offer at the most.
+        word: word as it was written.
+        words: known words.
+        count: largest number of similar words to offer.
 
     Returns:
-        Text to put behind what was wrong.
+        "; did you mean ...?" with similar words, else "; there are: ..." with the known words, else an empty text.
 
     Example:
         >>> nearest("dgo", ["dog", "cat"])

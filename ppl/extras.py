@@ -1,4 +1,4 @@
-"""Packages that only some users need: imported when first used, with an error that names the line to type."""
+"""Import packages that only some users need, on first use; the error names the command that installs them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ def require(module: str, extra: str) -> Any:
 
     Args:
         module: dotted name, as in an import statement.
-        extra: the extra of the distribution `ppl-wsss` that installs it.
+        extra: extra of the distribution `ppl-wsss` that installs it.
 
     Returns:
         The module.
 
     Raises:
-        MissingExtraError: if it is not installed; the message holds the `pip install` line.
+        MissingExtraError: if the module is not installed; the message holds the `pip install` line.
 
     Example:
         >>> require("math", extra="test").sqrt(9.0)

@@ -1,4 +1,4 @@
-"""One check of parameters for callers and recipes: the type hints of a function, with their ranges, are the rule."""
+"""Check parameters against the type hints of a function, for Python callers and for recipes alike."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["check_parameters", "known_parameters"]
 def _adapters(function: Callable[..., Any]) -> dict[str, TypeAdapter[Any]]:
     try:
         hints = get_type_hints(function, include_extras=True)
-    except (NameError, TypeError):  # hints for a type checker alone, or an object that can be called and has none
+    except (NameError, TypeError):  # hints that only a type checker can resolve, or a callable object without hints
         hints = {}
     keywords = [
         name for name, p in inspect.signature(function).parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY
@@ -27,13 +27,13 @@ def _adapters(function: Callable[..., Any]) -> dict[str, TypeAdapter[Any]]:
 
 
 def known_parameters(function: Callable[..., Any]) -> Mapping[str, Any]:
-    """The keyword-only parameters of a function and their defaults.
+    """Return the keyword-only parameters of a function and their defaults.
 
     Args:
-        function: the function.
+        function: any function.
 
     Returns:
-        Name to default, in the order of the signature.
+        Default by name, in the order of the signature.
 
     Example:
         >>> def blur(image, maps, *, radius: int = 3): ...
@@ -51,14 +51,14 @@ def check_parameters(function: Callable[..., Any], **given: Any) -> dict[str, An
     """Check values against the type hints of a function's keyword-only parameters.
 
     Args:
-        function: the function; what it gives no hint for may be anything.
+        function: any function; a parameter without a hint takes every value.
         **given: values by parameter name.
 
     Returns:
-        The values, converted where that loses nothing (a list to a tuple, 3 to 3.0).
+        The values, converted where the conversion is lossless (a list to a tuple, 3 to 3.0).
 
     Raises:
-        PPLTypeError: if the function has no such parameter; names the nearest one.
+        PPLTypeError: if the function has no such parameter; the message names the nearest one.
         PPLValueError: if a value is of the wrong type or out of range.
 
     Example:
@@ -83,5 +83,5 @@ def check_parameters(function: Callable[..., Any], **given: Any) -> dict[str, An
 
 
 def _name(function: Callable[..., Any]) -> str:
-    """As a recipe calls it: functions of a registry may be private, and a partial has no name."""
+    """Return the name as recipes write it: registered functions may be private, and partials have no name."""
     return str(getattr(function, "__name__", type(function).__name__)).lstrip("_")

@@ -1,4 +1,4 @@
-"""Batches of tagged images, the same ones again for the same seed and epoch."""
+"""Load batches of tagged images, reproducibly for a seed and an epoch."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ Transform = Callable[[Image.Image], Tensor]
 
 
 class Batch(NamedTuple):
-    """What the loaders yield.
+    """One batch of a loader.
 
     Attributes:
         images: (B, 3, H, W) float32, normalised.
         targets: (B, K) float32 of zeros and ones.
-        indices: (B,) int64, positions in the data set.
+        indices: (B,) int64, positions of the images in the data set.
     """
 
     images: Tensor
@@ -34,12 +34,12 @@ class Batch(NamedTuple):
 
 
 class EpochSampler(Sampler[list[tuple[int, int]]]):
-    """Batches of (epoch, index) in an order that seed and epoch alone decide.
+    """Batches of (epoch, index) in an order that only the seed and the epoch decide.
 
     Args:
         length: number of samples.
         batch_size: samples per batch.
-        seed: of the order.
+        seed: seed of the order.
         drop_last: leave out the last batch if it is not full.
     """
 
@@ -48,7 +48,7 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
         self.epoch = self.start = 0
 
     def set_epoch(self, epoch: int, start: int = 0) -> None:
-        """Choose the epoch that the next pass goes through, from batch `start` on."""
+        """Choose the epoch of the next pass, which begins at batch `start`."""
         self.epoch, self.start = epoch, start
 
     def __len__(self) -> int:
@@ -64,10 +64,10 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
 
 
 class TrainLoader(DataLoader[Any]):
-    """A `DataLoader` that yields `Batch`es and can be told where to begin; made by `train_loader`."""
+    """A `DataLoader` of `Batch`es with a choice of epoch and first batch; made by `train_loader`."""
 
     def set_epoch(self, epoch: int, start: int = 0) -> None:
-        """Choose the epoch that the next pass goes through, from batch `start` on (to resume in its middle)."""
+        """Choose the epoch of the next pass, which begins at batch `start` (to resume within an epoch)."""
         assert isinstance(self.batch_sampler, EpochSampler)
         self.batch_sampler.set_epoch(epoch, start)
 
@@ -82,20 +82,20 @@ def train_loader(
     drop_last: bool = True,
     pin_memory: bool = False,
 ) -> TrainLoader:
-    """Shuffled, augmented batches.
+    """Return a loader of shuffled, augmented batches.
 
-    Order and augmentation depend on (seed, epoch, image) alone: not on the number of workers, nor on what ran before.
-    A run that is resumed with `set_epoch(epoch, start)` therefore sees what it would have seen without the break.
+    Order and augmentation depend only on (seed, epoch, image), not on the number of workers or on earlier epochs. A
+    run that resumes with `set_epoch(epoch, start)` therefore sees the same batches as an uninterrupted run.
 
     Args:
-        dataset: the images.
+        dataset: images to train on.
         transform: from a PIL image to a tensor of fixed size; see `train_transform`. It may draw from torch's global
             generator, which is seeded per image and put back afterwards.
         batch_size: images per batch.
-        num_workers: processes that decode; 0 decodes in this one.
-        seed: of order and augmentation.
-        drop_last: leave out the last batch if it is not full. A data set smaller than one batch keeps it.
-        pin_memory: for faster copies to a GPU.
+        num_workers: processes that decode; 0 decodes in the calling process.
+        seed: seed of order and augmentation.
+        drop_last: leave out the last batch if it is not full. A data set smaller than one batch keeps its batch.
+        pin_memory: use pinned memory, for faster copies to a GPU.
 
     Returns:
         The loader, at epoch 0; call `set_epoch` before every pass.
@@ -118,14 +118,17 @@ def train_loader(
 def eval_loader(
     dataset: TaggedImages, transform: Transform, batch_size: int, *, num_workers: int = 0, pin_memory: bool = False
 ) -> DataLoader[Any]:
-    """All images in their order; yields `Batch`es, the last one as short as it comes.
+    """Return a loader of all images in their order; the last batch may be short.
 
     Args:
-        dataset: the images.
+        dataset: images to evaluate.
         transform: from a PIL image to a tensor of fixed size; see `eval_transform`.
         batch_size: images per batch.
-        num_workers: processes that decode; 0 decodes in this one.
-        pin_memory: for faster copies to a GPU.
+        num_workers: processes that decode; 0 decodes in the calling process.
+        pin_memory: use pinned memory, for faster copies to a GPU.
+
+    Returns:
+        The loader.
 
     Raises:
         PPLValueError: if the data set is empty or the batch size below 1.
@@ -172,7 +175,7 @@ def image_seed(*numbers: int) -> int:
 
 
 def _one_thread(_: int) -> None:
-    torch.set_num_threads(1)  # the processes are the parallelism
+    torch.set_num_threads(1)  # the worker processes already use all cores
 
 
 def _check(dataset: TaggedImages, batch_size: int) -> None:

@@ -1,4 +1,4 @@
-"""From pictures to normalised tensors: augmented for training, plain for evaluation."""
+"""Turn pictures into normalised tensors: with augmentation for training, without for evaluation."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ def train_transform(
     hflip: float = 0.5,
     jitter: tuple[float, float, float, float] | None = (0.3, 0.3, 0.3, 0.1),
 ) -> v2.Compose:
-    """The augmentation of the field's pipelines: resize the longer side at random, flip, jitter, crop.
+    """Return the usual augmentation of the field: random resize of the longer side, flip, colour jitter, random crop.
 
-    What the crop does not cover is zero *after* normalisation, that is, the mean colour. Random numbers come from
-    torch's global generator.
+    Pixels of the crop outside the picture are zero *after* normalisation, that is, of the mean colour. Random numbers
+    come from torch's global generator.
 
     Args:
         size: height and width of the crop; one number for a square.
-        mean: per channel, of pixels in [0, 1].
-        std: likewise.
-        resize_long: range of the longer side after resizing; None is 5/8 to 5/4 of the crop's longer side, the ratio of
+        mean: mean of each channel, of pixels in [0, 1].
+        std: standard deviation of each channel.
+        resize_long: range of the longer side after resizing; None: 5/8 to 5/4 of the crop's longer side, the ratio of
             IRN's 320..640 for crops of 512.
         hflip: probability of a horizontal flip.
-        jitter: strength of brightness, contrast, saturation and hue jitter (the values are PSA's); None for none.
+        jitter: strength of brightness, contrast, saturation and hue jitter (PSA's values by default); None: no jitter.
 
     Returns:
         A transform from a PIL image to a (3, H, W) float32 tensor.
 
     Raises:
-        PPLValueError: if the size or a range makes no sense.
+        PPLValueError: if the size or a range is invalid.
 
     Example:
         >>> transform = train_transform((96, 64), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
@@ -62,18 +62,18 @@ def train_transform(
 
 
 def eval_transform(size: Size, mean: Sequence[float], std: Sequence[float]) -> v2.Compose:
-    """Fit the whole picture into `size`, keeping its shape, and pad around it with zeros after normalisation.
+    """Return a transform that fits the whole picture into `size`, keeps its aspect ratio and pads with zeros.
 
     Args:
         size: height and width of the output; one number for a square.
-        mean: per channel, of pixels in [0, 1].
-        std: likewise.
+        mean: mean of each channel, of pixels in [0, 1].
+        std: standard deviation of each channel.
 
     Returns:
         A transform from a PIL image to a (3, H, W) float32 tensor.
 
     Raises:
-        PPLValueError: if the size makes no sense.
+        PPLValueError: if the size is invalid.
 
     Example:
         >>> tensor = eval_transform(64, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))(Image.new("RGB", (200, 100)))
@@ -84,7 +84,7 @@ def eval_transform(size: Size, mean: Sequence[float], std: Sequence[float]) -> v
 
 
 class RandomResizeLong(nn.Module):
-    """Resize a picture so that its longer side takes a random length.
+    """Resize a picture so that its longer side has a random length.
 
     Args:
         low: shortest length.
@@ -99,7 +99,7 @@ class RandomResizeLong(nn.Module):
 
     @property
     def at_least(self) -> int:
-        """The longer side that the picture needs before it."""
+        """Length of the picture's longer side below which the transform would enlarge the picture."""
         return self.high
 
     def forward(self, image: Image.Image) -> Image.Image:
@@ -109,7 +109,7 @@ class RandomResizeLong(nn.Module):
 
 
 class ResizeInside(nn.Module):
-    """Resize a picture to the largest size of its own shape that fits into (height, width)."""
+    """Resize a picture to the largest size with the same aspect ratio that fits into (height, width)."""
 
     def __init__(self, size: tuple[int, int]) -> None:
         super().__init__()
@@ -117,7 +117,7 @@ class ResizeInside(nn.Module):
 
     @property
     def at_least(self) -> int:
-        """The longer side that the picture needs before it."""
+        """Length of the picture's longer side below which the transform would enlarge the picture."""
         return max(self.size)
 
     def forward(self, image: Image.Image) -> Image.Image:
@@ -126,13 +126,13 @@ class ResizeInside(nn.Module):
 
 
 class CropNormalizePad(nn.Module):
-    """Cut or pad a picture to a fixed size and normalise it; the padding is zero after normalisation.
+    """Crop or pad a picture to a fixed size and normalise it; the padding is zero after normalisation.
 
     Args:
         size: (height, width) of the output.
-        mean: per channel, of pixels in [0, 1].
-        std: likewise.
-        random: place crop and picture at random, else in the middle.
+        mean: mean of each channel, of pixels in [0, 1].
+        std: standard deviation of each channel.
+        random: place crop and picture at random instead of in the middle.
     """
 
     def __init__(self, size: tuple[int, int], mean: Sequence[float], std: Sequence[float], *, random: bool) -> None:
@@ -142,7 +142,7 @@ class CropNormalizePad(nn.Module):
         self.size, self.mean, self.std, self.random = size, list(mean), list(std), random
 
     def forward(self, image: Image.Image) -> Tensor:
-        """A PIL image to (3, height, width) float32."""
+        """Convert a PIL image to (3, height, width) float32."""
         height, width = self.size
         inside = min(height, image.height), min(width, image.width)
         top, left = self._place(image.height - inside[0]), self._place(image.width - inside[1])
@@ -162,7 +162,7 @@ class CropNormalizePad(nn.Module):
 
 def _resize(image: Image.Image, ratio: float) -> Image.Image:
     width, height = max(1, round(image.width * ratio)), max(1, round(image.height * ratio))
-    # reducing_gap: a large shrink takes box steps first; from 2.0 on hardly a pixel differs
+    # with reducing_gap a large shrink begins with fast box filters; from 2.0 on pixels hardly differ
     return image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
 
 

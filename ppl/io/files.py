@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all."""
+"""Write files and folders that appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from ppl.errors import PPLError, PPLValueError
 
 __all__ = ["FileWriteError", "atomic_folder", "atomic_write"]
 
-# What a disk says while data go out; any other OSError inside a `with` block is the caller's own.
+# Errors of the disk while data are written; any other OSError inside a `with` block is the caller's own.
 _DISK_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EROFS}
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
 
 
 class FileWriteError(PPLError, OSError):
-    """A file could not be written: full disk, no permission, a folder in its place."""
+    """A file cannot be written: the disk is full, permission is missing, or a folder has its name."""
 
     def __str__(self) -> str:
-        """The message alone: `OSError` would print its errno tuple."""
+        """Return the message alone; `OSError` would print its errno tuple."""
         return str(self.args[0]) if self.args else ""
 
 
@@ -33,19 +33,20 @@ class FileWriteError(PPLError, OSError):
 def atomic_write(path: str | os.PathLike[str], mode: Literal["wb", "w"] = "wb") -> Iterator[IO[Any]]:
     """Open a file that replaces `path` only when the block ends without an error.
 
-    The data go to a hidden temporary file in the same folder, are flushed to the disk and then renamed, so a
-    reader sees the old file or the whole new one, also after a kill or a power cut.
+    The data are written to a hidden temporary file in the same folder, flushed to the disk, and the file is renamed.
+    Readers therefore see the old file or the whole new file, even after a kill or a power failure.
 
     Args:
-        path: the file; missing parent folders are made.
+        path: file to write; missing parent folders are made.
         mode: "wb" for bytes, "w" for UTF-8 text.
 
     Yields:
-        The open handle.
+        The open file.
 
     Raises:
-        FileWriteError: if the disk is full or the place cannot be written to. An error of the block itself
-            passes through, and `path` is left as it was.
+        PPLValueError: if `mode` is another.
+        FileWriteError: if the disk is full or the folder cannot be written to. Errors of the block itself pass
+            through, and `path` stays as it was.
 
     Example:
         >>> import tempfile
@@ -63,7 +64,7 @@ def atomic_write(path: str | os.PathLike[str], mode: Literal["wb", "w"] = "wb") 
     with _name_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = _beside(path)
-        # O_EXCL + 0o666: a new file with the permissions that the user's umask asks for (mkstemp gives 0600)
+        # O_EXCL and 0o666: a new file with the permissions of the user's umask (mkstemp sets 0600)
         descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     try:
         encoding = None if mode == "wb" else "utf-8"
@@ -82,13 +83,13 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Fill a folder that appears at `path` only when the block ends without an error.
 
     Args:
-        path: the folder to make; it must not exist yet, or be empty.
+        path: folder to make; it must not exist yet, or be empty.
 
     Yields:
-        A temporary folder beside it, to be filled.
+        A temporary folder beside `path`, to be filled.
 
     Raises:
-        FileWriteError: if `path` holds something, the disk is full or the place cannot be written to.
+        FileWriteError: if `path` is not empty, the disk is full or the parent folder cannot be written to.
 
     Example:
         >>> import tempfile
@@ -118,7 +119,7 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def is_temporary(path: Path) -> bool:
-    """Whether a file's name is of those that are written before they get their own.
+    """Return whether a file is a temporary file of `atomic_write` or `atomic_folder`, judged by its name.
 
     Example:
         >>> is_temporary(Path(".mask.png.0123abcd.tmp")), is_temporary(Path("mask.png"))
@@ -128,13 +129,15 @@ def is_temporary(path: Path) -> bool:
 
 
 def _beside(path: Path) -> Path:
-    start = os.fsencode(path.name)[:100].decode(errors="ignore")  # a name's limit counts bytes, not characters
+    start = os.fsencode(path.name)[:100].decode(
+        errors="ignore"
+    )  # file systems limit the bytes of a name, not its characters
     return path.with_name(f".{start}.{uuid.uuid4().hex[:8]}.tmp")
 
 
 @contextmanager
 def _name_write_errors(path: Path, errnos: set[int] | None = None) -> Iterator[None]:
-    """Turn an `OSError` (only of `errnos`, if given) into one line that names the file."""
+    """Raise an `OSError` (only those of `errnos`, if given) again as a FileWriteError that names the file."""
     try:
         yield
     except OSError as error:
