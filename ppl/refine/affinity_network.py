@@ -26,7 +26,7 @@ def _cells(size: tuple[int, int], stride: int) -> tuple[int, int]:
 
 
 class _SideBranches(nn.Module):
-    """1x1 convolution and GroupNorm on every level, all brought to the same cells and concatenated."""
+    """1x1 convolution and GroupNorm on every level; the results are resized to one size and concatenated."""
 
     def __init__(self, channels: Sequence[int], width: int, activation: Callable[[], nn.Module]) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class _SideBranches(nn.Module):
         )
 
     def forward(self, levels: Sequence[torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
-        """Levels of any resolution -> (B, width * levels, *size)."""
+        """Map levels of any resolution to (B, width * levels, *size)."""
         resized = [
             F.interpolate(branch(level), size, mode="bilinear", align_corners=False)
             for branch, level in zip(self.branches, levels, strict=True)
@@ -45,16 +45,16 @@ class _SideBranches(nn.Module):
 
 
 class BoundaryHead(nn.Module):
-    """Logits of class boundaries from all levels of a backbone (IRN's edge branch).
+    """Predict logits of class boundaries from all levels of a backbone (the edge branch of IRN).
 
-    IRN's second head, displacements to instance centres, has no part in class masks and gets no gradient from this
-    one, so it is left out.
+    IRN's second head, displacements to instance centres, is left out: class masks do not use the head, and its
+    gradients do not reach the edge branch.
 
     Source: Ahn et al., "Weakly Supervised Learning of Instance Segmentation with Inter-pixel Relations", CVPR 2019,
     section 3.2.
 
     Args:
-        channels: channels of each level.
+        channels: number of channels of each level.
 
     Example:
         >>> head = BoundaryHead([8, 16])
@@ -70,20 +70,20 @@ class BoundaryHead(nn.Module):
         self.classifier = nn.Conv2d(_WIDTH * len(channels), 1, 1)
 
     def forward(self, levels: Sequence[torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
-        """Levels -> logits (B, 1, h, w)."""
+        """Return logits (B, 1, h, w)."""
         logits: torch.Tensor = self.classifier(self.sides(levels, size))
         return logits
 
 
 class FeatureHead(nn.Module):
-    """Features whose L1 distance says how little two cells belong together (PSA's AffinityNet).
+    """Predict features whose L1 distance is small for cells that belong together (AffinityNet of PSA).
 
     Source: Ahn and Kwak, "Learning Pixel-level Semantic Affinity with Image-level Supervision", CVPR 2018, section
-    3.2. The numbers of channels and the GroupNorm, in place of none, are ours.
+    3.2. The numbers of channels and the GroupNorm layers are ours.
 
     Args:
-        channels: channels of each level.
-        width: channels of the features.
+        channels: number of channels of each level.
+        width: number of channels of the features.
 
     Example:
         >>> head = FeatureHead([8, 16], width=64)
@@ -99,7 +99,7 @@ class FeatureHead(nn.Module):
         self.mixer = nn.Sequential(nn.Conv2d(2 * _WIDTH * len(channels), width, 1), nn.ELU())
 
     def forward(self, levels: Sequence[torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
-        """Levels -> features (B, width, h, w)."""
+        """Return features (B, width, h, w)."""
         features: torch.Tensor = self.mixer(self.sides(levels, size))
         return features
 
@@ -107,24 +107,24 @@ class FeatureHead(nn.Module):
 HEADS: Mapping[str, type[BoundaryHead] | type[FeatureHead]] = MappingProxyType(
     {"edges": BoundaryHead, "features": FeatureHead}
 )
-"""Kind of affinity -> its head."""
+"""The head of each kind of affinity."""
 
 
 class AffinityNetwork(nn.Module):
-    """A backbone that is left as it is, and a head that learns affinities from the features of all its stages.
+    """A frozen backbone, and a head that learns affinities from the features of all its stages.
 
     Args:
-        backbone: name of a timm model, which is made without weights, or any module, which is copied with its own.
+        backbone: name of a timm model, which is built without weights, or a module, which is copied with its weights.
         kind: `"edges"`: class boundaries, for `random_walk(maps, edges)`; `"features"`: for
             `random_walk(maps, features=...)`.
         stride: pixels per cell of the output; 4 for edges and 8 for features by default, as in IRN and PSA.
-        stages: dotted names of the stages of a module that does not name them itself.
+        stages: dotted names of the stages, for a module without `feature_info`.
         backbone_options: further arguments for timm.
-        weights: the backbone's `state_dict`, such as a trained classifier's; what it has beyond is left out.
+        weights: `state_dict` of the backbone, for example of a trained classifier; further tensors are ignored.
 
     Raises:
-        PPLValueError: for an unknown kind, a stride below 1, a backbone whose stages are not to be found, or weights
-            that do not fit it.
+        PPLValueError: for an unknown kind, a stride below 1, a backbone whose stages are not found, or weights that do
+            not fit the backbone.
 
     Example:
         >>> network = AffinityNetwork("test_resnet", kind="edges")
@@ -149,7 +149,7 @@ class AffinityNetwork(nn.Module):
     ) -> None:
         super().__init__()
         if kind not in HEADS:
-            raise PPLValueError(f"kind={kind!r} is no affinity{nearest(str(kind), HEADS)}")
+            raise PPLValueError(f"unknown kind of affinity {kind!r}{nearest(str(kind), HEADS)}")
         self.kind = kind
         self.stride = HEADS[kind].default_stride if stride is None else stride
         if self.stride < 1:
@@ -162,7 +162,7 @@ class AffinityNetwork(nn.Module):
             module = copy.deepcopy(backbone)
         if weights is not None:
             _load_backbone(module, weights)
-        # Everything that `load_affinity` needs to build the network again; None: the backbone is not timm's own.
+        # the arguments from which `load_affinity` builds the network; a backbone of None is not from timm
         self.config: dict[str, Any] = {
             "backbone": backbone if isinstance(backbone, str) else None,
             "backbone_options": dict(backbone_options or {}),
@@ -180,22 +180,22 @@ class AffinityNetwork(nn.Module):
         self.head = HEADS[kind](channels)
 
     def train(self, mode: bool = True) -> AffinityNetwork:
-        """Training mode of the head alone: the backbone's statistics stay as they are."""
+        """Set the mode of the head alone; the statistics of the backbone never change."""
         super().train(mode)
         self.backbone.eval()
         return self
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Boundary logits or features of a batch.
+        """Return boundary logits or features of a batch.
 
         Args:
-            images: `(B, 3, H, W)` in [0, 1]; they are normalised as the backbone expects.
+            images: `(B, 3, H, W)` in [0, 1]; the network normalises them for the backbone.
 
         Returns:
             `(B, 1, h, w)` logits, or `(B, C, h, w)` features, with `h = ceil(H / stride)`.
         """
         height, width = images.shape[-2:]
-        multiple = self._cutter.size_multiple  # some networks take no other sizes
+        multiple = self._cutter.size_multiple  # some backbones accept no other sizes
         size = (-(-height // multiple) * multiple, -(-width // multiple) * multiple)
         with torch.no_grad():
             normalised = (images - self.mean) / self.std
@@ -210,7 +210,7 @@ class AffinityNetwork(nn.Module):
         for index, stage in enumerate(self._cutter.cuts):
             output = taps[index]
             if isinstance(output, (list, tuple)):
-                levels.append(output[0])  # several resolutions at once: the finest
+                levels.append(output[0])  # a stage with several resolutions: take the finest
                 continue
             grid = None
             if stage.layout == "NLC":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ppl.refine.affinity.config import AffinityConfig
+from ppl.refine.affinity.config import AffinityConfig, ConfidentLabelConfig
 from ppl.refine.affinity.labelled_images import LabelledImages
 from ppl.refine.affinity.labels import confident_label_folder, confident_labels
 from ppl.refine.affinity.learning import learn_affinity
@@ -16,6 +16,7 @@ __all__ = [
     "AffinityMaps",
     "AffinityNetwork",
     "AffinitySummary",
+    "ConfidentLabelConfig",
     "LabelledImages",
     "affinity_loss",
     "confident_label_folder",

@@ -1,15 +1,39 @@
-"""The settings of the training of affinities."""
+"""The settings of confident labels and of the training of affinities."""
 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
+from typing_extensions import Self
 
+from ppl.config import Config
 from ppl.engine import EngineConfig
 
-__all__ = ["AffinityConfig"]
+__all__ = ["AffinityConfig", "ConfidentLabelConfig"]
+
+
+class ConfidentLabelConfig(Config):
+    """Settings of `confident_labels`. The defaults are IRN's (Ahn et al., CVPR 2019).
+
+    ReCAM uses the scores 0.35 and 0.10, AMN 0.45 and 0.15.
+
+    Example:
+        >>> ConfidentLabelConfig.checked(foreground=0.1, background=0.2)
+        Traceback (most recent call last):
+        ppl.errors.PPLValueError: background=0.2 must not be above foreground=0.1
+    """
+
+    foreground: float = Field(0.30, ge=0, le=1, description="background score that a confident foreground beats")
+    background: float = Field(0.05, ge=0, le=1, description="background score that beats every class where it is sure")
+    refiners: Any = Field("crf: irn", description="refiners of both maps of probabilities")
+
+    @model_validator(mode="after")
+    def _check_scores(self) -> Self:
+        if self.background > self.foreground:
+            raise ValueError(f"background={self.background} must not be above foreground={self.foreground}")
+        return self
 
 
 class AffinityConfig(EngineConfig):

@@ -1,4 +1,4 @@
-"""Labels to learn affinities from: where CAMs are sure of a class, sure of the background, or neither."""
+"""Labels to learn affinities from: confident foreground, confident background, or unsure."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from ppl.errors import PPLValueError
 from ppl.io import read_image, write_mask
 from ppl.parallel import FolderSummary, run_jobs
+from ppl.refine.affinity.config import ConfidentLabelConfig
 from ppl.refine.apply import apply_refiners
 from ppl.refine.jobs import RefineJob, resize_maps
 from ppl.refine.probabilities import cams_to_probs
@@ -22,6 +23,9 @@ from ppl.refine.specs import RefinerList, parse_refiners
 __all__ = ["UNSURE", "confident_label_folder", "confident_labels"]
 
 UNSURE = 255
+"""The label of cells that are neither confident foreground nor confident background."""
+
+_DEFAULTS = ConfidentLabelConfig()
 
 
 def confident_labels(
@@ -29,37 +33,37 @@ def confident_labels(
     maps: npt.NDArray[np.floating[Any]],
     classes: Sequence[int] | npt.NDArray[np.integer[Any]] | None = None,
     *,
-    foreground: float = 0.30,
-    background: float = 0.05,
-    refiners: RefinerList = "crf: irn",
+    foreground: float = _DEFAULTS.foreground,
+    background: float = _DEFAULTS.background,
+    refiners: RefinerList = _DEFAULTS.refiners,
 ) -> npt.NDArray[np.uint8]:
-    """Refine the CAMs twice, with a high and a low background score, and keep what both agree on.
+    """Label the pixels whose class is certain, after two refinements with a high and a low background score.
 
-    What is foreground under the high score is foreground; what is background under the low one is background; between
-    them nothing is said.
+    Foreground under the high score is foreground, background under the low score is background, and all other pixels
+    are unsure.
 
-    Source: IRN (Ahn et al., CVPR 2019); 0.30 and 0.05 are its values, ReCAM takes 0.35 and 0.10, AMN 0.45 and 0.15.
+    Source: IRN (Ahn et al., CVPR 2019), section 3.3 and the released code.
 
     Args:
         image: `(H, W, 3)` uint8.
         maps: `(k, H, W)` CAMs in [0, 1].
         classes: the class of each map, from 0; by default 0 to k - 1.
-        foreground: background score against which foreground must win.
-        background: background score that must win for background.
-        refiners: refinement of both, as for `parse_refiners`.
+        foreground: background score that a confident foreground beats.
+        background: background score that beats every class where the background is confident.
+        refiners: refiners of both maps of probabilities, as for `parse_refiners`.
 
     Returns:
         `(H, W)` uint8: 0 background, class c as c + 1, 255 unsure.
 
     Raises:
-        PPLValueError: if the scores are not `0 <= background <= foreground <= 1`, or a class has no room in a mask.
+        PPLValueError: if the scores are not `0 <= background <= foreground <= 1`, or a class is not in 0..253.
 
     Example:
         >>> maps = np.array([[[0.0, 0.2, 0.9]]], np.float32)
         >>> confident_labels(np.zeros((1, 3, 3), np.uint8), maps, [6], refiners=None)
         array([[  0, 255,   7]], dtype=uint8)
     """
-    _check_scores(foreground, background)
+    ConfidentLabelConfig.checked(foreground=foreground, background=background)
     numbers = np.arange(len(maps)) if classes is None else np.asarray(classes, np.int64)
     if numbers.shape != (len(maps),) or (numbers.size and not 0 <= numbers.min() <= numbers.max() < UNSURE - 1):
         raise PPLValueError(f"classes must be {len(maps)} numbers from 0 to {UNSURE - 2}, got {numbers.tolist()}")
@@ -76,34 +80,34 @@ def confident_label_folder(
     jobs: Iterable[RefineJob],
     out: str | Path,
     *,
-    foreground: float = 0.30,
-    background: float = 0.05,
-    refiners: RefinerList = "crf: irn",
+    foreground: float = _DEFAULTS.foreground,
+    background: float = _DEFAULTS.background,
+    refiners: RefinerList = _DEFAULTS.refiners,
     num_workers: int = -1,
     overwrite: bool = False,
     progress: bool = True,
 ) -> FolderSummary:
-    """Write the confident labels of many images as `<image_id>.png`, resumed and parallel like `refine_folder`.
+    """Write the confident labels of many images as `<image_id>.png`; resumes and runs in parallel as `refine_folder`.
 
     Args:
         jobs: the images and their CAMs.
         out: folder of the label maps.
-        foreground: as for `confident_labels`, like the next two.
-        background: background score that must win for background.
-        refiners: refinement of both.
-        num_workers: workers; -1 for one per core.
-        overwrite: make all of them again.
-        progress: a bar on a terminal.
+        foreground: as for `confident_labels`.
+        background: as for `confident_labels`.
+        refiners: as for `confident_labels`.
+        num_workers: number of workers; -1 for one per core.
+        overwrite: also make the label maps that exist.
+        progress: show a progress bar if standard error is a terminal.
 
     Returns:
-        What was done, what was bad.
+        The number of label maps written, and the images that could not be labelled.
 
     Raises:
         PPLValueError: for invalid refiners or scores, or if `out` holds labels that were made with other settings, or
             images or CAM files that labels would overwrite.
     """
     chosen = parse_refiners(refiners)
-    _check_scores(foreground, background)
+    ConfidentLabelConfig.checked(foreground=foreground, background=background)
     jobs, out = list(jobs), Path(out)
     check_places(jobs, out)
     settings = {
@@ -122,14 +126,6 @@ def confident_label_folder(
         progress=progress,
         description="confident labels",
     )
-
-
-def _check_scores(foreground: float, background: float) -> None:
-    if not 0 <= background <= foreground <= 1:
-        raise PPLValueError(
-            f"the scores must be 0 <= background <= foreground <= 1, got background={background},"
-            f" foreground={foreground}"
-        )
 
 
 def _label_one(job: RefineJob, *, out: Path, foreground: float, background: float, refiners: RefinerList) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ppl.errors import PPLValueError
-from ppl.refine.affinity.config import AffinityConfig
+from ppl.refine.affinity.config import AffinityConfig, ConfidentLabelConfig
 from ppl.refine.affinity.labelled_images import LabelledImages
 from ppl.refine.affinity.labels import confident_label_folder
 from ppl.refine.affinity.training import AffinitySummary, fit_affinity
@@ -18,6 +18,8 @@ from ppl.refine.specs import RefinerList
 
 __all__ = ["learn_affinity"]
 
+_DEFAULTS = ConfidentLabelConfig()
+
 
 def learn_affinity(
     jobs: Iterable[RefineJob],
@@ -25,34 +27,34 @@ def learn_affinity(
     network: AffinityNetwork,
     config: AffinityConfig | None = None,
     *,
-    foreground: float = 0.30,
-    background: float = 0.05,
-    refiners: RefinerList = "crf: irn",
+    foreground: float = _DEFAULTS.foreground,
+    background: float = _DEFAULTS.background,
+    refiners: RefinerList = _DEFAULTS.refiners,
     num_workers: int = -1,
     device: str = "auto",
     progress: bool = True,
 ) -> AffinitySummary:
     """Make confident labels of CAMs and train an affinity network on them; both parts resume.
 
-    Its result is what the refiner `random_walk: {affinity: out/affinity.safetensors}` takes.
+    The refiner `random_walk: {affinity: out/affinity.safetensors}` uses the network.
 
     Args:
-        jobs: the images and their CAMs; those that are bad are left out.
-        out: folder of `labels/`, the state and `affinity.safetensors`.
-        network: what to train.
-        config: how.
-        foreground: as for `confident_labels`, like the next two.
-        background: background score that must win for background.
-        refiners: refinement of the labels.
-        num_workers: workers for the labels; -1 for one per core.
-        device: where to train: "auto", "cpu", "cuda", "cuda:1", ...
-        progress: bars on a terminal.
+        jobs: the images and their CAMs; images without usable files are left out.
+        out: folder of `labels/`, of the files of the training and of `affinity.safetensors`.
+        network: the network to train.
+        config: settings of the training; None for the defaults.
+        foreground: as for `confident_labels`.
+        background: as for `confident_labels`.
+        refiners: as for `confident_labels`.
+        num_workers: number of workers that make labels; -1 for one per core.
+        device: device of the training: "auto", "cpu", "cuda", "cuda:1", ...
+        progress: show progress bars if standard error is a terminal.
 
     Returns:
         The losses, the path of the network, and the images that could not be labelled.
 
     Raises:
-        PPLValueError: if no image could be labelled, or `out` holds results of another configuration.
+        PPLValueError: if no image could be labelled, or `out` holds results of other settings.
 
     Example:
         >>> import tempfile

@@ -1,4 +1,4 @@
-"""The loss of affinities: neighbours of one label should be alike, neighbours of two should not."""
+"""The loss of affinities: high affinity for neighbours of one label, low affinity for neighbours of two labels."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _TINY = 1e-5
 
 
 def pair_masks(labels: torch.Tensor, radius: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Which pairs of neighbours are both background, both of one class, or of two labels.
+    """Return which pairs of neighbours are both background, both of one class, or of two labels.
 
     Args:
-        labels: `(B, h, w)` integers, 0 background, 255 unsure: a pair with an unsure cell is none of the three.
+        labels: `(B, h, w)` integers, 0 background, 255 unsure; a pair with an unsure cell belongs to none of the masks.
         radius: cells nearer than this are neighbours.
 
     Returns:
-        Three boolean `(B, D, h, w)`, laid out as `ppl.refine.stencil.edge_affinity`'s.
+        Three boolean `(B, D, h, w)` with the layout of `ppl.refine.stencil.edge_affinity`.
 
     Example:
         >>> background, same, different = pair_masks(torch.tensor([[[0, 0, 3, 255]]]), radius=2)
@@ -43,7 +43,7 @@ def pair_masks(labels: torch.Tensor, radius: int) -> tuple[torch.Tensor, torch.T
 
 
 def affinity_loss(affinity: torch.Tensor, labels: torch.Tensor, radius: int) -> torch.Tensor:
-    """Cross-entropy of the affinities, background pairs, class pairs and unlike pairs weighted 1/4, 1/4 and 1/2.
+    """Return the cross-entropy of affinities; background pairs, class pairs and unlike pairs weigh 1/4, 1/4 and 1/2.
 
     Source: PSA (Ahn and Kwak, CVPR 2018), equation 7; IRN (Ahn et al., CVPR 2019), equation 6, has the same weights.
 
@@ -53,10 +53,10 @@ def affinity_loss(affinity: torch.Tensor, labels: torch.Tensor, radius: int) -> 
         radius: cells nearer than this are neighbours.
 
     Returns:
-        A scalar. Kinds of pairs that do not occur count as 0.
+        A scalar. A kind of pairs that does not occur adds 0.
 
     Raises:
-        PPLValueError: if the shapes do not fit.
+        PPLValueError: if the shapes do not fit together.
 
     Example:
         >>> from ppl.refine.stencil import edge_affinity
@@ -72,7 +72,7 @@ def affinity_loss(affinity: torch.Tensor, labels: torch.Tensor, radius: int) -> 
             f"affinity must be {expected} for these labels and radius {radius}: {tuple(affinity.shape)}"
         )
     background, same, different = pair_masks(labels, radius)
-    # No pair is of two kinds, so one logarithm does for all three.
+    # a pair belongs to one kind at most, so a single logarithm serves all kinds
     right = torch.where(different, 1.0 - affinity, affinity)
     weights = torch.zeros_like(right)
     for mask, share in ((background, 0.25), (same, 0.25), (different, 0.5)):
