@@ -94,7 +94,7 @@ def test_folders(tmp_path, scene, jobs):
     assert summary.done == 2 and [file.image_id for file in summary.bad] == ["c"]
     expected = confident_labels(*scene, [3, 8], refiners="guided_filter: 1")
     np.testing.assert_array_equal(read_mask(tmp_path / "out" / "b.png"), expected)
-    with pytest.raises(PPLValueError, match="foreground: .* less than or equal to 1 .got 2."):
+    with pytest.raises(PPLValueError, match=r"foreground: .* less than or equal to 1 \(got 2\)"):
         confident_label_folder(jobs, tmp_path / "other", foreground=2)
     with pytest.raises(PPLValueError, match="another way"):
         confident_label_folder(jobs, tmp_path / "out", refiners=None)
