@@ -17,6 +17,7 @@ from ppl.data.loader import Batch, TrainLoader, eval_loader, train_loader
 from ppl.data.parts import PartMasks
 from ppl.data.transforms import eval_transform, train_transform
 from ppl.data.voc import VOC_CLASSES, read_voc
+from ppl.data.writers import write_coco, write_yolo
 from ppl.data.yolo import read_yolo
 
 __all__ = [
@@ -50,4 +51,6 @@ __all__ = [
     "train_loader",
     "train_transform",
     "warn_shared_images",
+    "write_coco",
+    "write_yolo",
 ]

@@ -148,8 +148,9 @@ def _other_size(sample: Sample, mask: npt.NDArray[np.uint8], size: tuple[int, in
 def _refuse_black_and_white_masks(dataset: TaggedImages, looks: _Looks) -> None:
     """Raise PPLValueError if no mask holds a class, some hold 255, and nobody has said what 255 means."""
     masks = [(sample, look.values) for sample, look in looks if look.values is not None]
-    if any(isinstance(sample.mask, MappedMask) or values - {0, 255} for sample, values in masks):
-        return
+    for sample, values in masks:
+        if values - {0, 255} or (isinstance(sample.mask, MappedMask) and sample.mask.defines(255)):
+            return
     white = [sample.image_id for sample, values in masks if 255 in values and sample.labels]
     if white:
         fix = 'set white to "object" or to "ignore"'

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ppl.errors import PPLError
 from ppl.io import BadImageError
 
-__all__ = ["Instance", "InstanceMask", "decode_runs"]
+__all__ = ["Instance", "InstanceMask", "decode_runs", "encode_runs"]
 
 Box = tuple[float, float, float, float]
 
@@ -136,6 +136,35 @@ def decode_runs(code: dict[str, Any], size: tuple[int, int], box: Box | None = N
         f"a run-length code fills the box {_bounds(by_column)}, but its bbox is {tuple(box)} (left, top, width, "
         "height); encode the mask again"
     )
+
+
+def encode_runs(mask: npt.NDArray[np.bool_]) -> dict[str, Any]:
+    """Encode a mask as COCO's compressed run-length code, byte for byte as pycocotools does.
+
+    Args:
+        mask: (H, W) mask.
+
+    Returns:
+        `size`, (height, width), and `counts`, text.
+
+    Example:
+        >>> encode_runs(np.array([[False, True], [True, False]]))
+        {'size': [2, 2], 'counts': '121'}
+    """
+    flat = mask.ravel(order="F")
+    ends = np.append(np.flatnonzero(flat[1:] != flat[:-1]) + 1, flat.size)
+    runs = np.diff(ends, prepend=0).tolist()
+    if flat[0]:  # runs begin with zeros
+        runs = [0, *runs]
+    text = ""
+    for index, run in enumerate(runs):
+        value = run - runs[index - 2] if index > 2 else run
+        more = True
+        while more:
+            bits, value = value & 0x1F, value >> 5
+            more = value != (-1 if bits & 0x10 else 0)
+            text += chr(48 + bits + (0x20 if more else 0))
+    return {"size": list(mask.shape), "counts": text}
 
 
 _SAME_BOX = 0.7

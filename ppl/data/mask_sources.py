@@ -81,6 +81,10 @@ class MappedMask:
     mask: Path | MaskSource
     values: tuple[tuple[int, int], ...]
 
+    def defines(self, value: int) -> bool:
+        """Return whether the meaning of a stored value is set."""
+        return any(stored == value for stored, _ in self.values)
+
     def read(self) -> npt.NDArray[np.uint8]:
         """Return (H, W) uint8 class indices."""
         meaning = np.arange(256, dtype=np.uint8)

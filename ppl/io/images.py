@@ -164,7 +164,10 @@ def _open(path: str | os.PathLike[str]) -> Image.Image:
     except FileNotFoundError as error:
         raise PPLFileNotFoundError(f"{path} does not exist; check the name and its extension") from error
     except UnidentifiedImageError as error:
-        raise BadImageError(f"{path} is not an image of a known kind; replace it or take it out") from error
+        what = "is not an image of a known kind"
+        if os.fspath(path).lower().endswith((".tif", ".tiff")):
+            what += " (Pillow reads TIFFs of 1, 3 or 4 bands)"
+        raise BadImageError(f"{path} {what}; replace it or take it out") from error
     except Image.DecompressionBombError as error:  # the file itself may be sound
         raise BadImageError(too_many_pixels(path, error)) from error
     except Exception as error:

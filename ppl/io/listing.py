@@ -83,7 +83,7 @@ def list_images(folder: Path) -> dict[str, Path]:
 
 
 def list_image_files(folder: Path) -> dict[str, Path]:
-    """List the pictures in a folder and its sub-folders by file name.
+    """List the pictures in a folder and its sub-folders by file name; of a single file, that file.
 
     Hidden files and folders are left out; links to folders are followed. Pictures of a kind that Pillow cannot read
     here (`.heic` without the package pillow-heif, for example) are left out with one warning that counts and names
@@ -96,9 +96,9 @@ def list_image_files(folder: Path) -> dict[str, Path]:
         PPLFileNotFoundError: if the folder does not exist.
         PPLValueError: if a sub-folder cannot be read.
     """
-    if not folder.is_dir():
+    if not folder.exists():
         raise PPLFileNotFoundError(f"{folder} is not there; it should hold the images")
-    files = list_files(folder)
+    files = {normalize_name(folder.name): folder} if folder.is_file() else list_files(folder)
     readable = tuple(suffix for suffix in IMAGE_SUFFIXES if suffix in Image.registered_extensions())
     unreadable = _with_suffix(files, set(IMAGE_SUFFIXES).difference(readable))
     if unreadable:
