@@ -1,17 +1,15 @@
-"""Backbones: the stages of any timm or custom model, cutting it after one of them, resuming it from there."""
+"""Backbones: find the stages of any timm or custom model, cut it after a stage, resume it from there."""
 
 from __future__ import annotations
 
 from ppl.backbones.check import BackboneReport, check_backbone
 from ppl.backbones.cut import CutBackbone, refuse_data_parallel
 from ppl.backbones.data_config import data_config
+from ppl.backbones.dry_run import resolve_stages
 from ppl.backbones.errors import UnsupportedBackboneError
 from ppl.backbones.freeze import freeze_stages
 from ppl.backbones.identities import CutReport
 from ppl.backbones.stages import Stage, default_cuts
-from ppl.backbones.table import support_table
-from ppl.backbones.trace import resolve_stages
-from ppl.backbones.variants import variants
 
 __all__ = [
     "BackboneReport",
@@ -25,6 +23,4 @@ __all__ = [
     "freeze_stages",
     "refuse_data_parallel",
     "resolve_stages",
-    "support_table",
-    "variants",
 ]

@@ -1,33 +1,35 @@
-"""Does a backbone keep what cutting promises? The identities, measured on the model at hand."""
+"""Measure on a given model whether it can be cut into patches."""
 
 from __future__ import annotations
 
 import copy
 import warnings
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
+from ppl.backbones.dry_run import inspect_backbone, with_size_multiple
+from ppl.backbones.dummy import call_backbone, make_dummy
 from ppl.backbones.families import family_of
+from ppl.backbones.hooked import HookedBackbone
 from ppl.backbones.identities import (
     CutReport,
     check_gradient,
-    check_place,
+    check_position,
     check_values,
     faults,
     in_double,
-    lies_where_it_should,
+    lies_over_the_image,
+    size_to_try,
 )
+from ppl.backbones.image_sizes import native_size
 from ppl.backbones.names import check_timm_name
 from ppl.backbones.norms import batch_norms
-from ppl.backbones.runner import Runner
+from ppl.backbones.size_errors import first_line, size_error
 from ppl.backbones.stages import find_stage
-from ppl.backbones.state import make_dummy
-from ppl.backbones.trace import call_backbone, native_size, trace_model, with_size_multiple
-from ppl.backbones.variants import is_known
+from ppl.backbones.timm_support import is_tested
 from ppl.errors import PPLError, PPLTypeError
 from ppl.layers.grid import Grid, as_grid
 
@@ -36,20 +38,20 @@ __all__ = ["BackboneReport", "check_backbone"]
 
 @dataclass(frozen=True)
 class BackboneReport:
-    """What `check_backbone` found.
+    """The result of `check_backbone`.
 
     Attributes:
-        name: of the timm model, or of the module's class.
-        supported: whether there is a cut at which every identity holds.
+        name: name of the timm model, or of the module's class.
+        supported: whether every identity holds at one cut or more.
         tier: 1 every cut and any image size; 2 every cut, under the conditions in `notes`; 3 some cuts; 0 none.
-        cuts: names of the stages after which it can be cut.
-        reason: why it, or some of its cuts, cannot be used; empty if all can.
-        notes: conditions: a fixed image size or multiples of one, windows, no gradient checkpointing.
-        stages: one report per stage that is not the last.
+        cuts: names of the stages after which the model can be cut.
+        reason: why the model, or some of its cuts, cannot be used; empty if all can.
+        notes: conditions: a fixed image size, multiples of a number, windows.
+        stages: one report per stage except the last.
         num_features: channels of the final map.
         stride: input pixels per cell of the final map.
-        input_size: (H,W) that was tried.
-        grid: of the patches that were tried.
+        input_size: (H,W) of the images of the check.
+        grid: rows and columns of patches of the check.
     """
 
     name: str
@@ -86,19 +88,19 @@ def check_backbone(
 ) -> BackboneReport:
     """Check that a backbone can be cut into patches, at each of its stages.
 
-    Measured at every cut: resuming from the features is the plain forward; every patch is computed on its own (no
-    other patch and no other image matters); the stage runs exactly once; the stitched map has the un-patched map's
-    size and lies over the image as it should; gradient reaches the stem, and a detached branch sends none.
+    Measured at every cut: resuming from the features equals the plain forward; every patch is independent of all other
+    patches and images; the stage runs exactly once; the merged map has the un-patched map's size and position;
+    gradient reaches the stem, except from a detached branch.
 
     Args:
-        name_or_module: a timm model's name, which is built with random weights, or a module, which is copied.
-        grid: rows and columns of the patches to try.
-        input_size: (H,W) of the images to try; by default a small one, or the model's own if it takes no other.
-        stages: dotted names of the stages of a module that does not name them itself.
+        name_or_module: the name of a timm model, which is built with random weights, or a module, which is copied.
+        grid: rows and columns of patches.
+        input_size: (H,W) of the images; by default a small size, or the model's own if it takes no other.
+        stages: dotted names of the stages of a module without `feature_info`.
         cuts: stages to check; all by default.
 
     Returns:
-        The report; print it. A model that cannot be cut is reported, not raised.
+        The report; print it. A model that cannot be cut gives a report, not an error.
 
     Raises:
         PPLValueError: if timm has no model of that name; the message holds near ones.
@@ -120,7 +122,7 @@ def check_backbone(
 
 
 def random_model(name: str) -> nn.Module:
-    """A timm model with random weights that let the identities show: no gate is shut and no layer is all but mute."""
+    """Build a timm model with random weights that show faults: no gate is zero, no layer close to zero."""
     import timm
 
     check_timm_name(name)
@@ -142,7 +144,7 @@ def random_model(name: str) -> nn.Module:
 
 
 def _fill_statistics(model: nn.Module) -> None:
-    """Statistics of noise for BatchNorm, without which deep networks of random weights fade out."""
+    """Fill BatchNorm with statistics of noise; without them deep networks of random weights fade to zero."""
     norms = list(batch_norms(model))
     if not norms or family_of(model).refuse:
         return
@@ -151,11 +153,8 @@ def _fill_statistics(model: nn.Module) -> None:
         norm.momentum = 1.0
         norm.train()
     for size in ((128, 128), native_size(model)):
-        try:
-            call_backbone(model, torch.randn_like(make_dummy(model, size, 2)))
+        if size_error(lambda: call_backbone(model, torch.randn_like(make_dummy(model, size, 2)))) is None:  # noqa: B023
             break
-        except Exception:  # any: not the model's size
-            continue
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
 
@@ -169,12 +168,12 @@ def check_model(
     stages: Sequence[str] | None = None,
     cuts: Sequence[str | int] | None = None,
 ) -> BackboneReport:
-    """`check_backbone` on a model that may be changed: it gets hooks and eval mode."""
+    """Run `check_backbone` on a model that may be changed: hooks are added, and eval mode is set."""
     shape = as_grid(grid)
     model.eval()
     try:
-        trace = with_size_multiple(model, trace_model(model, stages, input_size))
-        found = trace.stages
+        info = with_size_multiple(model, inspect_backbone(model, stages, input_size))
+        found = info.stages
         if cuts is None:
             wanted = [index for index, stage in enumerate(found[:-1]) if not stage.refusal]
         else:
@@ -182,27 +181,18 @@ def check_model(
     except PPLError as error:
         return BackboneReport(name, False, 0, (), str(error), grid=shape)
 
-    runner = Runner(model, trace, wanted, padding="zeros", halo=0)
-    size = input_size or _size_to_try(runner, shape)
-    try:
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            torch.manual_seed(0)
-            refused = {} if is_known(model) else faults(runner)  # what construction would say
-            reports = _check_cuts(runner, shape, size)
-            if any(report.reason for report in reports):
-                with suppress(Exception):  # some models cannot compute in double precision
-                    exact = _check_cuts(in_double(runner), shape, size)
-                    reports = [one if other.reason else other for one, other in zip(reports, exact, strict=True)]
-            reports = [replace(report, reason=report.reason or refused.get(report.stage, "")) for report in reports]
-    except Exception as error:  # any: models fail in many ways
-        return BackboneReport(name, False, 0, (), _line(error), grid=shape)
+    backbone = HookedBackbone(model, info, wanted, padding="zeros", halo=0)
+    size = input_size or _roomy_size(backbone, shape)
+    reports: list[CutReport] = []
+    failure = size_error(lambda: reports.extend(_reports(backbone, shape, size)))
+    if failure is not None:
+        return BackboneReport(name, False, 0, (), first_line(failure), grid=shape)
     shut = [CutReport(s.name, s.layout, s.reduction, s.refusal) for s in found[:-1] if s.refusal and cuts is None]
     order = [stage.name for stage in found]
     reports = sorted([*reports, *shut], key=lambda report: order.index(report.stage))
     usable = tuple(report.stage for report in reports if not report.reason)
     reasons = dict.fromkeys(f"after {report.stage}: {report.reason}" for report in reports if report.reason)
-    notes = _notes(runner)
+    notes = _notes(backbone)
     tier = 0 if not usable else 3 if reasons else 2 if notes else 1
     return BackboneReport(
         name=name,
@@ -212,69 +202,76 @@ def check_model(
         reason="; ".join(reasons),
         notes=notes,
         stages=tuple(reports),
-        num_features=trace.final.channels,
-        stride=trace.final.reduction,
+        num_features=info.final.channels,
+        stride=info.final.reduction,
         input_size=size,
         grid=shape,
     )
 
 
-def _size_to_try(runner: Runner, grid: tuple[int, int]) -> tuple[int, int]:
-    """Small where any size will do: at least two cells of the final map in each patch."""
-    native = native_size(runner.model)
-    if runner.family.window is not None:
-        return grid[0] * native[0], grid[1] * native[1]
-    if runner.trace.fixed is not None:
-        return runner.trace.fixed
-    if max(runner.trace.dummy) > 32:  # convolutions without padding need room
+def _reports(backbone: HookedBackbone, grid: tuple[int, int], size: tuple[int, int]) -> list[CutReport]:
+    """Measure every cut; a cut that fails in single and not in double precision is rounding."""
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(0)
+        refused = {} if is_tested(backbone.model) else faults(backbone)  # as construction of a CutBackbone does
+        reports = _check_cuts(backbone, grid, size)
+        exact: list[CutReport] = []
+        # Some models cannot compute in double precision.
+        if any(report.reason for report in reports) and not size_error(
+            lambda: exact.extend(_check_cuts(in_double(backbone), grid, size))
+        ):
+            reports = [one if other.reason else other for one, other in zip(reports, exact, strict=True)]
+        return [replace(report, reason=report.reason or refused.get(report.stage, "")) for report in reports]
+
+
+def _roomy_size(backbone: HookedBackbone, grid: tuple[int, int]) -> tuple[int, int]:
+    """Return a small image size with at least two cells of the final map in each patch."""
+    info, native = backbone.info, native_size(backbone.model)
+    if backbone.family.window is not None or info.fixed is not None:
+        return size_to_try(backbone, grid)
+    if max(info.dummy) > 32:  # Convolutions without padding need room.
         return native
-    height, width = (min(native[axis], max(128, 2 * grid[axis] * runner.trace.final.reduction)) for axis in (0, 1))
+    height, width = (min(native[axis], max(128, 2 * grid[axis] * info.final.reduction)) for axis in (0, 1))
     return height, width
 
 
-def _notes(runner: Runner) -> tuple[str, ...]:
-    family = runner.family
+def _notes(backbone: HookedBackbone) -> tuple[str, ...]:
+    family = backbone.family
     notes = []
     if family.window is not None:
-        notes.append(f"patches must be multiples of its windows ({family.window(runner.model)} cells)")
-    elif runner.trace.fixed is not None:
+        notes.append(f"patches must be multiples of its windows ({family.window(backbone.model)} cells)")
+    elif backbone.info.fixed is not None:
         notes.append("fixed image size")
-    if runner.trace.multiple > 1:
-        notes.append(f"image sides are multiples of {runner.trace.multiple}")
-    if not family.replays:
-        notes.append("no gradient checkpointing")
+    if backbone.info.multiple > 1:
+        notes.append(f"image sides are multiples of {backbone.info.multiple}")
     return tuple(notes)
 
 
-def _check_cuts(runner: Runner, grid: tuple[int, int], size: tuple[int, int]) -> list[CutReport]:
-    x = torch.randn_like(make_dummy(runner.model, size, 2))
+def _check_cuts(backbone: HookedBackbone, grid: tuple[int, int], size: tuple[int, int]) -> list[CutReport]:
+    x = torch.randn_like(make_dummy(backbone.model, size, 2))
     corner = x.clone()  # the upper right quarter of the first image differs
     corner[:1, :, : size[0] // 2, size[1] // 2 :] = torch.randn_like(corner[:1, :, : size[0] // 2, size[1] // 2 :])
     with torch.no_grad():
-        final, features = runner.features(x, range(len(runner.cuts)))
-        other, moved = runner.features(corner, range(len(runner.cuts)))
-        placed = runner.trace.final.layout == "NCHW" or lies_where_it_should(other[:1] - final[:1])
+        final, features = backbone.features(x, range(len(backbone.cuts)))
+        other, moved = backbone.features(corner, range(len(backbone.cuts)))
+        placed = backbone.info.final.layout == "NCHW" or lies_over_the_image(other[:1] - final[:1])
         misplaced = "" if placed else "the final map does not lie over the image"
-    # gradients are costly: not at each of many alike stages
-    deciding = {0, len(runner.cuts) // 2, len(runner.cuts) - 1}
+    # Gradients are slow: three of many similar stages.
+    deciding = {0, len(backbone.cuts) // 2, len(backbone.cuts) - 1}
     reports = []
-    for index, stage in enumerate(runner.cuts):
-        report = CutReport(stage.name, stage.layout, stage.reduction)
-        try:
+    for index, stage in enumerate(backbone.cuts):
+        found = [CutReport(stage.name, stage.layout, stage.reduction)]
+
+        def check(index: int = index, found: list[CutReport] = found) -> None:
             with torch.no_grad():
-                report = check_values(runner, index, features[index], final, grid, report)
-                if not report.reason:
-                    reason = misplaced or check_place(runner, index, features[index], moved[index], final)
-                    report = replace(report, reason=reason)
-            if not report.reason and index in deciding:
-                report = replace(report, reason=check_gradient(runner, index, x[:1], grid))
-        except Exception as error:  # any: a report says what fails
-            report = replace(report, reason=_line(error))
-        reports.append(report)
+                found[0] = check_values(backbone, index, features[index], final, grid, found[0])
+                if not found[0].reason:
+                    reason = misplaced or check_position(backbone, index, features[index], moved[index], final)
+                    found[0] = replace(found[0], reason=reason)
+            if not found[0].reason and index in deciding:
+                found[0] = replace(found[0], reason=check_gradient(backbone, index, x[:1], grid))
+
+        error = size_error(check)
+        reports.append(replace(found[0], reason=first_line(error)) if error else found[0])
     return reports
-
-
-def _line(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    line = text[0] if text else ""
-    return line if isinstance(error, PPLError) else f"{type(error).__name__}: {line}"

@@ -8,17 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ppl.backbones.dry_run import inspect_backbone, with_size_multiple
 from ppl.backbones.errors import UnsupportedBackboneError
+from ppl.backbones.hooked import HookedBackbone
 from ppl.backbones.identities import verify
+from ppl.backbones.image_sizes import refusal_of
 from ppl.backbones.names import last_leaf, stage_names
-from ppl.backbones.padding import check_padding
-from ppl.backbones.runner import Runner
 from ppl.backbones.stages import find_stage
-from ppl.backbones.state import make_dummy, untouched
-from ppl.backbones.trace import call_backbone, trace_model, with_size_multiple
-from ppl.backbones.variants import is_known
+from ppl.backbones.timm_support import is_tested
 from ppl.errors import PPLTypeError, PPLValueError
 from ppl.layers.grid import Grid
+from ppl.layers.padding import check_padding
 
 __all__ = ["CutBackbone", "refuse_data_parallel"]
 
@@ -26,41 +26,40 @@ __all__ = ["CutBackbone", "refuse_data_parallel"]
 class CutBackbone:
     """A backbone that can be stopped after some of its stages and resumed from there, with other features.
 
-    To resume, a forward hook on a stage's last block replaces what the block returns, while the model's own forward
-    runs on a tiny dummy image. Nothing is added to the model but the hooks: the keys of its `state_dict` stay as they
-    are.
+    To resume, the model's own forward runs on a tiny dummy image, and a forward hook on the stage's last block replaces
+    the block's output. Only hooks are added to the model; the keys of its `state_dict` stay.
 
-    Not a Module: it holds no parameters. It can be copied (together with its model) and pickled.
+    Several threads can run one model in eval mode, patched or not: the state of a pass belongs to its thread. A
+    `CutBackbone` is no Module and holds no parameters. It can be copied (together with its model) and pickled.
 
     Args:
         model: a timm model or any module that takes images (B,3,H,W).
         cuts: stages after which to cut, by name or by index into the stages. A name may also be that of a block
-            between the ends of stages ("layer3.1"); whether the model can be cut there is tried on a small image first.
-        stages: dotted names of the stages of a model that does not name them itself; what the last one returns is the
-            final map.
-        padding: what the layers after the cut see beyond the edge of a patch: "zeros", as the figure draws it,
-            "replicate" or "reflect" (the paper says nothing; the default is ours).
-        halo: cells of real context that each patch keeps on every side through the layers after the cut; they are
-            cropped from the result. A multiple of the stride that is left after the cut. Meant for convolutions: beyond
-            the image there is no context, and attention would look at what fills the halo there.
-        input_size: (H,W) for a model that takes no other and does not say so itself.
+            between the ends of stages ("layer3.1"); such cuts are tried on a small image first.
+        stages: dotted names of the stages of a model without `feature_info`; the last stage returns the final map.
+        padding: values that the layers after the cut see beyond the border of a patch: "zeros" (the layers as they
+            are), "replicate" or "reflect".
+        halo: cells of real context that each patch keeps on every side; they are cropped from the result. A multiple
+            of the stride of the layers after the cut. Meant for convolutions: beyond the image there is no context,
+            and attention would look at the filling.
+        input_size: (H,W) for a model that takes no other size and does not declare it.
 
     Attributes:
         model: the backbone itself.
         stages: its stages, shallow to deep, without the blocks that only `cuts` name.
-        cuts: the stages after which it is cut, in the order given.
+        cuts: the stages after which the model is cut, in the order given.
         num_features: channels of the final map.
         stride: input pixels per cell of the final map.
         min_size: the smallest (H,W) that is known to run and leave a cell.
-        unpadded: it has convolutions without padding, which need more room than a cell.
+        unpadded: whether convolutions without padding need more room than a cell.
         size_multiple: heights and widths of images must be multiples of it.
 
     Raises:
-        PPLValueError: unknown or last stage as a cut, unknown padding, a halo that is no multiple of the stride left.
-        PPLTypeError: `model` is no module, or a parallel or compiled wrapper of one.
-        UnsupportedBackboneError: the model cannot be cut, or not there; the message says why and what to take instead.
-            Models of no known family are tried on a small image first.
-        PPLError: the model does not run, or a stage of it does not run exactly once.
+        PPLValueError: unknown or last stage as a cut, unknown padding, or a halo that is no multiple of the stride.
+        PPLTypeError: `model` is no module, or a parallel or compiled wrapper of a module.
+        UnsupportedBackboneError: the model, or the cut, is refused; the message names the reason and the fix. Models
+            that no test covers, and all models of a timm newer than the tests, are tried on a small image first.
+        PPLError: the model does not run, or a stage does not run exactly once.
 
     Source:
         The cut of Progressive Patch Learning (Li et al., IEEE TMM 2022), figures 2 and 5.
@@ -89,33 +88,33 @@ class CutBackbone:
         if isinstance(cuts, (str, int)):
             raise PPLTypeError(f"cuts must be a list, got {cuts!r}: write [{cuts!r}]")
         blocks = [cut for cut in cuts if isinstance(cut, str)]
-        trace = with_size_multiple(model, trace_model(model, stages, input_size, blocks))
+        info = with_size_multiple(model, inspect_backbone(model, stages, input_size, blocks))
         ends = {last_leaf(model, name) for name in stage_names(model, stages)}
-        own = [stage for stage in trace.stages if stage.module in ends]
+        own = [stage for stage in info.stages if stage.module in ends]
         indices = [
-            trace.stages.index(own[find_stage(own, cut)]) if isinstance(cut, int) else find_stage(trace.stages, cut)
+            info.stages.index(own[find_stage(own, cut)]) if isinstance(cut, int) else find_stage(info.stages, cut)
             for cut in cuts
         ]
         if len(set(indices)) < len(indices):
             raise PPLValueError(f"cuts name a stage twice: {list(cuts)!r}")
         self.model = model
         self.stages = tuple(own)
-        self.cuts = tuple(trace.stages[index] for index in indices)
-        self.num_features = trace.final.channels
-        self.stride = trace.final.reduction
-        # nearly all run on images of 32x32, and on smaller ones as long as there is a cell
-        self.unpadded = trace.fixed is None and min(trace.dummy) > 32
-        self.min_size = trace.dummy if self.unpadded else (self.stride, self.stride)
-        self.size_multiple = trace.multiple
+        self.cuts = tuple(info.stages[index] for index in indices)
+        self.num_features = info.final.channels
+        self.stride = info.final.reduction
+        # A model that runs on 32x32 pixels runs on any image that leaves a cell of the final map.
+        self.unpadded = info.fixed is None and min(info.dummy) > 32
+        self.min_size = info.dummy if self.unpadded else (self.stride, self.stride)
+        self.size_multiple = info.multiple
         self.padding = check_padding(padding)
         self.halo = int(halo)
         for index in range(len(self.cuts)):
             self._check_halo(index)
-        self._sizes = {trace.probe}
-        self._runner = Runner(model, trace, indices, self.padding, self.halo)
-        if not is_known(model) or not set(self.cuts) <= set(own):
+        self._sizes = {info.probe}
+        self._hooked = HookedBackbone(model, info, indices, self.padding, self.halo)
+        if not is_tested(model) or not set(self.cuts) <= set(own):
             try:
-                verify(self._runner)
+                verify(self._hooked)
             except Exception:
                 self.remove_hooks()
                 raise
@@ -124,29 +123,29 @@ class CutBackbone:
         return f"CutBackbone({type(self.model).__name__}, cuts={[stage.name for stage in self.cuts]})"
 
     def remove_hooks(self) -> None:
-        """Take the hooks off the model, which cannot be resumed any more."""
-        self._runner.remove_hooks()
+        """Remove the hooks from the model, which cannot be resumed afterwards."""
+        self._hooked.remove_hooks()
 
     def tail_stride(self, cut_index: int) -> int:
-        """The stride that is left after a cut: cells of the cut's map per cell of the final map."""
+        """Return the stride of the layers after a cut: cells of the cut's map per cell of the final map."""
         return max(1, self.stride // self.cuts[cut_index].reduction)
 
     def forward_features(self, x: Tensor, taps: Sequence[int] = ()) -> tuple[Tensor, dict[int, Any]]:
-        """One ordinary pass of the whole model.
+        """Run the whole model once.
 
         Args:
             x: images (B,3,H,W).
-            taps: indices into `cuts` whose features are wanted.
+            taps: indices into `cuts` whose features are kept.
 
         Returns:
-            The final map (B,C,h,w), and per tap the features as the stage returned them (in its own layout).
+            The final map (B,C,h,w), and per tap the stage's output in its own layout.
 
         Raises:
             PPLError: if a tapped stage does not run exactly once.
         """
         for index in taps:
             self._check_cut(index)
-        return self._runner.features(x, taps)
+        return self._hooked.features(x, taps)
 
     def resume(
         self,
@@ -155,13 +154,13 @@ class CutBackbone:
         size: tuple[int, int] | None = None,
         image_size: tuple[int, int] | None = None,
     ) -> Tensor:
-        """Run only what comes after a cut.
+        """Run only the layers after a cut.
 
         Args:
             cut_index: index into `cuts`.
-            features: what the stage would return, in its own layout, of any batch.
+            features: output of the stage, in its own layout, of any batch size.
             size: (h,w) of the final map, for models of tokens whose map is not square.
-            image_size: (H,W) of the images, for models of tokens: from `size` alone their grid is guessed.
+            image_size: (H,W) of the images, for models of tokens: `size` alone can fit several grids.
 
         Returns:
             The final map (B',C,h',w') of those features.
@@ -170,7 +169,7 @@ class CutBackbone:
             PPLError: if the cut's stage does not run exactly once.
         """
         self._check_cut(cut_index)
-        return self._runner.resume(cut_index, features, size, image_size)
+        return self._hooked.resume(cut_index, features, size, image_size)
 
     def patched(
         self,
@@ -180,69 +179,67 @@ class CutBackbone:
         size: tuple[int, int],
         image_size: tuple[int, int] | None = None,
     ) -> Tensor:
-        """Cut the features into patches, run each on its own through what comes after the cut, stitch the results.
+        """Cut the features into patches, run each alone through the layers after the cut, and merge the results.
 
-        The height and width of a patch are multiples of the stride that is left (features are zero-padded at the
-        bottom and on the right), so that the stitched map lies cell on cell over the un-patched one.
+        The sides of a patch are multiples of the stride of those layers (features are zero-padded at the bottom and on
+        the right), so the merged map lies cell on cell over the un-patched map.
 
         Args:
             cut_index: index into `cuts`.
             features: features of that cut, from `forward_features`; detach them for a branch without gradient.
             grid: rows and columns of patches.
             size: (h,w) of the un-patched final map.
-            image_size: (H,W) of the images, for models of tokens: from `size` alone their grid is guessed.
+            image_size: (H,W) of the images, for models of tokens: `size` alone can fit several grids.
 
         Returns:
-            The stitched final map (B,C,h,w).
+            The merged final map (B,C,h,w).
 
         Raises:
             PPLValueError: if the grid is larger than the map, or "reflect" padding larger than a patch.
         """
         self._check_cut(cut_index)
-        runner = self._runner
-        patches, place = runner.destruct(cut_index, features, grid, size, image_size)
-        if not runner.family.replays and torch.is_grad_enabled() and self._checkpoints():
+        hooked = self._hooked
+        patches, tiling = hooked.cut(cut_index, features, grid, size, image_size)
+        if self.padding != "zeros" and torch.is_grad_enabled() and self._checkpoints():
             raise UnsupportedBackboneError(
-                f"{type(self.model).__name__} cannot be cut under gradient checkpointing, which would run its blocks "
-                "again without the positions of the patches: call set_grad_checkpointing(False)"
+                f"{type(self.model).__name__} runs blocks again under timm's gradient checkpointing, where padding "
+                f"{self.padding!r} cannot reach them: call its set_grad_checkpointing(False) and use the "
+                "set_grad_checkpointing() of PPLNet"
             )
-        return runner.merge(runner.run_patches(cut_index, patches, place), place, size)
+        return hooked.merge(hooked.run_patches(cut_index, patches, tiling), tiling, size)
 
     def check_input_size(self, height: int, width: int) -> None:
         """Raise UnsupportedBackboneError unless the model takes images of that size.
 
-        Models that take any size, or any multiple of some cells, pass at once; one that was built for a single size is
-        tried on a black image.
+        Models of a fixed size are tried on a black image; other models are not.
 
         Args:
-            height: of the image, in pixels.
-            width: of the image, in pixels.
+            height: height of the image, in pixels.
+            width: width of the image, in pixels.
 
         Example:
             >>> import timm
             >>> CutBackbone(timm.create_model("test_resnet")).check_input_size(123, 321)
         """
-        trace = self._runner.trace
-        fits = height % trace.multiple == 0 == width % trace.multiple
-        free = fits and trace.fixed is None and self._runner.family.window is None
+        info = self._hooked.info
+        fits = height % info.multiple == 0 == width % info.multiple
+        free = fits and info.fixed is None and self._hooked.family.window is None
         if free or (height, width) in self._sizes:
             return
-        try:  # other sizes run, too, where strides happen to agree
-            with untouched(self.model):
-                call_backbone(self.model, make_dummy(self.model, (height, width)))
-        except Exception as error:  # any: models say "not this size" in many ways
+        error = refusal_of(self.model, (height, width))  # Other sizes run too, if strides happen to agree.
+        if error is not None:
             raise UnsupportedBackboneError(self._size_refusal(height, width)) from error
         self._sizes.add((height, width))
 
     def _size_refusal(self, height: int, width: int) -> str:
-        name, trace = type(self.model).__name__, self._runner.trace
-        if trace.multiple > 1:
-            wanted = [-(-side // trace.multiple) * trace.multiple for side in (height, width)]
+        name, info = type(self.model).__name__, self._hooked.info
+        if info.multiple > 1:
+            wanted = [-(-side // info.multiple) * info.multiple for side in (height, width)]
             return (
-                f"{name} takes images whose sides are multiples of {trace.multiple}, not {height}x{width}: "
+                f"{name} takes images whose sides are multiples of {info.multiple}, not {height}x{width}: "
                 f"use {wanted[0]}x{wanted[1]}"
             )
-        native = "x".join(str(side) for side in trace.probe)
+        native = "x".join(str(side) for side in info.probe)
         return (
             f"{name} was built for images of {native} and does not take {height}x{width}: "
             f"resize to {native}, use the scale 1.0 alone, or take a backbone of any input size (swin, convnext)"
@@ -267,7 +264,7 @@ class CutBackbone:
 def refuse_data_parallel(module: nn.Module) -> None:
     """Raise PPLTypeError if `module` is a replica that `nn.DataParallel` made.
 
-    Replicas share the hooks of the one original and would overwrite each other's features.
+    Replicas share the hooks of the original but not its weights.
 
     Args:
         module: the module whose forward uses a `CutBackbone`.
@@ -278,7 +275,7 @@ def refuse_data_parallel(module: nn.Module) -> None:
     """
     if getattr(module, "_is_replica", False):
         raise PPLTypeError(
-            f"{type(module).__name__} cannot run under nn.DataParallel, whose threads share one set of hooks: "
+            f"{type(module).__name__} cannot run under nn.DataParallel, whose replicas share one set of hooks: "
             "use torch.nn.parallel.DistributedDataParallel"
         )
 

@@ -1,4 +1,4 @@
-"""Keep the shallow stages of a backbone as they are."""
+"""Freeze the shallow stages of a backbone."""
 
 from __future__ import annotations
 
@@ -8,28 +8,29 @@ from typing import Any
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from ppl.backbones.dry_run import inspect_backbone
+from ppl.backbones.dummy import call_backbone, make_dummy, trial
+from ppl.backbones.patches import tensors_of
 from ppl.backbones.stages import find_stage
-from ppl.backbones.state import make_dummy, untouched
-from ppl.backbones.trace import call_backbone, tensors_of, trace_model
 
 __all__ = ["freeze_stages"]
 
 
 def freeze_stages(model: nn.Module, last: str | int, stages: Sequence[str] | None = None) -> tuple[nn.Module, ...]:
-    """Take all parameters up to a stage, itself included, out of training.
+    """Stop the training of all parameters up to and including a stage.
 
-    The field's pipelines do so with the stem and the first blocks (IRN, SEAM). No gradient is computed there any more,
-    which for a typical network halves the time of a training step. Of the parameters that the backbone itself owns,
-    such as class tokens and position embeddings, those that have entered by then are frozen too.
+    IRN and SEAM freeze the stem and the first blocks. Frozen layers need no gradient, which about halves the time of a
+    training step. Parameters of the backbone itself (class tokens, position embeddings) are frozen if they are used
+    before the stage ends.
 
     Args:
         model: the backbone.
-        last: the last stage that keeps its weights, by name or index, or the name of a block; not the final one.
-        stages: names of the backbone's stages, if it does not name them itself.
+        last: the last frozen stage, by name or index, or the name of a block; not the final stage.
+        stages: names of the backbone's stages, if it has no `feature_info`.
 
     Returns:
-        The modules that have done their work by then. The statistics of BatchNorm layers among them follow the data in
-        train mode; `norm.eval()` keeps them.
+        The modules that have run for the last time when the stage ends. BatchNorm layers among them still update their
+        statistics in training mode; `norm.eval()` stops that.
 
     Raises:
         PPLValueError: if there is no such stage; the message lists the valid ones.
@@ -41,10 +42,10 @@ def freeze_stages(model: nn.Module, last: str | int, stages: Sequence[str] | Non
         >>> model.layer1[0].conv1.weight.requires_grad, model.layer3[0].conv1.weight.requires_grad
         (False, True)
     """
-    trace = trace_model(model, stages, blocks=[last] if isinstance(last, str) else [])
-    index = find_stage(trace.stages, last)
-    finished = tuple(model.get_submodule(name) for name in trace.prefixes[index])
-    entered = _entered(model, trace.stages[index].module, trace.probe)
+    info = inspect_backbone(model, stages, blocks=[last] if isinstance(last, str) else [])
+    index = find_stage(info.stages, last)
+    finished = tuple(model.get_submodule(name) for name in sorted(info.prefixes[index]))
+    entered = _entered(model, info.stages[index].module, info.probe)
     inside = [parameter for module in finished for parameter in module.parameters(recurse=False)]
     for parameter in (*inside, *entered):
         parameter.requires_grad_(False)
@@ -52,21 +53,19 @@ def freeze_stages(model: nn.Module, last: str | int, stages: Sequence[str] | Non
 
 
 def _entered(model: nn.Module, end: str, size: tuple[int, int]) -> list[nn.Parameter]:
-    """The backbone's own parameters that take part in a pass before the module `end` returns."""
+    """Return the backbone's own parameters that take part in a pass before the module `end` returns."""
     operands = _Operands()
     entered: set[int] = set()
-    handle = model.get_submodule(end).register_forward_hook(lambda *_: entered.update(operands.found))
-    try:
-        image = make_dummy(model, size)  # asks parameters for their type
-        with untouched(model), operands:
-            call_backbone(model, image)
-    finally:
-        handle.remove()
+    with trial(model) as twin:
+        image = make_dummy(twin, size)  # before `operands`: it looks at parameters
+        twin.get_submodule(end).register_forward_hook(lambda *_: entered.update(operands.found))
+        with operands:
+            call_backbone(twin, image)
     return [parameter for parameter in model.parameters(recurse=False) if id(parameter) in entered]
 
 
 class _Operands(TorchFunctionMode):
-    """Notes which tensors take part in any operation."""
+    """Record which tensors take part in any operation."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,7 +74,7 @@ class _Operands(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Note what an operation is given."""
+        """Record the arguments of an operation."""
         kwargs = kwargs or {}
         self.found.update(id(tensor) for tensor in tensors_of((*args, *kwargs.values())))
         return func(*args, **kwargs)

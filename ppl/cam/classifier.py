@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ppl.backbones import data_config, default_cuts, resolve_stages
+from ppl.backbones.dummy import make_dummy
 from ppl.backbones.families import family_of
 from ppl.backbones.stages import Stage
-from ppl.backbones.state import make_dummy
 from ppl.cam.capture import captured_output, graph_from, only_output
 from ppl.cam.dry_run import DryRun, dry_run, logits_of
 from ppl.cam.eval_mode import alone_with

@@ -10,8 +10,9 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from ppl.backbones.state import make_dummy, untouched
-from ppl.backbones.trace import native_size
+from ppl.backbones.dummy import make_dummy
+from ppl.backbones.image_sizes import native_size
+from ppl.backbones.untouched import untouched
 from ppl.cam.capture import graph_from
 from ppl.cam.eval_mode import alone_with
 from ppl.cam.layouts import MapLayout, find_layout, first_tensor

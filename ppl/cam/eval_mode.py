@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 
 from torch import nn
 
-from ppl.backbones.state import EvalMode
+from ppl.backbones.eval_mode import EvalMode
 
 __all__ = ["alone_with", "in_eval_mode"]
 

@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 
 from torch import nn
 
-from ppl.backbones.trace import native_size, runs_on, size_multiple
+from ppl.backbones.image_sizes import native_size, runs_on, size_multiple
 from ppl.cam.eval_mode import alone_with
 from ppl.errors import PPLValueError
 

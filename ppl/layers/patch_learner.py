@@ -1,38 +1,48 @@
-"""Run any layers patch by patch: cut, tail, merge."""
+"""Run layers patch by patch: cut, tail, merge."""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from ppl.errors import PPLValueError
 from ppl.layers.grid import Grid, as_grid, check_grid_fits, check_map
-from ppl.layers.patch_destruct import patch_destruct
-from ppl.layers.patch_merge import patch_merge
+from ppl.layers.padding import border_padding, check_padding
+from ppl.layers.shared_copy import shared_copy
+from ppl.layers.shared_state import store_once
+from ppl.layers.tiling import cut_patches, merge_patches
 
 __all__ = ["PatchLearner"]
 
-# The stride is read off how much the output grows when the input grows by this much: a multiple of all usual strides.
-# Tensors without data may be as large as one likes; those of zeros, for tails that need numbers, may not.
-_SPAN = 192 * 5 * 7
-_SPAN_OF_ZEROS = 192
+# The stride of a tail is measured by the growth of its output when the input grows by this many cells, a multiple of
+# all usual strides. Meta tensors cost nothing at any size; tensors of zeros do.
+_GROWTH = 192 * 5 * 7
+_GROWTH_OF_ZEROS = 192
 
 
 class PatchLearner(nn.Module):
-    """Cut a map into patches, send each on its own through `tail`, and stitch the results together.
+    """Cut a map into patches, run `tail` on each patch alone, and merge the results.
 
-    The output has exactly the size that `tail(x)` has, and lies over the same pixels: patches are padded (with zeros,
-    at the bottom and on the right of the map) to a multiple of the stride left in the tail. That size is found
-    once per input size on tensors without data, so neither BatchNorm statistics nor random numbers are touched.
+    The output has the size of `tail(x)` and lies over the same pixels: patches are zero-padded (at the bottom and on
+    the right of the map) to a multiple of the tail's stride. Size and stride are measured once per input size on
+    tensors without data, so BatchNorm statistics and random numbers stay as they are.
+
+    If a model holds the tail under another name too, its `state_dict` holds the weights once.
 
     Args:
-        tail: layers that turn a map (B,C,H,W) into a map (B,D,H',W'), with padding where they would lose cells at the
-            edges: every patch would lose them, and its neighbours move up.
+        tail: layers from a map (B,C,H,W) to a map (B,D,H',W'). Convolutions need padding: without padding every patch
+            loses cells at its border.
         grid: rows and columns of patches, an integer or a pair.
+        padding: values that convolutions of the tail see beyond the border of a patch: "zeros" (the tail as it is),
+            "replicate" (the patch's outermost cells) or "reflect".
+        halo: cells of real context that each patch keeps on every side; they are cropped from the result. A multiple
+            of the tail's stride.
+
+    Raises:
+        PPLTypeError: if `grid` is neither an integer nor a pair of integers.
+        PPLValueError: if `padding` is unknown or `halo` negative.
 
     Source:
         One patch branch (P, blocks i+1..N, M) of Progressive Patch Learning (Li et al., IEEE TMM 2022), figure 2.
@@ -40,57 +50,67 @@ class PatchLearner(nn.Module):
     Example:
         >>> import torch
         >>> tail = torch.nn.Conv2d(3, 8, 3, stride=2, padding=1)
-        >>> learner, x = PatchLearner(tail, grid=(4, 2)), torch.randn(1, 3, 15, 23)
+        >>> learner, x = PatchLearner(tail, grid=(4, 2), padding="replicate"), torch.randn(1, 3, 15, 23)
         >>> learner(x).shape == tail(x).shape
         True
     """
 
-    def __init__(self, tail: nn.Module, grid: Grid) -> None:
+    def __init__(self, tail: nn.Module, grid: Grid, *, padding: str = "zeros", halo: int = 0) -> None:
         super().__init__()
         self.tail = tail
         self.grid = as_grid(grid)
-        self._plans: dict[tuple[int, int, int], tuple[tuple[int, int], tuple[int, int]]] = {}
+        self.padding = check_padding(padding)
+        self.halo = operator.index(halo)
+        if self.halo < 0:
+            raise PPLValueError(f"halo must be 0 or more cells, got {halo}")
+        self._sizes: dict[tuple[int, int, int], tuple[tuple[int, int], tuple[int, int]]] = {}
+        store_once(tail)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B,C,H,W) to (B,D,H',W'), the shape of `tail(x)`.
+        """Return the map (B,D,H',W') of `x` (B,C,H,W), of the shape of `tail(x)`.
 
         Raises:
-            PPLValueError: if `x` is not 4-dimensional, the grid is larger than the map, or the tail's output is no map
-                or loses cells at the edges of a patch.
+            PPLValueError: if `x` is not 4-dimensional, the grid is larger than the map, the halo is no multiple of the
+                tail's stride, or the tail's output is no map or loses cells at the border of a patch.
         """
         check_map(x)
         check_grid_fits(self.grid, x.shape[-2], x.shape[-1])
         # operator.index: under torch.compile with dynamic shapes it turns a symbol into the number that is needed here.
-        size, stride = self._plan(*map(operator.index, x.shape[1:]))
-        patches = patch_destruct(x, self.grid, multiple=stride)
-        maps = self.tail(patches)
+        size, stride = self._size_and_stride(*map(operator.index, x.shape[1:]))
+        if self.halo % stride[0] or self.halo % stride[1]:
+            raise PPLValueError(f"halo must be a multiple of the tail's stride {stride}, got {self.halo}")
+        patches = cut_patches(x, self.grid, stride, (self.halo, self.halo), self.padding)
+        with border_padding(self.padding):
+            maps = self.tail(patches)
         _check_cells(patches, maps, stride)
-        return patch_merge(maps, self.grid, size)
+        halo = (self.halo // stride[0], self.halo // stride[1])
+        cells = (maps.shape[-2] - 2 * halo[0], maps.shape[-1] - 2 * halo[1])
+        return merge_patches(maps, self.grid, cells, halo, size)
 
     def extra_repr(self) -> str:
-        """Show the grid."""
-        return f"grid={self.grid}"
+        """Show the settings."""
+        return f"grid={self.grid}, padding={self.padding!r}, halo={self.halo}"
 
     @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-    def _plan(self, channels: int, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Size of `tail(x)` and stride of the tail for an input (B,channels,height,width)."""
+    def _size_and_stride(self, channels: int, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Return the size of `tail(x)` and the tail's stride for an input (B,channels,height,width)."""
         key = (channels, height, width)
-        if key not in self._plans:
-            size, grown, span = _output_sizes(self.tail, channels, height, width)
+        if key not in self._sizes:
+            size, grown, growth = _output_sizes(self.tail, channels, height, width)
             if grown[0] <= size[0] or grown[1] <= size[1]:
                 raise PPLValueError(
                     f"tail gives {size[0]}x{size[1]} for a {height}x{width} map and {grown[0]}x{grown[1]} for a "
-                    f"{height + span}x{width + span} one, so its output is no map: leave pooling and head out of it"
+                    f"{height + growth}x{width + growth} one, so its output is no map: leave pooling and head out of it"
                 )
-            # A tail that enlarges has no stride left to align with. Rounded, for strides that do not divide the span.
-            strides = (round(span / (more - less)) for more, less in zip(grown, size, strict=True))
+            # An enlarging tail has stride 1. Strides that do not divide the growth are rounded.
+            strides = (round(growth / (more - less)) for more, less in zip(grown, size, strict=True))
             rows, columns = (max(1, stride) for stride in strides)
-            self._plans[key] = size, (rows, columns)
-        return self._plans[key]
+            self._sizes[key] = size, (rows, columns)
+        return self._sizes[key]
 
 
 def _check_cells(patches: Tensor, maps: Tensor, stride: tuple[int, int]) -> None:
-    """Raise PPLValueError if a tail without padding gives less of a patch than the cells that it stands for."""
+    """Raise PPLValueError if a tail without padding makes fewer cells of a patch than the patch stands for."""
     height, width = patches.shape[-2:]
     cells = (height // stride[0], width // stride[1])
     if maps.shape[-2] < cells[0] or maps.shape[-1] < cells[1]:
@@ -103,46 +123,26 @@ def _check_cells(patches: Tensor, maps: Tensor, stride: tuple[int, int]) -> None
 def _output_sizes(
     tail: nn.Module, channels: int, height: int, width: int
 ) -> tuple[tuple[int, int], tuple[int, int], int]:
-    """Height and width of what `tail` makes of a (1,channels,height,width) input, of a larger one, and how much so."""
-    state = {**dict(tail.named_parameters()), **dict(tail.named_buffers())}
-    example = next((tensor for tensor in state.values() if tensor.is_floating_point()), torch.empty(0))
-    meta = {name: tensor.detach().to("meta") for name, tensor in state.items()}
+    """Return the output sizes of a (1,channels,height,width) input and of an enlarged one, and the enlargement."""
+    tensors = [*tail.parameters(), *tail.buffers()]
+    example = next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(0))
 
-    def without_data(more: int) -> tuple[int, int]:
-        shape = (1, channels, height + more, width + more)
-        x = torch.empty(shape, dtype=example.dtype, device="meta")
-        return _size(torch.func.functional_call(tail, meta, (x,)), shape)
+    def sizes(device: torch.device | str, growth: int) -> tuple[tuple[int, int], tuple[int, int], int]:
+        twin = shared_copy(tail, tail, "meta" if device == "meta" else None)
+        shapes = [(1, channels, height + more, width + more) for more in (0, growth)]
+        size, grown = (_size(twin(torch.zeros(*s, dtype=example.dtype, device=device)), s) for s in shapes)
+        return size, grown, growth
 
-    def of_zeros(more: int) -> tuple[int, int]:
-        shape = (1, channels, height + more, width + more)
-        return _size(tail(torch.zeros(shape, dtype=example.dtype, device=example.device)), shape)
-
-    with _untouched(tail, example.device):
+    with torch.no_grad(), torch.random.fork_rng(devices=[example.device] if example.is_cuda else []):
         try:
-            return without_data(0), without_data(_SPAN), _SPAN
-        # Whatever a layer may raise when it needs real numbers: then it gets zeros.
-        except Exception:
-            return of_zeros(0), of_zeros(_SPAN_OF_ZEROS), _SPAN_OF_ZEROS
+            return sizes("meta", _GROWTH)
+        except Exception:  # Fall back to real zeros if meta tensors fail; a fault of the tail shows there again.
+            return sizes(example.device, _GROWTH_OF_ZEROS)
 
 
 def _size(output: object, shape: tuple[int, ...]) -> tuple[int, int]:
-    """Height and width of a tail's output for an input of that shape."""
+    """Return height and width of the tail's output for an input of that shape."""
     if not isinstance(output, Tensor) or output.ndim != 4:
         found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise PPLValueError(f"tail must return a map (B,C,H,W), got {found} for an input of shape {shape}")
     return output.shape[2], output.shape[3]
-
-
-@contextmanager
-def _untouched(module: nn.Module, device: torch.device) -> Iterator[None]:
-    """Run `module` without leaving a trace: no gradients, BatchNorm and Dropout in eval mode, random state restored."""
-    modes = [(part, part.training) for part in module.modules()]
-    devices = [device] if device.type == "cuda" else []
-    try:
-        for part, _ in modes:
-            part.training = False
-        with torch.no_grad(), torch.random.fork_rng(devices=devices):
-            yield
-    finally:
-        for part, mode in modes:
-            part.training = mode

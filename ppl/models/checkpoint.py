@@ -9,7 +9,7 @@ from typing import Any
 from safetensors.torch import save
 from torch import nn
 
-from ppl.backbones.state import forget_biases
+from ppl.backbones.eval_mode import forget_biases
 from ppl.errors import PPLTypeError, PPLValueError
 from ppl.io.files import atomic_write
 from ppl.models.create_model import make_backbone

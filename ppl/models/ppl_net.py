@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ppl.backbones import CutBackbone, Stage, data_config, default_cuts, refuse_data_parallel, resolve_stages
-from ppl.backbones.state import make_dummy, untouched
+from ppl.backbones.dummy import make_dummy, trial
+from ppl.backbones.size_errors import size_error
 from ppl.errors import PPLTypeError, PPLValueError
 from ppl.layers import GranularityFusion
 from ppl.layers.grid import Grid, as_grid
@@ -223,15 +224,15 @@ class PPLNet(nn.Module):
         return least
 
     def _runs_on(self, size: tuple[int, int]) -> bool:
-        """Whether every phase takes a black image of that size."""
-        try:
-            with untouched(self):
-                for phase in range(self.num_phases):
-                    self.set_phase(phase)
-                    self._branches(make_dummy(self.backbone, size))
-        except Exception:  # any: layers say "not this size" in many ways
-            return False
-        return True
+        """Tell whether every phase takes a black image of that size."""
+
+        def all_phases() -> None:
+            for phase in range(twin.num_phases):
+                twin.set_phase(phase)
+                twin._branches(make_dummy(twin.backbone, size))
+
+        with trial(self) as twin:
+            return size_error(all_phases) is None
 
     def check_input_size(self, height: int, width: int) -> None:
         """Raise UnsupportedBackboneError (a PPLValueError) if the backbone was built for images of another size."""

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ppl.backbones import CutBackbone
 from ppl.backbones.norms import batch_norms
-from ppl.backbones.trace import tensors_of
+from ppl.backbones.patches import tensors_of
 
 __all__ = ["checkpointed"]
 

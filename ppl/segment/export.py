@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ppl.backbones.state import EvalMode
+from ppl.backbones.eval_mode import EvalMode
 from ppl.errors import PPLError
 from ppl.extras import require
 from ppl.io import atomic_write

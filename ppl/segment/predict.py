@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ppl.backbones.eval_mode import EvalMode
 from ppl.backbones.half import half_precision
-from ppl.backbones.state import EvalMode
 from ppl.cam.images import ImageLike, as_images, check_images, read_ahead
 from ppl.cam.labels import check_labels
 from ppl.cam.stream import check_count

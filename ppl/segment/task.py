@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ppl.backbones.state import EvalMode
+from ppl.backbones.eval_mode import EvalMode
 from ppl.data import TaggedImages
 from ppl.engine import Task
 from ppl.engine.batch_norm import choose_batch_norm, set_train_mode

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ppl.backbones.state import make_dummy, untouched
+from ppl.backbones.dummy import make_dummy, trial
+from ppl.backbones.size_errors import size_error
 from ppl.errors import PPLValueError
 from ppl.models import PPLNet
 from ppl.train.auxiliary import AUXILIARY, Views
@@ -103,26 +104,27 @@ class Objective(nn.Module):
         """
         image = make_dummy(self.model.backbone, size)
         targets = torch.zeros(1, self.model.num_classes, device=image.device)
-        with untouched(self):
+        with trial(self) as twin:
             for phase in phases:
-                self.set_phase(phase)
-                self._check_phase(image, targets)
+                twin.set_phase(phase)
+                twin._check_phase(image, targets)
 
     def _check_phase(self, image: Tensor, targets: Tensor) -> None:
-        name = "the classification loss"
-        try:
+        names = ["the classification loss"]
+
+        def losses() -> None:
             views = self._views(image, targets)
             self.classify(views.pool(views.maps), targets)
             for auxiliary, loss in self._auxiliary.items():
-                name = f"auxiliary loss {auxiliary!r}"
+                names.append(f"auxiliary loss {auxiliary!r}")
                 loss(views, self.classify)
-        except torch.OutOfMemoryError:
-            raise
-        except (AssertionError, IndexError, RuntimeError, ValueError) as error:  # errors of torch and timm about shapes
+
+        error = size_error(losses)
+        if error is not None:
             where = "the warm-up" if self.plain else f"phase {self.model.phase}"
             reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
             raise PPLValueError(
-                f"{name} fails in {where} on images of {image.shape[-2]}x{image.shape[-1]} ({reason}); "
+                f"{names[-1]} fails in {where} on images of {image.shape[-2]}x{image.shape[-1]} ({reason}); "
                 "give another size, change the loss's options or leave the loss out"
             ) from error
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ppl.backbones.state import EvalMode
+from ppl.backbones.eval_mode import EvalMode
 from ppl.metrics import mean_average_precision
 from ppl.models import PPLNet
 

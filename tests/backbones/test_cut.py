@@ -218,7 +218,7 @@ def test_copies_and_pickles_work_and_do_not_share_state() -> None:
         final, features = cutter.forward_features(x, [0])
         merged = cutter.patched(0, features[0], 2, final.shape[-2:])
         for twin in (copy.deepcopy(cutter), pickle.loads(pickle.dumps(cutter))):
-            assert twin.model is not cutter.model and twin._runner._plan is not cutter._runner._plan
+            assert twin.model is not cutter.model and twin._hooked._current is not cutter._hooked._current
             other, tapped = twin.forward_features(x, [0])
             assert torch.equal(other, final)
             assert torch.equal(twin.patched(0, tapped[0], 2, final.shape[-2:]), merged)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ppl.backbones import CutBackbone, UnsupportedBackboneError
-from ppl.backbones.trace import size_multiple
+from ppl.backbones.image_sizes import size_multiple
 from ppl.cam import generate
 from ppl.models import PPLNet, create_model
 from ppl.refine.affinity_network import AffinityNetwork
@@ -113,8 +113,8 @@ def test_tokens_of_oblong_maps_keep_their_rows(size: tuple[int, int]) -> None:
     with torch.no_grad():
         final, features = cutter.forward_features(torch.randn(1, 3, *size), [0])
         assert torch.equal(cutter.resume(0, features[0], final.shape[-2:], size), final)
-        _, place = cutter._runner.destruct(0, features[0], 1, final.shape[-2:], size)
-    assert place.whole == (size[0] // 16, size[1] // 16)
+        _, tiling = cutter._hooked.cut(0, features[0], 1, final.shape[-2:], size)
+    assert tiling.whole == (size[0] // 16, size[1] // 16)
 
 
 def test_tokens_may_be_rounded_down() -> None:

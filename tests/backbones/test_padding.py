@@ -85,7 +85,7 @@ def test_a_constant_map_stays_constant_under_replicate() -> None:
 def test_a_patch_too_small_to_reflect_is_an_error_that_names_the_fix() -> None:
     model = two_convs(nn.Conv2d(4, 5, 7, padding=3))
     cutter = CutBackbone(model, ["0"], stages=["0", "1"], padding="reflect")
-    with pytest.raises(PPLValueError, match="cannot reflect 3 cells of a 2x2 patch: use padding='replicate'"):
+    with pytest.raises(PPLValueError, match="cannot reflect 3 cells of a 2x2 map: use padding='replicate'"):
         cutter.patched(0, torch.randn(1, 4, 4, 4), 2, (4, 4))
 
 

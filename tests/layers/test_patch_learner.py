@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from ppl.backbones import CutBackbone
 from ppl.errors import PPLValueError
 from ppl.layers import PatchLearner, patch_destruct
 
@@ -89,7 +90,7 @@ def test_finding_the_size_leaves_no_trace():
     before = copy.deepcopy(tail.state_dict())
     torch.manual_seed(0)
     state = torch.get_rng_state()
-    PatchLearner(tail, 2)._plan(4, 15, 23)
+    PatchLearner(tail, 2)._size_and_stride(4, 15, 23)
     assert torch.equal(torch.get_rng_state(), state)
     assert tail.training
     assert tail[1].training
@@ -112,7 +113,7 @@ def test_tail_that_needs_numbers_is_measured_on_zeros():
     tail = NeedsNumbers().train()
     before, state = copy.deepcopy(tail.state_dict()), torch.get_rng_state()
     learner = PatchLearner(tail, 2)
-    assert learner._plan(4, 15, 23) == ((8, 12), (2, 2))
+    assert learner._size_and_stride(4, 15, 23) == ((8, 12), (2, 2))
     assert tail.training
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, before[name]) for name, value in tail.state_dict().items())
@@ -121,7 +122,7 @@ def test_tail_that_needs_numbers_is_measured_on_zeros():
 @pytest.mark.parametrize("stride", [5, 6, 7, 10, 11, 13, 14, 32])
 def test_strides_are_read_off_right_at_any_size(stride):
     learner = PatchLearner(nn.Conv2d(1, 1, stride, stride=stride), 2)
-    assert {learner._plan(1, size, size)[1] for size in range(2 * stride, 4 * stride)} == {(stride, stride)}
+    assert {learner._size_and_stride(1, size, size)[1] for size in range(2 * stride, 4 * stride)} == {(stride, stride)}
 
 
 def test_mode_is_restored_when_the_tail_raises():
@@ -203,3 +204,56 @@ def test_a_tail_whose_patches_come_out_too_small_is_refused_even_where_their_sum
 def test_grid_larger_than_the_map_names_both():
     with pytest.raises(PPLValueError, match=r"grid 9x9 is larger than the 8x8 map"):
         PatchLearner(conv_tail(), 9)(torch.randn(1, 4, 8, 8))
+
+
+@pytest.mark.parametrize("mode", ["replicate", "reflect"])
+def test_padding_repeats_or_mirrors_the_patchs_own_cells(mode):
+    conv = nn.Conv2d(4, 5, 3, padding=1)
+    x = torch.randn(2, 4, 8, 12)
+    merged = PatchLearner(conv, 2, padding=mode)(x)
+    for row, column in [(0, 0), (1, 1)]:
+        patch = x[..., row * 4 : row * 4 + 4, column * 6 : column * 6 + 6]
+        padded = nn.functional.pad(patch, (1, 1, 1, 1), mode=mode)
+        expected = nn.functional.conv2d(padded, conv.weight, conv.bias)
+        torch.testing.assert_close(merged[..., row * 4 : row * 4 + 4, column * 6 : column * 6 + 6], expected)
+
+
+def test_a_halo_as_wide_as_the_receptive_field_gives_the_unpatched_map():
+    tail = nn.Sequential(nn.Conv2d(4, 5, 3, padding=1), nn.Conv2d(5, 6, 3, stride=2, padding=1))
+    x = torch.randn(2, 4, 15, 23)
+    whole = tail(x)
+    merged, bare = PatchLearner(tail, 2, halo=4)(x), PatchLearner(tail, 2)(x)
+    # the outermost cells differ: beyond the image the first convolution makes its bias out of zeros
+    torch.testing.assert_close(merged[..., 1:-1, 1:-1], whole[..., 1:-1, 1:-1])
+    assert (bare - whole)[..., 1:-1, 1:-1].abs().max() > 1e-3
+
+
+def test_a_learner_equals_the_patched_pass_of_a_cut_backbone():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), conv_tail(2)).eval()
+    features = model[0](torch.randn(1, 3, 18, 26))
+    for options in ({}, {"padding": "replicate"}, {"padding": "reflect", "halo": 2}, {"halo": 4}):
+        cutter = CutBackbone(model, ["0"], stages=["0", "1"], **options)
+        expected = cutter.patched(0, features, 2, (9, 13))
+        torch.testing.assert_close(PatchLearner(model[1], 2, **options)(features), expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"padding": "wrap"}, "zeros, replicate, reflect"),
+        ({"halo": -1}, "halo must be 0 or more cells, got -1"),
+        ({"halo": 3}, r"multiple of the tail's stride \(2, 2\), got 3"),
+        ({"padding": "reflect", "grid": 8}, "cannot reflect"),
+    ],
+)
+def test_padding_and_halo_that_cannot_be_are_named(options, message):
+    tail = nn.Conv2d(4, 5, 7, stride=2, padding=3)
+    with pytest.raises(PPLValueError, match=message):
+        PatchLearner(tail, **{"grid": 2, **options})(torch.randn(1, 4, 16, 16))
+
+
+def test_padding_compiles_in_one_graph():
+    learner = PatchLearner(conv_tail(2).eval(), 2, padding="replicate")
+    x = torch.randn(2, 4, 16, 16)
+    torch.testing.assert_close(torch.compile(learner, fullgraph=True, backend="eager")(x), learner(x))

@@ -1,29 +1,30 @@
-"""What is particular about a family of backbones."""
+"""The description of a family of backbones that is not an ordinary chain of stages."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
-__all__ = ["Cut", "Family", "Place", "Refusal"]
+from ppl.backbones.view import Changes
+
+__all__ = ["Cut", "Family", "Refusal", "Tiling"]
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where the patches of one pass lie; a pass of whole maps is one patch per image.
+class Tiling:
+    """How the patches of one pass lie over the map; whole maps are one patch per image.
 
     Attributes:
         images: images in the batch; there are `images * grid[0] * grid[1]` patches.
         grid: rows and columns of patches.
         cells: (h,w) of a patch at the cut, halo included.
-        halo: cells of context on every side of it.
+        halo: cells of context on every side of a patch.
         whole: (H,W) of the un-patched map at the cut.
         reduction: input pixels per cell at the cut.
-        stride: the stride left after the cut.
+        stride: stride of the layers after the cut.
     """
 
     images: int
@@ -42,41 +43,42 @@ class Place:
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a model cannot be cut, and what to take instead."""
+    """The reason why a model cannot be cut, and the name of a model that can."""
 
     reason: str
     instead: str
 
 
 Cut: TypeAlias = Callable[..., tuple[Any, tuple[int, int]]]
+Positions: TypeAlias = Callable[[nn.Module, Mapping[str, nn.Module], Tiling], Changes]
 
 
 @dataclass(frozen=True)
 class Family:
-    """How the models of one family differ from an ordinary chain of stages.
+    """The differences between the models of one family and an ordinary chain of stages.
 
     Attributes:
-        prepare: sets switches of a model, in place, so that it takes maps of any size; results at its own size stay.
-        repair: corrects the names that the model's `feature_info` gives to its stages.
-        positions: for the time of a patched pass, lets the modules after the cut give every patch the positions of its
-            own pixels.
-        replays: whether `positions` survives gradient checkpointing, which runs blocks again after the pass.
-        sized_dummy: the sizes of maps are handed on beside them, so the dummy image has the patches' size.
-        batched_dummy: so is the batch, so there are as many dummies as patches.
-        final: takes the final map out of what `forward_features` returns.
-        from_last_stage: the final map is the last stage's, as `forward_features` returns none.
-        order: the index (H*W,) that puts tokens in an order of their own row by row, from `(model, stage, (H,W),
-            device)`.
-        cut: cuts the features of a stage that has no ordinary layout; the model, then the arguments of `cut_features`.
-        window: cells of a map that attention windows must divide, at every stage; patches are that large or more.
-        refuse: says why this very model cannot be cut.
-        only: names of the stages after which alone it can be cut, and why.
+        prepare: set switches of a model, in place, so that it takes maps of any size; results at its own size stay.
+        repair: correct the names that the model's `feature_info` gives to its stages.
+        positions: return the changes of a view (see `view_of`) in which the modules after the cut give every patch the
+            positions of its own pixels; takes the model, the modules after the cut by name, and the tiling.
+        sized_dummy: the model passes the size of its maps along, so the dummy image needs the patches' size.
+        batched_dummy: the model passes the batch size along, so there are as many dummy images as patches.
+        final: take the final map out of the result of `forward_features`.
+        from_last_stage: the final map is the last stage's output, as `forward_features` returns no map.
+        order: return the index (H*W,) that sorts tokens row by row, from `(model, stage, (H,W), device)`.
+        cut: cut the features of a stage without an ordinary layout; takes the model and the arguments of
+            `cut_features`.
+        window: return the cells of the attention windows; patches are multiples of them.
+        refuse: return the reason why this very model cannot be cut, or None.
+        only: return the names of the stages that can be cut, and why the others cannot.
+        relies_on: attributes of timm's modules without which cutting would be wrong without an error; each must exist
+            on a module of the model.
     """
 
     prepare: Callable[[nn.Module], None] | None = None
     repair: Callable[[nn.Module, list[str]], list[str]] | None = None
-    positions: Callable[[nn.Module, Sequence[nn.Module], Place], AbstractContextManager[None]] | None = None
-    replays: bool = True
+    positions: Positions | None = None
     sized_dummy: bool = False
     batched_dummy: bool = False
     final: Callable[[Any], Tensor] | None = None
@@ -86,3 +88,4 @@ class Family:
     window: Callable[[nn.Module], int] | None = None
     refuse: Callable[[nn.Module], Refusal | None] | None = None
     only: Callable[[nn.Module, list[str]], tuple[list[str], str]] | None = None
+    relies_on: tuple[str, ...] = ()

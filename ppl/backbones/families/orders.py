@@ -1,7 +1,8 @@
-"""Tokens that do not lie row by row, and features of more than one kind: how families with such stages are cut."""
+"""Cut tokens that do not lie row by row, and features of more than one kind."""
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from typing import Any
 
@@ -11,18 +12,19 @@ from torch import Tensor, nn
 
 from ppl.backbones.patches import cut_features
 from ppl.backbones.stages import Stage
+from ppl.backbones.timm_support import require
 
 __all__ = ["cut_hiera", "cut_pixels_and_patches", "hiera_order", "last_of_list", "last_of_states"]
 
 
 def last_of_list(output: Any) -> Tensor:
-    """CoaT's parallel blocks return one token map per scale: the coarsest is the last."""
+    """Return the last token map of CoaT's parallel blocks, the coarsest of one map per scale."""
     result: Tensor = output[-1] if isinstance(output, (list, tuple)) else output
     return result
 
 
 def last_of_states(output: Any) -> Tensor:
-    """EfficientViM returns hidden states and, last, the final map (B,C,N)."""
+    """Return EfficientViM's final map (B,N,C), which follows the hidden states, channels first."""
     final: Tensor = output[-1]
     return rearrange(final, "b c n -> b n c")
 
@@ -30,7 +32,7 @@ def last_of_states(output: Any) -> Tensor:
 def cut_pixels_and_patches(
     model: nn.Module, features: Any, stage: Stage, *args: Any, **kwargs: Any
 ) -> tuple[Any, tuple[int, int]]:
-    """TNT: pixel embeddings (B*N,P,C) beside patch tokens (B,1+N,D), cut at the same places."""
+    """Cut the pixel embeddings (B*N,P,C) and the patch tokens (B,1+N,D) of TNT at the same places."""
     pixels, tokens = features
     inner = replace(stage, layout="NLC", prefix_tokens=0)
     outer = replace(stage, layout="NLC", prefix_tokens=1)
@@ -51,7 +53,7 @@ def cut_hiera(
     halo: int = 0,
     padding: str = "zeros",
 ) -> tuple[Any, tuple[int, int]]:
-    """Hiera: tokens lie by mask units, not by rows, until the last pooling."""
+    """Cut the tokens of Hiera, which lie by mask units, not by rows, until the last pooling."""
     rows = features[:, hiera_order(model, stage, whole, features.device)]
     patches, cells = cut_features(rows, stage, grid, stride, whole=whole, halo=halo, padding=padding)
     order = hiera_order(model, stage, (cells[0] + 2 * halo, cells[1] + 2 * halo), features.device)
@@ -59,21 +61,18 @@ def cut_hiera(
 
 
 def hiera_order(model: Any, stage: Stage, size: tuple[int, int], device: torch.device | None = None) -> Tensor:
-    """Where Hiera keeps the tokens of a map: (h*w,) index, row by row, into the tokens after a block.
+    """Return the index (h*w,) that sorts the tokens after a block of Hiera row by row.
 
     Args:
         model: the Hiera.
-        stage: the one after whose last block the tokens are read.
+        stage: the stage whose last block returns the tokens.
         size: (h,w) of the map after that block.
-        device: where the index should live.
+        device: device of the index.
     """
     block = int(stage.module.rpartition(".")[2])
-    reroll: Any = model.reroll
-    schedule, native = reroll.schedule[block]
-    reroll.schedule[block] = schedule, list(size)
-    try:
-        tokens = torch.arange(size[0] * size[1], device=device, dtype=torch.float64)
-        order: Tensor = reroll(tokens[None, :, None], block).flatten().long()
-    finally:
-        reroll.schedule[block] = schedule, native
+    reroll = copy.copy(require(model, "reroll", model))
+    schedule = require(reroll, "schedule", model)
+    reroll.schedule = {**schedule, block: (schedule[block][0], list(size))}
+    tokens = torch.arange(size[0] * size[1], device=device, dtype=torch.float64)
+    order: Tensor = reroll(tokens[None, :, None], block).flatten().long()
     return order

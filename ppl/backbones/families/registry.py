@@ -1,4 +1,4 @@
-"""Which model belongs to which family: one entry per timm module that is not an ordinary chain of stages."""
+"""The table of families: one entry per file of timm whose models are not ordinary chains of stages."""
 
 from __future__ import annotations
 
@@ -21,24 +21,32 @@ from ppl.backbones.families.sizes import (
     measured_patch_embeds,
     proportional_fusion,
 )
+from ppl.backbones.timm_support import require, timm_module
 
-__all__ = ["family_of", "hidden_family"]
+__all__ = ["check_attributes", "family_of", "hidden_family"]
 
 
 def family_of(model: nn.Module) -> Family:
-    """The family of a model or of its base; models from outside timm and ordinary ones have nothing particular."""
-    for kind in type(model).__mro__:
-        package, _, module = kind.__module__.rpartition(".")
-        if package == "timm.models":
-            return _family(module, model)
-    return _ORDINARY
+    """Return the family of a timm model or of a subclass; other models are ordinary chains of stages."""
+    module = timm_module(model)
+    if module == "byobnet":
+        return _byobnet(model)
+    if module == "maxxvit":
+        return _maxxvit(model)
+    return _FAMILIES.get(module, _ORDINARY)
+
+
+def check_attributes(model: nn.Module, family: Family) -> None:
+    """Raise UnsupportedBackboneError if no module of the model has an attribute that its family relies on."""
+    for attribute in family.relies_on:
+        if not any(hasattr(module, attribute) for module in model.modules()):
+            require(model, attribute, model)
 
 
 def hidden_family(model: nn.Module) -> str:
-    """Name of a module inside of a model that is a whole timm model and needs the care of its family, if there is one.
+    """Return the name of a module that is a timm model of a special family inside another model, or an empty string.
 
-    Without that care nothing need fail: tokens in an order of their own or positions of the whole map would just be cut
-    wrongly.
+    The outer model would be cut as an ordinary one: tokens or positions would be cut wrongly, without an error.
     """
     for name, module in model.named_modules():
         if name and hasattr(module, "feature_info"):
@@ -48,19 +56,11 @@ def hidden_family(model: nn.Module) -> str:
     return ""
 
 
-def _family(module: str, model: nn.Module) -> Family:
-    if module == "byobnet":
-        return _byobnet(model)
-    if module == "maxxvit":
-        return _maxxvit(model)
-    return _FAMILIES.get(module, _ORDINARY)
-
-
 _ORDINARY = Family()
 
 
 def _always(reason: str, instead: str) -> Callable[[nn.Module], Refusal]:
-    """Refused whatever the model's settings."""
+    """Refuse every model of the family."""
 
     def refuse(model: nn.Module) -> Refusal:
         return Refusal(reason, instead)
@@ -69,7 +69,7 @@ def _always(reason: str, instead: str) -> Callable[[nn.Module], Refusal]:
 
 
 def _last_of(container: str) -> Any:
-    """Names `block.2` of `feature_info` stand for the last block of the container's third list."""
+    """Replace the names of `feature_info` by the last block of each list in the container."""
 
     def repair(model: nn.Module, names: list[str]) -> list[str]:
         stages: Any = model.get_submodule(container.partition("{")[0].rstrip("."))
@@ -97,7 +97,7 @@ def _coat_only(model: nn.Module, names: list[str]) -> tuple[list[str], str]:
 
 
 def _renamed(pattern: str, shift: int = 0) -> Any:
-    """Names inside a block stand for the block itself, or for the one `shift` blocks before it."""
+    """Replace names inside a block by the block itself, or by the block `shift` blocks away."""
 
     def repair(model: nn.Module, names: list[str]) -> list[str]:
         repaired = []
@@ -118,8 +118,8 @@ def _first_cell(model: nn.Module, names: list[str]) -> tuple[list[str], str]:
 
 
 def _largest(model: nn.Module, *, kind: str, attribute: str) -> int:
-    """Cells along an axis of the largest window that modules of a kind have."""
-    sizes: list[Any] = [getattr(module, attribute) for module in model.modules() if type(module).__name__ == kind]
+    """Return the cells along one axis of the largest window of the modules of a kind."""
+    sizes = [require(module, attribute, model) for module in model.modules() if type(module).__name__ == kind]
     return max(max(size) if isinstance(size, tuple) else int(size) for size in sizes)
 
 
@@ -134,15 +134,17 @@ def _byobnet(model: nn.Module) -> Family:
     if "MobileVitV2Block" in kinds:  # it enlarges maps that its small patches do not divide
         return Family(window=partial(_largest, kind="MobileVitV2Block", attribute="patch_size"))
     if "PosEmbedRel" in kinds:
-        return Family(positions=cropped_tables, replays=False)
+        return Family(positions=cropped_tables)
     return _ORDINARY
 
 
 def _maxxvit(model: nn.Module) -> Family:
-    partitions = [int(m.partition_size[0]) for m in model.modules() if hasattr(m, "partition_size")]  # type: ignore[index]
+    kinds = ("PartitionAttentionCl", "ParallelPartitionAttention", "PartitionAttention2d")
+    found = [module for module in model.modules() if type(module).__name__ in kinds]
+    partitions = [int(require(module, "partition_size", model)[0]) for module in found]
     if partitions:
         return Family(window=lambda m: max(partitions))
-    return Family(positions=cropped_biases, replays=False)
+    return Family(positions=cropped_biases)
 
 
 def _hiera_refusal(model: nn.Module) -> Refusal | None:
@@ -157,12 +159,15 @@ _MIXER = _always(
     "poolformer_s12 or convmixer_768_32",
 )
 
+_SWIN = ("strict_img_size", "dynamic_mask")
+
 _FAMILIES = {
-    "beit": Family(positions=cropped_biases, replays=False),
+    "beit": Family(positions=cropped_biases, relies_on=("_get_rel_pos_bias",)),
     "coat": Family(
         repair=_coat_stages,
         only=_coat_only,
         prepare=measured_patch_embeds,
+        relies_on=("strict_img_size",),
         sized_dummy=True,
         batched_dummy=True,
         final=last_of_list,
@@ -173,8 +178,8 @@ _FAMILIES = {
         )
     ),
     "deit": Family(prepare=any_image_size),
-    "edgenext": Family(positions=fourier_grids, replays=False),
-    "efficientformer": Family(positions=cropped_biases, replays=False),
+    "edgenext": Family(positions=fourier_grids),
+    "efficientformer": Family(positions=cropped_biases, relies_on=("get_attention_biases",)),
     "efficientformer_v2": Family(
         refuse=_always(
             "its attention reshapes every map to the one size it was built for", "efficientformer_l1 or fastvit_t8"
@@ -190,10 +195,12 @@ _FAMILIES = {
     ),
     "hiera": Family(order=hiera_order, cut=cut_hiera, refuse=_hiera_refusal),
     "hrnet": Family(repair=_hrnet_stages),
-    "levit": Family(positions=cropped_biases, replays=False),
+    "levit": Family(positions=cropped_biases, relies_on=("get_attention_biases",)),
     "mlp_mixer": Family(refuse=_MIXER),
     "mobilenetv5": Family(prepare=proportional_fusion),
-    "mvitv2": Family(repair=_last_of("stages.{}.blocks"), positions=cropped_tables, replays=False, sized_dummy=True),
+    "mvitv2": Family(
+        repair=_last_of("stages.{}.blocks"), positions=cropped_tables, sized_dummy=True, relies_on=("rel_pos_type",)
+    ),
     "nasnet": Family(only=_first_cell),
     "nest": Family(
         refuse=_always(
@@ -203,15 +210,15 @@ _FAMILIES = {
     ),
     "pit": Family(from_last_stage=True),
     "pnasnet": Family(only=_first_cell),
-    "swin_transformer": Family(prepare=dynamic_windows),
-    "swin_transformer_v2": Family(prepare=dynamic_windows),
-    "swin_transformer_v2_cr": Family(prepare=dynamic_windows),
+    "swin_transformer": Family(prepare=dynamic_windows, relies_on=_SWIN),
+    "swin_transformer_v2": Family(prepare=dynamic_windows, relies_on=_SWIN),
+    "swin_transformer_v2_cr": Family(prepare=dynamic_windows, relies_on=_SWIN),
     "tnt": Family(cut=cut_pixels_and_patches),
     "twins": Family(repair=_last_of("blocks.{}"), sized_dummy=True, batched_dummy=True),
-    "visformer": Family(prepare=free_patch_embeds, positions=added_grids),
+    "visformer": Family(prepare=free_patch_embeds, positions=added_grids, relies_on=("strict_img_size",)),
     "vision_transformer": Family(prepare=any_image_size),
-    "vision_transformer_relpos": Family(positions=cropped_biases, replays=False),
-    "vision_transformer_sam": Family(positions=cropped_tables, replays=False),
+    "vision_transformer_relpos": Family(positions=cropped_biases, relies_on=("get_bias",)),
+    "vision_transformer_sam": Family(positions=cropped_tables, relies_on=("window_size", "use_rel_pos")),
     "volo": Family(positions=added_grids),
     "xception": Family(repair=_renamed(r"(block)(\d+)\.", shift=-1)),
     "xception_aligned": Family(repair=_renamed(r"(blocks\.)(\d+)\.")),

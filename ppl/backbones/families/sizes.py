@@ -1,4 +1,4 @@
-"""Switches that let a model of a fixed image size take maps of any size; at its own size nothing changes."""
+"""Switches that let a model of a fixed image size take maps of any size; results at its own size stay the same."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from ppl.backbones.data_config import data_config
+from ppl.backbones.timm_support import require
 
 __all__ = [
+    "SizeHook",
     "any_image_size",
     "dynamic_windows",
     "free_patch_embeds",
@@ -17,86 +19,98 @@ __all__ = [
 ]
 
 
+def _set(owner: Any, attribute: str, value: Any, model: nn.Module) -> None:
+    """Set an attribute that must exist: a new one would change nothing."""
+    require(owner, attribute, model)
+    setattr(owner, attribute, value)
+
+
 def any_image_size(model: nn.Module) -> None:
     """Let a ViT resample its position embedding to the image at hand (timm's `dynamic_img_size`)."""
     embed = getattr(model, "patch_embed", None)
-    if not hasattr(embed, "strict_img_size"):
+    if not type(embed).__module__.startswith("timm."):
         return
-    if getattr(model, "dynamic_img_size", None) is True:  # lacks only sizes that the patch size does not divide
-        embed.dynamic_img_pad = True  # type: ignore[union-attr]
-    if getattr(model, "dynamic_img_size", None) is not False:
+    if require(model, "dynamic_img_size", model):
+        _set(embed, "dynamic_img_pad", True, model)  # for sizes that the patch size does not divide
         return
-    if getattr(embed, "backbone", None) is not None:  # hybrid stems measure the image once and for all
+    if getattr(embed, "backbone", None) is not None:  # Hybrid stems measure the image once and for all.
         return
     from timm.layers import Format
 
-    target: Any = model
-    target.dynamic_img_size = True
-    if getattr(getattr(model, "rope", None), "_use_cached_embed", False):
-        target.rope._use_cached_embed = False  # compute the angles of the map at hand
-    embed.strict_img_size = False  # type: ignore[union-attr]
-    embed.dynamic_img_pad = True  # type: ignore[union-attr]
-    embed.flatten = False  # type: ignore[union-attr]
-    embed.output_fmt = Format.NHWC  # type: ignore[union-attr]
+    rope = getattr(model, "rope", None)
+    if type(rope).__name__ == "RotaryEmbeddingCat":
+        _set(rope, "_use_cached_embed", False, model)  # Compute the angles of the map at hand.
+    _set(model, "dynamic_img_size", True, model)
+    switches = {"strict_img_size": False, "dynamic_img_pad": True, "flatten": False, "output_fmt": Format.NHWC}
+    for attribute, value in switches.items():
+        _set(embed, attribute, value, model)
 
 
 def dynamic_windows(model: nn.Module) -> None:
     """Let a Swin compute its attention masks from the map at hand.
 
-    The stored masks count the windows of the native map. Patches have fewer windows but are more, so their number still
-    fits and the masks would be dealt out to the wrong windows without any error.
+    The stored masks count the windows of the native map. Patches have fewer windows each but are more, so the masks
+    would be applied to the wrong windows without an error.
     """
     free_patch_embeds(model)
     for module in model.modules():
         if hasattr(module, "dynamic_mask"):
-            target: Any = module
-            target.dynamic_mask = True
+            _set(module, "dynamic_mask", True, model)
 
 
 def free_patch_embeds(model: nn.Module) -> None:
-    """Take the check of the image size off every patch embedding."""
+    """Switch off the check of the image size in every patch embedding."""
     for module in model.modules():
         if hasattr(module, "strict_img_size"):
-            target: Any = module
-            target.strict_img_size = False
+            _set(module, "strict_img_size", False, model)
 
 
-class MeasureGrid:
-    """Hook that sets a patch embedding's `grid_size` from the map it is given."""
+class SizeHook:
+    """Forward pre-hook that sets an attribute of its module from the size of the input."""
+
+    def __call__(self, module: Any, args: tuple[Any, ...]) -> None:
+        """Set the attribute."""
+        raise NotImplementedError
+
+
+class MeasureGrid(SizeHook):
+    """Set the `grid_size` of a patch embedding."""
 
     def __call__(self, module: Any, args: tuple[Tensor, ...]) -> None:
-        """Measure the input."""
+        """Divide the input's size by the patch size."""
         height, width = args[0].shape[-2:]
         module.grid_size = (height // module.patch_size[0], width // module.patch_size[1])
 
 
 def measured_patch_embeds(model: nn.Module) -> None:
-    """Take the check off, and let the embeddings measure their input: later layers read the grid from them."""
+    """Let patch embeddings take any size and measure their input: later layers read the grid from the embeddings."""
     free_patch_embeds(model)
     for module in model.modules():
         hooked = any(isinstance(hook, MeasureGrid) for hook in module._forward_pre_hooks.values())
         if hasattr(module, "strict_img_size") and not hooked:
+            require(module, "grid_size", model)
             module.register_forward_pre_hook(MeasureGrid())
 
 
-class ScaleFusion:
-    """Hook that lets MobileNetV5's fusion of scales return a map so many times coarser than its finest input."""
+class ScaleFusion(SizeHook):
+    """Set the `output_resolution` of MobileNetV5's fusion of scales to a fraction of its finest input."""
 
     def __init__(self, factor: int) -> None:
         self.factor = factor
 
     def __call__(self, module: Any, args: tuple[list[Tensor]]) -> None:
-        """Measure the input."""
+        """Divide the size of the finest input by the factor."""
         height, width = args[0][0].shape[-2:]
         module.output_resolution = (-(-height // self.factor), -(-width // self.factor))
 
 
 def proportional_fusion(model: nn.Module) -> None:
-    """MobileNetV5 resizes every final map to one size; let the size follow the image's, as at the model's own size."""
-    fusion: Any = getattr(model, "msfa", None)
-    if fusion is None or any(isinstance(hook, ScaleFusion) for hook in fusion._forward_pre_hooks.values()):
+    """Let the size of MobileNetV5's final map follow the image's size instead of being fixed."""
+    fusion: Any = require(model, "msfa", model)
+    if any(isinstance(hook, ScaleFusion) for hook in fusion._forward_pre_hooks.values()):
         return
     target: Any = model
-    finest = target.feature_info[target.msfa_indices[0]]["reduction"]
+    finest = target.feature_info[require(model, "msfa_indices", model)[0]]["reduction"]
     native = data_config(model)["input_size"][1]
-    fusion.register_forward_pre_hook(ScaleFusion(max(1, native // (finest * fusion.output_resolution[0]))))
+    resolution = require(fusion, "output_resolution", model)
+    fusion.register_forward_pre_hook(ScaleFusion(max(1, native // (finest * resolution[0]))))

@@ -13,7 +13,7 @@ from torch import nn
 from ppl.backbones import CutBackbone, Stage, UnsupportedBackboneError, check_backbone, default_cuts, resolve_stages
 from ppl.backbones.families import family_of
 from ppl.backbones.families.orders import hiera_order
-from ppl.backbones.trace import native_size
+from ppl.backbones.image_sizes import native_size
 
 
 def swin(version: str = "", **kwargs: Any) -> nn.Module:
@@ -140,8 +140,8 @@ def test_prefix_tokens_go_with_every_patch() -> None:
     assert cutter.cuts[0].layout == "NLC" and cutter.cuts[0].prefix_tokens == 1
     with torch.no_grad():
         final, features = cutter.forward_features(torch.randn(2, 3, 160, 160), [0])
-        patches, place = cutter._runner.destruct(0, features[0], 2, (10, 10))
-        assert patches.shape == (8, 26, 64) and place.cells == (5, 5)
+        patches, tiling = cutter._hooked.cut(0, features[0], 2, (10, 10))
+        assert patches.shape == (8, 26, 64) and tiling.cells == (5, 5)
         assert torch.equal(patches[:, 0], features[0][:, 0].repeat_interleave(4, dim=0))
         cells = features[0][:, 1:].reshape(2, 10, 10, 64)
         assert torch.equal(patches[6, 1:], cells[1, 5:, :5].reshape(25, 64))

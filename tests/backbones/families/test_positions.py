@@ -16,10 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ppl.backbones import CutBackbone, UnsupportedBackboneError
-from ppl.backbones.families import Place
+from ppl.backbones import CutBackbone
+from ppl.backbones.families import Tiling
 from ppl.backbones.families.absolute import fourier_grids, patch_part
 from ppl.backbones.families.relative import crop_bias, cropped_tables, middle, resized
+from ppl.backbones.view import view_of
 from ppl.layers import patch_merge
 
 
@@ -141,22 +142,12 @@ def test_positions_are_restored_after_an_exception() -> None:
     assert "get_embed" not in vars(model.rope) and "forward" not in vars(model.blocks[0])  # type: ignore[arg-type, index]
 
 
-def test_relative_positions_are_refused_under_gradient_checkpointing_by_name() -> None:
-    model = relpos()
-    model.set_grad_checkpointing(True)  # type: ignore[operator]
-    cutter = CutBackbone(model, [1])
-    final, features = cutter.forward_features(torch.randn(1, 3, 64, 64), [0])
-    with pytest.raises(UnsupportedBackboneError, match=r"VisionTransformerRelPos.*set_grad_checkpointing\(False\)"):
-        cutter.patched(0, features[0], 2, final.shape[-2:])
-    with torch.no_grad():  # nothing is run again without gradients
-        assert cutter.patched(0, features[0], 2, final.shape[-2:]).shape == final.shape
-
-
-def test_rotary_positions_survive_gradient_checkpointing() -> None:
+@pytest.mark.parametrize("make", [eva, relpos, lambda: relpos(rel_pos_type="mlp"), lambda: beit(use_rel_pos_bias=True)])
+def test_positions_survive_gradient_checkpointing(make: Callable[[], Any]) -> None:
     x, gradients = torch.randn(1, 3, 64, 64), []
     for checkpointing in (False, True):
-        model = eva()
-        model.set_grad_checkpointing(checkpointing)  # type: ignore[operator]
+        model = make()
+        model.set_grad_checkpointing(checkpointing)
         cutter = CutBackbone(model, [0])
         final, features = cutter.forward_features(x, [0])
         cutter.patched(0, features[0], 2, final.shape[-2:]).square().mean().backward()
@@ -166,8 +157,8 @@ def test_rotary_positions_survive_gradient_checkpointing() -> None:
         torch.testing.assert_close(gradient, gradients[1][name])
 
 
-def place(whole: tuple[int, int], cells: tuple[int, int], grid: tuple[int, int] = (2, 2), stride: int = 1) -> Place:
-    return Place(1, grid, cells, 0, whole, 16, stride)
+def tiling(whole: tuple[int, int], cells: tuple[int, int], grid: tuple[int, int] = (2, 2), stride: int = 1) -> Tiling:
+    return Tiling(1, grid, cells, 0, whole, 16, stride)
 
 
 @pytest.mark.parametrize("prefix", [0, 1])
@@ -176,7 +167,7 @@ def test_a_cropped_bias_depends_on_the_offset_as_the_whole_one_does(prefix: int)
     cells = torch.stack([ys.flatten(), xs.flatten()])
     offsets = cells[:, :, None] - cells[:, None]
     bias = F.pad((offsets[0] * 100 + offsets[1]).float(), (prefix, 0, prefix, 0), value=7.0)
-    cropped = crop_bias(bias[None], place((6, 8), (3, 4)))[0]
+    cropped = crop_bias(bias[None], tiling((6, 8), (3, 4)))[0]
     ys, xs = torch.meshgrid(torch.arange(3), torch.arange(4), indexing="ij")
     cells = torch.stack([ys.flatten(), xs.flatten()])
     offsets = cells[:, :, None] - cells[:, None]
@@ -187,7 +178,7 @@ def test_a_cropped_bias_depends_on_the_offset_as_the_whole_one_does(prefix: int)
 def test_biases_of_a_coarser_map_are_cropped_to_the_patch_there() -> None:
     # queries of every second cell, as in LeViT's downsampling attention
     bias = torch.randn(2, 4 * 4, 8 * 8)
-    cropped = crop_bias(bias, place((8, 8), (4, 4)))
+    cropped = crop_bias(bias, tiling((8, 8), (4, 4)))
     whole = bias.reshape(2, 4, 4, 8, 8)
     assert torch.equal(cropped, whole[:, :2, :2, :4, :4].reshape(2, 4, 16))
 
@@ -220,8 +211,8 @@ def test_bottleneck_tables_give_a_patch_the_scores_of_the_whole_map() -> None:
     embed = PosEmbedRel((8, 8), 4, 1.0)
     q = torch.randn(1, 64, 4)
     whole = embed(q).reshape(8, 8, 8, 8)[4:, :4, 4:, :4].reshape(16, 16)
-    with cropped_tables(embed, [embed], place((8, 8), (4, 4))):
-        ours = embed(q.reshape(1, 8, 8, 4)[:, 4:, :4].reshape(1, 16, 4))[0]
+    view = view_of(embed, cropped_tables(embed, {"": embed}, tiling((8, 8), (4, 4))))
+    ours = view(q.reshape(1, 8, 8, 4)[:, 4:, :4].reshape(1, 16, 4))[0]
     torch.testing.assert_close(ours, whole)
     assert embed(q).shape == (1, 64, 64)
 
@@ -237,9 +228,9 @@ def test_sam_tables_are_cut_and_not_squeezed() -> None:
     nn.init.normal_(block.attn.rel_pos_w)
     q = torch.randn(1, 144, 8)  # an image of another size than the model's own: its tables are resampled
     whole = get_decomposed_rel_pos_bias(q, block.attn.rel_pos_h, block.attn.rel_pos_w, (12, 12), (12, 12))
-    with cropped_tables(block, [block], place((12, 12), (6, 6))):
-        part = q.reshape(1, 12, 12, 8)[:, :6, 6:].reshape(1, 36, 8)
-        ours = get_decomposed_rel_pos_bias(part, block.attn.rel_pos_h, block.attn.rel_pos_w, (6, 6), (6, 6))
+    attn = view_of(block, cropped_tables(block, {"": block}, tiling((12, 12), (6, 6)))).attn
+    part = q.reshape(1, 12, 12, 8)[:, :6, 6:].reshape(1, 36, 8)
+    ours = get_decomposed_rel_pos_bias(part, attn.rel_pos_h, attn.rel_pos_w, (6, 6), (6, 6))
     expected = whole.reshape(12, 12, 12, 12)[:6, 6:, :6, 6:].reshape(1, 36, 36)
     torch.testing.assert_close(ours.reshape(1, 36, 36), expected, atol=1e-5, rtol=1e-4)
     assert resized(block.attn.rel_pos_h, 8) is block.attn.rel_pos_h
@@ -250,7 +241,7 @@ def test_sam_tables_are_cut_and_not_squeezed() -> None:
 def test_mvit_tables_are_read_as_the_whole_map_reads_them(cells: int, ratio: int) -> None:
     from timm.models.mvitv2 import cal_rel_pos_type
 
-    def biases(q: Tensor, side: int) -> Tensor:
+    def biases(block: Any, q: Tensor, side: int) -> Tensor:
         zeros = torch.zeros(1, 1, side * side, (side // ratio) ** 2)
         sides = ([side, side], [side // ratio, side // ratio])
         tables = (block.rel_pos_h, block.rel_pos_w)
@@ -263,19 +254,19 @@ def test_mvit_tables_are_read_as_the_whole_map_reads_them(cells: int, ratio: int
         module.rel_pos_h = nn.Parameter(torch.randn(2 * native - 1, 4))
         module.rel_pos_w = nn.Parameter(torch.randn(2 * native - 1, 4))
     block, patch = model[0], cells // 2 + cells // 2 % 2
-    where = Place(1, (2, 2), (patch, patch), 0, (cells, cells), 16, 2)
+    where = Tiling(1, (2, 2), (patch, patch), 0, (cells, cells), 16, 2)
     q = torch.randn(cells, cells, 4)
     with torch.no_grad():
-        whole = biases(q, cells)[:, :, :patch, :patch].unflatten(-1, (cells // ratio, cells // ratio))
-        with cropped_tables(model, [block], where):
-            part = biases(q[:patch, :patch], patch).unflatten(-1, (patch // ratio, patch // ratio))
+        whole = biases(block, q, cells)[:, :, :patch, :patch].unflatten(-1, (cells // ratio, cells // ratio))
+        view = view_of(model, cropped_tables(model, {"0": block}, where))[0]
+        part = biases(view, q[:patch, :patch], patch).unflatten(-1, (patch // ratio, patch // ratio))
     torch.testing.assert_close(part, whole[..., : patch // ratio, : patch // ratio])
 
 
 @pytest.mark.parametrize("factor", [1, 2])
 def test_parts_of_an_added_grid_make_up_the_grid(factor: int) -> None:
     grid = torch.randn(1, 3, 14 // factor, 14 // factor)
-    where = Place(2, (2, 2), (8, 8), 0, (14, 14), 16, 2)
+    where = Tiling(2, (2, 2), (8, 8), 0, (14, 14), 16, 2)
     parts = patch_part(grid, where, factor)
     assert parts.shape == (8, 3, 8 // factor, 8 // factor)
     merged = patch_merge(parts, 2, (14 // factor, 14 // factor))
@@ -287,7 +278,7 @@ def test_fourier_encodings_do_not_stretch_over_a_patch() -> None:
 
     encoding = PositionalEncodingFourier(dim=6)
     whole = encoding((1, 8, 12))
-    with fourier_grids(encoding, [encoding], Place(1, (2, 2), (4, 6), 0, (8, 12), 16, 1)), torch.no_grad():
-        parts = encoding((4, 4, 6))
+    changes = fourier_grids(encoding, {"": encoding}, Tiling(1, (2, 2), (4, 6), 0, (8, 12), 16, 1))
+    parts = view_of(encoding, changes)((4, 4, 6))
     torch.testing.assert_close(patch_merge(parts, 2), whole)
     assert encoding((1, 4, 6)).shape == (1, 6, 4, 6)

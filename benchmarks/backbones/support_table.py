@@ -1,13 +1,19 @@
-"""The published table: which timm variants can be cut, and where."""
+"""Write the table of docs/backbones.md: which timm variants can be cut, and where. The whole table takes hours.
+
+python benchmarks/backbones/support_table.py --state rows.jsonl
+"""
 
 from __future__ import annotations
 
+import argparse
+import csv
 import gc
 import json
 import statistics
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -15,14 +21,18 @@ from torch import nn
 
 from ppl.backbones.check import BackboneReport, check_model, random_model
 from ppl.backbones.cut import CutBackbone
+from ppl.backbones.dry_run import resolve_stages
 from ppl.backbones.stages import default_cuts
-from ppl.backbones.trace import resolve_stages
-from ppl.backbones.variants import variants
 from ppl.errors import PPLError
 
-__all__ = ["Row", "support_table"]
-
 _BEGIN, _END = "<!-- begin variants -->\n", "<!-- end variants -->"
+
+
+@cache
+def variants() -> tuple[tuple[str, str], ...]:
+    """Return pairs (file of timm, variant): one or a few small variants per file."""
+    with Path(__file__).with_name("variants.tsv").open(encoding="utf-8", newline="") as file:
+        return tuple((row["module"], row["variant"]) for row in csv.DictReader(file, delimiter="\t"))
 
 
 @dataclass(frozen=True)
@@ -51,10 +61,10 @@ def support_table(
     """Check every variant, one model in memory at a time, and write the table as Markdown.
 
     Args:
-        path: the Markdown file to write; of a page with `<!-- begin variants -->` and `<!-- end variants -->` only what
-            stands between them is replaced.
+        path: the Markdown file to write; in a page with `<!-- begin variants -->` and `<!-- end variants -->` only the
+            part between the two marks is replaced.
         names: variants to check; all by default.
-        state: a JSON-lines file of finished rows; with it a killed run goes on where it was.
+        state: a JSON-lines file of finished rows, with which a stopped run continues.
         speed: also measure the time of a patched pass.
         progress: show a bar on a terminal.
 
@@ -88,7 +98,7 @@ def support_table(
 
 
 def check_variant(module: str, variant: str, *, speed: bool = True) -> Row:
-    """One row: the report of `check_backbone`, `output_stride` and the time of a patched pass."""
+    """Return one row: the report of `check_backbone`, `output_stride` and the time of a patched pass."""
     model = random_model(variant)
     cuts: Sequence[int] | None = None
     total = 0
@@ -97,7 +107,7 @@ def check_variant(module: str, variant: str, *, speed: bool = True) -> Row:
         total = len(found) - 1
         if total > 6:
             cuts = sorted({0, total // 4, total // 2, 3 * total // 4, total - 1})
-    except PPLError:  # the report words the refusal
+    except PPLError:  # The report states the refusal.
         pass
     report = check_model(variant, model, 2, cuts=cuts)
     if not report.supported:
@@ -119,19 +129,19 @@ def check_variant(module: str, variant: str, *, speed: bool = True) -> Row:
 
 
 def takes_output_stride(variant: str) -> bool:
-    """Whether timm builds the variant with `output_stride=16` and that is what it says comes out."""
+    """Tell whether timm builds the variant with `output_stride=16` and declares that stride."""
     import timm
 
     try:
         with torch.device("meta"):
             model = timm.create_model(variant, pretrained=False, num_classes=0, output_stride=16)
         return int(model.feature_info[-1]["reduction"]) == 16
-    except Exception:  # most families do not know the argument, and say so in their own ways
+    except Exception:  # Families without the argument raise errors of many types.
         return False
 
 
 def patched_time(model: nn.Module, report: BackboneReport, repeats: int = 2) -> float:
-    """CPU time of a patched pass from the middle default cut, relative to a plain forward of the same images."""
+    """Return the CPU time of a patched pass from the middle default cut, relative to a plain forward."""
     stages = resolve_stages(model)
     candidates = [name for name in default_cuts(stages) if name in report.cuts] or list(report.cuts)
     cutter = CutBackbone(model.eval(), [candidates[len(candidates) // 2]])
@@ -143,13 +153,13 @@ def patched_time(model: nn.Module, report: BackboneReport, repeats: int = 2) -> 
             final, features = cutter.forward_features(x, [0])
             middle = time.process_time()
             cutter.patched(0, features[0], report.grid, (int(final.shape[-2]), int(final.shape[-1])))
-            if repeat:  # the first round warms up
+            if repeat:  # The first round warms up.
                 ratios.append((time.process_time() - middle) / (middle - start))
     return statistics.median(ratios)
 
 
 def render(rows: Sequence[Row]) -> str:
-    """The table, below a line that counts."""
+    """Return the table as Markdown, below the number of usable variants."""
     usable = sum(row.tier > 0 for row in rows)
     lines = [f"{usable} of {len(rows)} variants can be cut at one stage or more.", ""]
     lines += ["| file | variant | tier | cuts | layout | stride | os16 | speed | remark |", "|" + "---|" * 9]
@@ -167,3 +177,17 @@ def render(rows: Sequence[Row]) -> str:
         )
         lines.append("| " + " | ".join((*cells, speed, row.remark.replace("|", "/"))) + " |")
     return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Parse the command line and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help="variants; all by default")
+    parser.add_argument("--out", type=Path, default=Path("docs/backbones.md"))
+    parser.add_argument("--state", type=Path, help="file of finished rows, with which a stopped run continues")
+    options = parser.parse_args()
+    support_table(options.out, names=options.names or None, state=options.state)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""Copy modules without their tensors, for trial runs that must leave the model as it is."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+
+__all__ = ["shared_copy"]
+
+T = TypeVar("T")
+
+
+def shared_copy(thing: T, model: nn.Module, device: str | None = None) -> T:
+    """Copy a module, or an object that holds one, around the same tensors.
+
+    A forward pass of the copy in eval mode changes nothing in the original: attributes, caches and hooks are copies.
+
+    Args:
+        thing: the module or object.
+        model: the module whose tensors are shared and whose copy is put in eval mode.
+        device: give the copy tensors of this device ("meta") instead of the shared ones.
+
+    Returns:
+        The copy.
+
+    Example:
+        >>> layer = nn.Linear(2, 2).train()
+        >>> twin = shared_copy(layer, layer)
+        >>> twin.weight is layer.weight, twin.training, layer.training
+        (True, False, True)
+    """
+    memo: dict[int, Any] = {
+        id(tensor): tensor if device is None else tensor.detach().to(device) for tensor in _tensors_of(model)
+    }
+    memo[id(memo)] = list(_tensors_of(model))  # Ids stay valid as long as the tensors live.
+    twin = copy.deepcopy(thing, memo)
+    inside = memo[id(model)]
+    for part in inside.modules():
+        part.training = False
+    return twin
+
+
+def _tensors_of(model: nn.Module) -> Iterator[Tensor]:
+    yield from model.parameters()
+    yield from model.buffers()
+    for part in model.modules():  # Cached tensors may belong to a graph, which `deepcopy` refuses.
+        for value in vars(part).values():
+            members = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+            yield from (each for each in (value, *members) if isinstance(each, Tensor))
