@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from ppl.errors import PPLValueError
 from ppl.io.files import atomic_write
@@ -19,6 +19,12 @@ from ppl.parallel.progress import progress_bar
 from ppl.parallel.records import Record
 
 __all__ = ["RECORD_FILE", "FolderSummary", "Job", "has_record", "keep_record", "run_jobs"]
+
+Begin: TypeAlias = Callable[[Any], tuple[str, str]]
+"""Function from a job to its image id and the key of its inputs; it removes the old result."""
+
+Outcome: TypeAlias = tuple[str, str] | BadFile
+"""Image id and key of a finished job, or the report of a bad image."""
 
 RECORD_FILE = "record.jsonl"
 """Name of the record of finished work in a folder of results."""
@@ -68,6 +74,7 @@ def run_jobs(
     *,
     files: Callable[[Any], Sequence[Path]],
     settings: Mapping[str, Any],
+    many: Callable[[Sequence[Any], Begin], Iterator[Outcome]] | None = None,
     remove: Callable[[Any], None] | None = None,
     num_workers: int = -1,
     overwrite: bool = False,
@@ -86,6 +93,9 @@ def run_jobs(
         out: folder of the results.
         files: function from a job to the files of its result.
         settings: the settings of all results, in a form that `json` can write.
+        many: function that does the work of all jobs in place of `work`, such as in batches on a GPU. It gets the jobs
+            and a function `begin`, calls `begin(job)` before it reads the inputs of a job, and yields what `begin`
+            returned after it wrote the files of the job, or a `BadFile`.
         remove: function that removes the old result of a job; by default it removes `files`.
         num_workers: the number of workers; -1 for one per core.
         overwrite: run all jobs; old results are removed first.
@@ -119,9 +129,11 @@ def run_jobs(
     waiting = [job for job in jobs if job.image_id not in finished]
     files_of = {job.image_id: files(job) for job in waiting}
     bad = []
-    make = partial(guarded, partial(_make, work, remove, settings))
+    begin = partial(_begin, remove, settings)
+    one = partial(guarded, partial(_do, work, begin))
+    outcomes = many(waiting, begin) if many else parallel_map(one, waiting, num_workers)
     with progress_bar(description, len(jobs), completed=len(finished), show=progress) as advance:
-        for outcome in parallel_map(make, waiting, num_workers):
+        for outcome in outcomes:
             if isinstance(outcome, BadFile):
                 bad.append(outcome)
             else:
@@ -182,13 +194,17 @@ def _key(settings: Mapping[str, Any], job: Any) -> tuple[str, str]:
     return job.image_id, fingerprint({"settings": settings, "inputs": job.key()})
 
 
-def _make(
-    work: Callable[[Any], None], remove: Callable[[Any], None], settings: Mapping[str, Any], job: Any
-) -> tuple[str, str]:
-    key = _key(settings, job)  # before the inputs are read, so that a later change of them is noticed
-    remove(job)  # so that no old result stays if the job turned bad
-    work(job)
+def _begin(remove: Callable[[Any], None], settings: Mapping[str, Any], job: Any) -> tuple[str, str]:
+    """Return the image id and the key of a job, and remove its old result, which must not stay if the job is bad."""
+    key = _key(settings, job)
+    remove(job)
     return key
+
+
+def _do(work: Callable[[Any], None], begin: Begin, job: Any) -> tuple[str, str]:
+    result = begin(job)
+    work(job)
+    return result
 
 
 def _remove(files: Callable[[Any], Sequence[Path]], job: Any) -> None:

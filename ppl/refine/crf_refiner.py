@@ -10,13 +10,14 @@ import numpy.typing as npt
 import torch
 from pydantic import AfterValidator, Field
 
+from ppl.parameters import known_parameters
 from ppl.refine.arrays import Positive
-from ppl.refine.crf import crf, crf_backend
+from ppl.refine.crf import CrfConfig, crf, crf_backend
 from ppl.refine.crf.config import CompatField, DeviationsField, Normalization
 from ppl.refine.crf.inference import settings_of
 from ppl.refine.crf.presets import find_preset
 
-__all__ = ["crf_refiner", "resolve_crf_options"]
+__all__ = ["crf_config", "crf_refiner", "resolve_crf_options"]
 
 Array = TypeVar("Array", npt.NDArray[np.generic], torch.Tensor)
 
@@ -77,7 +78,9 @@ def crf_refiner(
         >>> crf_refiner(np.zeros((5, 6, 3), np.uint8), probs, preset="irn", iterations=1).shape
         (2, 5, 6)
     """
-    given: dict[str, Any] = {
+    options = {
+        "preset": preset,
+        "scale_factor": scale_factor,
         "iterations": iterations,
         "gaussian_sxy": gaussian_sxy,
         "gaussian_compat": gaussian_compat,
@@ -88,18 +91,35 @@ def crf_refiner(
         "bilateral_normalization": bilateral_normalization,
         "gt_prob": gt_prob,
     }
-    config = settings_of(preset, {name: value for name, value in given.items() if value is not None})
-    refined: Array = crf(image, probs, preset=config.scaled(scale_factor), backend=backend)
+    refined: Array = crf(image, probs, preset=crf_config(options), backend=backend)
     return refined
 
 
-def resolve_crf_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options with the preset's numbers and the name of the engine in place of None and "auto".
+def crf_config(options: Mapping[str, Any]) -> CrfConfig:
+    """Return the CRF's settings for the options of `crf_refiner`; options that are missing keep their defaults.
 
     Example:
-        >>> resolve_crf_options({"preset": "irn", "iterations": None, "backend": "auto"})
-        {'preset': 'irn', 'iterations': 10, 'backend': 'native'}
+        >>> crf_config({"preset": "irn", "iterations": 3}).iterations
+        3
+    """
+    values = {**known_parameters(crf_refiner), **options}
+    preset, scale_factor = values.pop("preset"), values.pop("scale_factor")
+    del values["backend"]
+    given = {name: value for name, value in values.items() if value is not None}
+    return settings_of(preset, given).scaled(scale_factor)
+
+
+def resolve_crf_options(options: Mapping[str, Any], device: str) -> dict[str, Any]:
+    """Return the options with the preset's numbers and the name of the engine in place of None and "auto".
+
+    Args:
+        options: value by option.
+        device: device of the CRF, on which the engine "auto" depends.
+
+    Example:
+        >>> resolve_crf_options({"preset": "irn", "iterations": None, "backend": "auto"}, "cuda")
+        {'preset': 'irn', 'iterations': 10, 'backend': 'torch'}
     """
     setting = find_preset(options["preset"])
     resolved = {name: getattr(setting, name) if value is None else value for name, value in options.items()}
-    return {**resolved, "backend": crf_backend(resolved["backend"])}
+    return {**resolved, "backend": crf_backend(resolved["backend"], device)}

@@ -7,18 +7,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from ppl.cam.background import background_score
-from ppl.io import atomic_write, write_mask
 from ppl.parallel import FolderSummary, run_jobs
 from ppl.refine.apply import apply_refiners
+from ppl.refine.batched import refine_in_batches
 from ppl.refine.jobs import RefineJob, read_probs
 from ppl.refine.names import recorded_name
 from ppl.refine.probabilities import DEFAULT_BACKGROUND, Background
-from ppl.refine.results import check_places, remove_results, result_files
+from ppl.refine.results import check_places, remove_results, result_files, write_result
 from ppl.refine.specs import RefinerList, RefinerSpec, check_files, parse_refiners
 
 __all__ = ["refine_folder"]
@@ -33,6 +31,8 @@ def refine_folder(
     num_workers: int = -1,
     overwrite: bool = False,
     keep_probs: bool = False,
+    device: str | torch.device = "cpu",
+    batched: bool | None = None,
     progress: bool = True,
 ) -> FolderSummary:
     """Refine the CAMs of many images into masks, on all cores. A run that was stopped continues where it was.
@@ -50,6 +50,9 @@ def refine_folder(
         overwrite: make all results again; the old ones are removed first.
         keep_probs: also write `<image id>.npz` with `probs` (1 + k, H, W) float16 and `classes` (k,), from which masks
             can be cut later. Masks without probabilities count as made with other settings.
+        device: device of the CRF, such as "cuda". All other refiners compute on the CPU.
+        batched: run the CRF in batches by the torch engine on `device`; None: if `device` is a CUDA device. Otherwise
+            every worker refines an image of its own by the native engine.
         progress: show a bar with images per second and the time left, on a terminal only.
 
     Returns:
@@ -83,10 +86,14 @@ def refine_folder(
         "background": recorded_name("background", background) if callable(background) else background,
         "probs": keep_probs,
     }
+    place = torch.device(device)
+    common: dict[str, Any] = {"out": out, "refiners": chosen, "background": background, "keep_probs": keep_probs}
+    many = partial(refine_in_batches, **common, device=place, num_workers=num_workers)
     return run_jobs(
         jobs,
-        partial(_refine_one, out=out, refiners=chosen, background=background, keep_probs=keep_probs),
+        partial(_refine_one, **common),
         out,
+        many=many if (place.type == "cuda" if batched is None else batched) else None,
         files=partial(result_files, out=out, keep_probs=keep_probs),
         settings=settings,
         remove=partial(remove_results, out=out),
@@ -101,14 +108,3 @@ def _refine_one(
 ) -> None:
     image, probs, labels = read_probs(job, background)
     write_result(job, out, apply_refiners(refiners, image, probs), labels, keep_probs)
-
-
-def write_result(
-    job: RefineJob, out: Path, probs: npt.NDArray[Any], labels: npt.NDArray[np.int64], keep_probs: bool
-) -> None:
-    """Write the mask of an image, after its probabilities if they are kept."""
-    mask, *others = result_files(job, out, keep_probs)
-    for path in others:
-        with atomic_write(path) as handle:
-            np.savez_compressed(handle, probs=probs.astype(np.float16), classes=labels[1:] - 1)
-    write_mask(mask, labels[probs.argmax(axis=0)].astype(np.uint8))

@@ -68,23 +68,24 @@ def main_option(name: str) -> str | None:
     return next(iter(known_parameters(REFINERS.find(name))), None)
 
 
-def resolve_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def resolve_options(name: str, given: Mapping[str, Any], device: str = "cpu") -> dict[str, Any]:
     """Return the value of every option of a refiner, for records: the given values, else the defaults.
 
     Args:
         name: name of the refiner.
         given: values by option.
+        device: device of the CRF, on which its engine depends.
 
     Example:
         >>> resolve_options("guided_filter", {"radius": 4})
         {'radius': 4, 'eps': 0.0001}
     """
     options = {**known_parameters(REFINERS.find(name)), **given}
-    return _RESOLVERS[name](options) if name in _RESOLVERS else options
+    return _RESOLVERS[name](options, device) if name in _RESOLVERS else options
 
 
 # Refiners some of whose options default to None, which stands for a value that depends on other options.
-_RESOLVERS: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
+_RESOLVERS: dict[str, Callable[[Mapping[str, Any], str], dict[str, Any]]] = {
     "crf": resolve_crf_options,
     "random_walk": resolve_walk_options,
 }

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ppl.errors import PPLValueError
+from ppl.io import atomic_write, write_mask
 from ppl.refine.jobs import RefineJob
 
-__all__ = ["check_places", "remove_results", "result_files"]
+__all__ = ["check_places", "remove_results", "result_files", "write_result"]
 
 _ARRAYS = {"probs", "classes"}  # of a file of probabilities; a CAM file holds other arrays
 
@@ -47,6 +50,17 @@ def check_places(jobs: Sequence[RefineJob], out: Path, keep_probs: bool = False)
         lost = next((path for path in job.files if path.resolve() in results), None)
         if lost is not None:
             raise PPLValueError(f"{lost} would be overwritten by a result: choose another folder than {out}")
+
+
+def write_result(
+    job: RefineJob, out: Path, probs: npt.NDArray[Any], labels: npt.NDArray[np.int64], keep_probs: bool
+) -> None:
+    """Write the mask of an image, after its probabilities if they are kept."""
+    mask, *others = result_files(job, out, keep_probs)
+    for path in others:
+        with atomic_write(path) as handle:
+            np.savez_compressed(handle, probs=probs.astype(np.float16), classes=labels[1:] - 1)
+    write_mask(mask, labels[probs.argmax(axis=0)].astype(np.uint8))
 
 
 def remove_results(job: RefineJob, *, out: Path) -> None:

@@ -54,11 +54,14 @@ class RefinerSpec:
         """The files that the refiner reads, by the option that names them."""
         return {name: value for name, value in self.options.items() if isinstance(value, Path)}
 
-    def record(self) -> dict[str, Any]:
+    def record(self, device: str = "cpu") -> dict[str, Any]:
         """Return the name and the value of every option, for manifests and records of finished work.
 
         The CRF's numbers and engine are included. A file is recorded by its name and its SHA-256, so that a record
         holds for a copy of the file and does not hold for another file in the same place.
+
+        Args:
+            device: device of the CRF, on which its engine depends.
 
         Returns:
             A dictionary that `json` can write.
@@ -68,7 +71,7 @@ class RefinerSpec:
         """
         options = {
             name: _plain(f"{self.name}: {name}", value)
-            for name, value in resolve_options(self.name, self.options).items()
+            for name, value in resolve_options(self.name, self.options, device).items()
         }
         digests = {name: sha256(path) for name, path in self.files.items() if path.is_file()}
         return {"name": self.name, "options": options} | ({"sha256": digests} if digests else {})

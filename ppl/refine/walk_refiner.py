@@ -98,8 +98,12 @@ def random_walk_refiner(
     return like(probs, (result / result.sum(dim=0, keepdim=True).clamp(min=1e-12)).to(dtype))
 
 
-def resolve_walk_options(options: Mapping[str, Any]) -> dict[str, Any]:
+def resolve_walk_options(options: Mapping[str, Any], device: str = "cpu") -> dict[str, Any]:
     """Return the options with the defaults that depend on whether the affinities are learned in place of None.
+
+    Args:
+        options: value by option.
+        device: not used.
 
     Example:
         >>> resolve_walk_options({"affinity": None, "beta": None, "num_steps": 16})

@@ -19,7 +19,7 @@ from ppl.errors import PPLFileNotFoundError, PPLValueError
 from ppl.io import FileWriteError, read_mask
 from ppl.io.fingerprint import sha256
 from ppl.parallel import Record, run_jobs
-from ppl.refine import apply_refiners, cams_to_probs, jobs_from_folders, parse_refiners, refine_folder
+from ppl.refine import apply_refiners, cams_to_probs, crf_many, jobs_from_folders, parse_refiners, refine_folder
 from ppl.refine.affinity import AffinityNetwork
 from ppl.refine.affinity_maps import load_affinity, save_affinity
 from ppl.refine.names import recorded_name
@@ -340,6 +340,42 @@ def test_masks_of_another_network_in_the_same_file_are_not_mixed_in(folders):
     assert refine_folder(jobs_in(folders)[:1], folders / "out", walk(0)).skipped == 1
     with pytest.raises(PPLValueError, match="another way"):
         refine_folder(jobs_in(folders)[:1], folders / "out", walk(1))
+
+
+@pytest.mark.parametrize(
+    "refiners", ["crf: deeplab", "guided_filter: 2, crf: {preset: irn, iterations: 3}, superpixels", None]
+)
+def test_batches_give_the_masks_of_single_images(folders, refiners, monkeypatch):
+    monkeypatch.setattr("ppl.refine.batched._CHUNK", 4)
+    (folders / "cams" / "2.npz").write_bytes(b"no")
+    (folders / "images" / "4.png").unlink()
+    options = {"background": 0.4, "keep_probs": True, "num_workers": 2}
+    refine_folder(jobs_in(folders), folders / "single", refiners, **options)
+    summary = refine_folder(jobs_in(folders), folders / "batch", refiners, batched=True, **options)
+    assert summary.done == 4 and [file.image_id for file in summary.bad] == ["2", "4"]
+    single, batch = results(folders / "single"), results(folders / "batch")
+    assert single.keys() == batch.keys()
+    for image_id in single:
+        probs = [np.load(folders / kind / f"{image_id}.npz")["probs"] for kind in ("single", "batch")]
+        np.testing.assert_allclose(probs[0], probs[1], atol=2e-3)
+        assert (single[image_id] == batch[image_id]).mean() > 0.99
+    assert refine_folder(jobs_in(folders), folders / "batch", refiners, batched=True, **options).skipped == 4
+
+
+def refusing_a_width(real):
+    def crf_many(images, *rest, **settings):
+        if any(image.shape[1] == 18 for image in images):
+            raise PPLValueError("18 pixels are too wide")
+        return real(images, *rest, **settings)
+
+    return crf_many
+
+
+def test_an_image_that_the_crf_refuses_leaves_the_rest_of_its_batch(folders, monkeypatch):
+    monkeypatch.setattr("ppl.refine.batched.crf_many", refusing_a_width(crf_many))
+    summary = refine_folder(jobs_in(folders), folders / "out", "crf: {iterations: 1}", batched=True)
+    assert summary.done == 5
+    assert [(file.image_id, file.reason) for file in summary.bad] == [("2", "18 pixels are too wide")]
 
 
 def test_torchs_threads_are_restored(folders):

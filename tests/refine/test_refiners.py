@@ -175,6 +175,7 @@ def test_records_hold_every_parameter_and_the_engine():
         "background": None,
     }
     assert records[2]["options"]["n_segments"] == 1000
+    assert parse_refiners("crf: irn")[0].record("cuda")["options"]["backend"] == "torch"
 
 
 def fade(image, probs, *, power: Annotated[float, Field(gt=0)] = 2.0, shift: int = 0):
