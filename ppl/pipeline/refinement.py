@@ -13,6 +13,7 @@ from ppl.io.fingerprint import sha256
 from ppl.parallel import FolderSummary
 from ppl.pipeline.affinity import walking_on
 from ppl.pipeline.cams import mask_inputs
+from ppl.pipeline.device import torch_device
 from ppl.pipeline.folder import RunFolder
 from ppl.pipeline.recipe import DEFAULT_REFINE, Recipe
 from ppl.refine import RefineJob, RefinerSpec, jobs_from_folders, parse_refiners, refine_folder, score_refiners
@@ -35,7 +36,7 @@ def refine_masks(
     Returns:
         What was done in this call. Images that could not be refined are listed in the manifest, too.
     """
-    refiners = parse_refiners(recipe.refine)
+    refiners, device = parse_refiners(recipe.refine), torch_device(recipe.device)
     if recipe.affinity is not None:
         refiners = walking_on(folder.affinity, refiners)
     step, out = f"refined/{split}", folder.refined(split)
@@ -54,10 +55,11 @@ def refine_masks(
             refiners,
             background=parse_background(recipe.cam.background),
             num_workers=recipe.jobs,
+            device=device,
             progress=progress,
         )
     summary = replace(summary, skipped=summary.skipped + len(jobs) - len(todo))
-    record = [spec.record() for spec in refiners]
+    record = [spec.record(str(device)) for spec in refiners]
     folder.record(refinement=record, not_refined={split: {bad.image_id: bad.reason for bad in summary.bad}})
     if len(refiners) == 1:
         folder.record(refinement_scores={split: []})
@@ -135,6 +137,7 @@ def refine_cams(
         refiners or DEFAULT_REFINE,
         background=parse_background(background),
         num_workers=jobs,
+        device=torch_device("auto"),
         overwrite=overwrite,
         progress=progress,
     )
