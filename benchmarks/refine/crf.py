@@ -6,11 +6,12 @@
     python benchmarks/refine/crf.py IMAGES cold    [--out FILE]    processes without and with compiled code at hand
     python benchmarks/refine/crf.py IMAGES folder  [--out FILE]    200 images, cold start and reading included
     python benchmarks/refine/crf.py IMAGES gpu     [--out FILE]    batches on a GPU against all cores of the CPU
+    python benchmarks/refine/crf.py IMAGES before --before CHECKOUT [--out FILE]    the engine of another checkout
 
 IMAGES is a folder of pictures; they are enlarged to 500x375. Their maps are made of the pictures: a softmax over random
-mixtures of the blurred colours. Nothing is cached by size, so every image is as good as one of a new size. pydensecrf
-is called as the field's own code calls it, energies included. CPU times and their ratios bear a busy machine better
-than wall times (of `cold` and `folder`), which need an idle one.
+mixtures of the blurred colours. Nothing is cached by size, so every image counts as an image of a new size. pydensecrf
+is called as the field's own code calls it, energies included. CPU times and their ratios suffer less from a busy
+machine than wall times do (of `cold` and `folder`), which need an idle machine.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -42,7 +44,10 @@ Row = dict[str, object]
 def setting_of(name: str) -> SimpleNamespace:
     from ppl.refine.crf import PRESETS
 
-    return SimpleNamespace(**vars(PRESETS[name]))
+    preset = PRESETS[name]
+    if not hasattr(preset, "energies_from"):  # a checkout before `CrfConfig`
+        return SimpleNamespace(**vars(preset), energies_from=preset.unary)
+    return SimpleNamespace(**dict(preset))
 
 
 def pictures(folder: Path, count: int) -> list[Path]:
@@ -73,12 +78,15 @@ def maps_of(image: np.ndarray, labels: int, among: int | None = None) -> np.ndar
 
 
 def ours(image: np.ndarray, probs: np.ndarray, preset: SimpleNamespace) -> np.ndarray:
-    from ppl.refine.crf import crf, crf_from_labels
+    from ppl import refine
+    from ppl.refine.crf import crf
 
     names = ("gaussian_sxy", "gaussian_compat", "bilateral_sxy", "bilateral_srgb", "bilateral_compat", "iterations")
     settings = {name: getattr(preset, name) for name in names}
-    if preset.unary == "labels":
-        return crf_from_labels(image, probs.argmax(axis=0), len(probs), **settings, backend="native")
+    if hasattr(refine, "crf_from_labels") and preset.energies_from == "labels":  # a checkout before `labels=`
+        return refine.crf_from_labels(image, probs.argmax(axis=0), len(probs), **settings, backend="native")
+    if preset.energies_from == "labels":
+        return crf(image, labels=probs.argmax(axis=0), num_labels=len(probs), **settings, backend="native")
     return crf(image, probs, **settings, backend="native")
 
 
@@ -86,7 +94,7 @@ def theirs(image: np.ndarray, probs: np.ndarray, preset: SimpleNamespace) -> np.
     import pydensecrf.densecrf as densecrf
     from pydensecrf.utils import unary_from_labels, unary_from_softmax
 
-    if preset.unary == "labels":
+    if preset.energies_from == "labels":
         unary = unary_from_labels(probs.argmax(axis=0), len(probs), preset.gt_prob, zero_unsure=False)
     else:
         unary = unary_from_softmax(probs)
@@ -148,6 +156,83 @@ def speed(folder: Path, count: int) -> Iterator[Row]:
     yield compare(paths, "psa", 3, among=21)
 
 
+class Worker:
+    """A process that times one engine: a line with preset, number of labels and picture in, CPU seconds out.
+
+    Attributes:
+        result: the file that holds the last result.
+    """
+
+    def __init__(self, folder: Path, engine: str, checkout: Path, place: Path) -> None:
+        self.result = place / f"{engine}.npy"
+        command = [sys.executable, __file__, str(folder), "_serve", "--part", f"{engine},{self.result}"]
+        environment = {**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment, cwd=checkout)
+
+    def time(self, preset: str, labels: int, picture: int) -> float:
+        assert self.process.stdin and self.process.stdout
+        self.process.stdin.write(f"{preset} {labels} {picture}\n")
+        self.process.stdin.flush()
+        return float(self.process.stdout.readline())
+
+    def close(self) -> None:
+        assert self.process.stdin
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def serve_part(folder: Path, part: str) -> None:
+    engine, result = part.split(",")
+    function = theirs if engine == "theirs" else ours
+    for line in sys.stdin:
+        name, labels, picture = line.split()
+        image = read(pictures(folder, int(picture) + 1)[-1])
+        seconds, found = timed(function, image, maps_of(image, int(labels)), setting_of(name))
+        np.save(result, found)
+        print(seconds, flush=True)
+
+
+def against_before(folder: Path, count: int, checkout: Path) -> Iterator[Row]:
+    """pydensecrf, the engine of another checkout and this one, in turn; for each image the better of two times."""
+    here = Path(__file__).parents[2]
+    with tempfile.TemporaryDirectory() as place:
+        checkouts = {"theirs": here, "before": checkout.resolve(), "ours": here}
+        workers = {name: Worker(folder, name, path, Path(place)) for name, path in checkouts.items()}
+        for preset, labels in [(preset, labels) for preset in ("psa", "irn") for labels in (2, 3, 21)]:
+            times: dict[str, list[float]] = {name: [] for name in workers}
+            agreement = []
+            for worker in workers.values():
+                worker.time(preset, labels, 0)  # compiles
+            for picture in range(count):
+                names = list(workers)[:: 1 if picture % 2 else -1]
+                twice = [{name: workers[name].time(preset, labels, picture) for name in names} for _ in range(2)]
+                for name in names:
+                    times[name].append(min(seconds[name] for seconds in twice))
+                found, expected = (np.load(workers[name].result) for name in ("ours", "theirs"))
+                agreement.append((found.argmax(axis=0) == expected.argmax(axis=0)).mean())
+            ratios = {
+                name: statistics.median(a / b for a, b in zip(times["theirs"], times[name], strict=True))
+                for name in ("before", "ours")
+            }
+            yield {
+                "preset": preset,
+                "labels": labels,
+                "images": count,
+                "pydensecrf_ms": round(1000 * statistics.median(times["theirs"]), 1),
+                "before_ms": round(1000 * statistics.median(times["before"]), 1),
+                "after_ms": round(1000 * statistics.median(times["ours"]), 1),
+                "before_ratio": round(ratios["before"], 2),
+                "after_ratio": round(ratios["ours"], 2),
+                "after_of_before": round(
+                    statistics.median(a / b for a, b in zip(times["before"], times["ours"], strict=True)), 2
+                ),
+                "least_agreement": f"{min(agreement):.6f}",
+            }
+        for worker in workers.values():
+            worker.close()
+
+
 def presets(folder: Path, count: int) -> Iterator[Row]:
     from ppl.refine.crf import PRESETS
 
@@ -200,7 +285,7 @@ def memory_part(folder: Path, preset: SimpleNamespace, part: str) -> None:
 def timed_process(command: list[str], cache: str) -> tuple[float, float]:
     """Wall and CPU seconds of a fresh process."""
     before, start = os.times(), time.perf_counter()
-    subprocess.run(command, check=True, env={**os.environ, "PPL_CACHE_DIR": cache})
+    subprocess.run(command, check=True, env={**os.environ, "NUMBA_CACHE_DIR": cache})
     after = os.times()
     used = after.children_user + after.children_system - before.children_user - before.children_system
     return time.perf_counter() - start, used
@@ -256,8 +341,10 @@ def folder_part(folder: Path, preset: SimpleNamespace, part: str, count: int) ->
     if engine == "ours":
         from ppl.refine.crf import crf_many
 
-        done = crf_many(paths, paths, workers=int(workers), function=native_job, preset=preset)
-        assert sum(1 for _ in done) == count
+        images = (partial(read, path) for path in paths)
+        maps = (partial(read_maps, path) for path in paths)
+        name = next(name for name in ("psa", "irn") if setting_of(name) == preset)
+        assert sum(1 for _ in crf_many(images, maps, preset=name, num_workers=int(workers))) == count
     elif workers == "1":
         for path in paths:
             their_job(path, preset)
@@ -270,15 +357,15 @@ def gpu(folder: Path, count: int) -> Iterator[Row]:
     """Images per second, warm, arrays at hand where each engine takes them."""
     import torch
 
-    from ppl.refine.crf import crf_many, crf_preset
+    from ppl.refine.crf import crf_many
 
     if not torch.cuda.is_available():
         raise SystemExit("there is no CUDA device here")
 
     def run(images: list, maps: list, name: str) -> tuple[float, list]:
-        list(crf_many(images[:4], maps[:4], function=crf_preset, name=name))
+        list(crf_many(images[:4], maps[:4], preset=name))
         start = time.perf_counter()
-        results = list(crf_many(images, maps, function=crf_preset, name=name))
+        results = list(crf_many(images, maps, preset=name))
         torch.cuda.synchronize()
         return len(images) / (time.perf_counter() - start), results
 
@@ -306,9 +393,8 @@ def gpu(folder: Path, count: int) -> Iterator[Row]:
             }
 
 
-def native_job(path: Path, _: Path, preset: SimpleNamespace) -> int:
-    image = read(path)
-    return int(ours(image, maps_of(image, 3), preset).argmax(axis=0).max())
+def read_maps(path: Path) -> np.ndarray:
+    return maps_of(read(path), 3)
 
 
 def their_job(path: Path, preset: SimpleNamespace) -> int:
@@ -322,19 +408,30 @@ def main() -> None:
     parser.add_argument("what")
     parser.add_argument("--images", type=int, help="how many; 12 by default, 200 for folder, 5 for cold, 64 for gpu")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--before", type=Path, help="another checkout of this repository, for `before`")
     parser.add_argument("--part", default="", help=argparse.SUPPRESS)
     parser.add_argument("--setting", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.what.startswith("_"):
-        preset = SimpleNamespace(**options.setting)
+        preset = SimpleNamespace(**(options.setting or {}))
         if options.what == "_memory":
             memory_part(options.images_folder, preset, options.part)
+        elif options.what == "_serve":
+            serve_part(options.images_folder, options.part)
         elif options.what == "_one":
             one_part(options.images_folder, preset, options.part)
         else:
             folder_part(options.images_folder, preset, options.part, options.images)
         return
-    tables = {"speed": speed, "presets": presets, "memory": memory, "cold": cold, "folder": folder_of, "gpu": gpu}
+    tables = {
+        "before": partial(against_before, checkout=options.before),
+        "speed": speed,
+        "presets": presets,
+        "memory": memory,
+        "cold": cold,
+        "folder": folder_of,
+        "gpu": gpu,
+    }
     if options.what not in tables:
         parser.error(f"what must be one of {', '.join(tables)}")
     count = options.images or {"folder": 200, "cold": 5, "gpu": 64}.get(options.what, 12)
