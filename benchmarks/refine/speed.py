@@ -1,9 +1,9 @@
-"""CPU time and memory of each refiner at one image size, one thread; pixel-adaptive also against its unfolded form.
+"""CPU time of each refiner at one image size, in one thread; pixel-adaptive also against its unfolded form.
 
     python benchmarks/refine/speed.py --out benchmarks/refine/results/speed.csv
 
-The unfolded form stacks the 48 shifted copies of the maps, as the method is usually written; it is the peer of
-`pixel_adaptive`, which adds them up one by one. Both run in turn within one process, and the table gives their ratio.
+The unfolded form stacks the 48 shifted copies of the maps, as the method is usually written; `pixel_adaptive` adds them
+up one by one. Both run in turn within one process, and the table gives the ratio of their times.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from skimage import data, transform
 
 from ppl.refine import apply_refiners, parse_refiners
 
-STEPS = [
+REFINERS = [
     "crf: psa",
     "crf: irn",
     "pixel_adaptive",
@@ -36,7 +36,7 @@ STEPS = [
 
 
 def unfolded_pixel_adaptive(image, maps, iterations=10, dilations=(1, 2, 4, 8, 12, 24)):
-    """All neighbours of all maps at once."""
+    """Refine with all neighbours of all maps in memory at once."""
     height, width = maps.shape[1:]
 
     def windows(x):
@@ -81,12 +81,12 @@ def main() -> None:
     for labels in arguments.labels:
         coarse = torch.rand(1, labels, 12, 16, generator=torch.Generator().manual_seed(0)) * 6
         probs = F.interpolate(coarse, arguments.size, mode="bilinear").softmax(dim=1)[0].numpy()
-        runs = {name: partial(apply_refiners, parse_refiners(name), image, probs) for name in STEPS}
+        runs = {name: partial(apply_refiners, parse_refiners(name), image, probs) for name in REFINERS}
         runs["pixel_adaptive, unfolded"] = partial(unfolded_pixel_adaptive, image, probs)
         times = {name: [] for name in runs}
         for run in runs.values():
             run()  # compiles
-        for _ in range(arguments.repeats):  # in turn, so that a busy machine hits all alike
+        for _ in range(arguments.repeats):  # in turn, so that a busy machine slows all of them down
             for name, run in runs.items():
                 times[name].append(cpu_seconds(run))
         median = {name: float(np.median(values)) for name, values in times.items()}
@@ -95,7 +95,7 @@ def main() -> None:
         ratio = np.median(np.divide(times["pixel_adaptive, unfolded"], times["pixel_adaptive"]))
         for name, value in median.items():
             note = f"{ratio:.1f}x the time" if "unfolded" in name else ""
-            rows.append({"step": name, "labels": str(labels), "cpu_s": f"{value:.3f}", "note": note})
+            rows.append({"refiner": name, "labels": str(labels), "cpu_s": f"{value:.3f}", "note": note})
     table = Table(title=f"{arguments.size[1]}x{arguments.size[0]}, one thread, CPU seconds, median")
     for name in rows[0]:
         table.add_column(name)

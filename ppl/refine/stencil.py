@@ -1,8 +1,8 @@
-"""The neighbourhood that affinities live on: which cells look at each other, and how alike they are.
+"""Affinities of neighbouring cells: the offsets of the neighbours, and how similar two cells are.
 
-A map of `n` cells has `n * n` pairs, but only the pairs closer than `radius` matter, and those are the same few
-offsets for every cell. So affinities are kept as one map per offset, never as an `n x n` matrix. Offsets come from
-half of the plane only: the affinity of a pair has no direction.
+A map of `n` cells has `n * n` pairs, but only pairs closer than `radius` have an affinity, and their offsets are the
+same for every cell. So affinities are kept as one map per offset, never as an `n x n` matrix. The offsets cover half of
+the plane, because the affinity of a pair has no direction.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["edge_affinity", "feature_affinity", "half_plane_offsets", "paths"]
 
 @lru_cache(maxsize=32)
 def half_plane_offsets(radius: int) -> tuple[tuple[int, int], ...]:
-    """Offsets `(dy, dx)` from a cell to its neighbours nearer than `radius`, one of each opposite pair.
+    """Return the offsets `(dy, dx)` from a cell to its neighbours nearer than `radius`, one of each opposite pair.
 
     Args:
         radius: offsets have `dy**2 + dx**2 < radius**2`, as in PSA and IRN.
@@ -48,16 +48,16 @@ def half_plane_offsets(radius: int) -> tuple[tuple[int, int], ...]:
 
 @lru_cache(maxsize=32)
 def paths(radius: int) -> tuple[tuple[tuple[int, int], ...], ...]:
-    """The cells between a cell and each of its neighbours, both ends included.
+    """Return the cells between a cell and each of its neighbours, both ends included.
 
-    A cell of the rectangle that two cells span lies on their path if its distance to the straight line through
-    them is below one cell (IRN, section 3.2 of Ahn et al., CVPR 2019).
+    A cell lies on the path of two cells if it is in the rectangle that these span and nearer than one cell to the
+    straight line through them (IRN, section 3.2 of Ahn et al., CVPR 2019).
 
     Args:
         radius: as in `half_plane_offsets`.
 
     Returns:
-        For each offset of `half_plane_offsets(radius)`, in that order, the `(y, x)` of its path's cells.
+        For each offset of `half_plane_offsets(radius)`, in that order, the `(y, x)` of the cells of its path.
 
     Example:
         >>> paths(3)[half_plane_offsets(3).index((0, 2))]
@@ -72,23 +72,31 @@ def paths(radius: int) -> tuple[tuple[tuple[int, int], ...], ...]:
 
 
 def _shifted(padded: torch.Tensor, dy: int, dx: int, reach: int, size: tuple[int, int]) -> torch.Tensor:
-    """The view of a map padded by `reach` on every side in which cell (y, x) shows (y + dy, x + dx)."""
+    """Return the view of a padded map whose cell (y, x) is cell (y + dy, x + dx) of the map.
+
+    Args:
+        padded: the map with `reach` more cells on every side.
+        dy: distance in rows.
+        dx: distance in columns.
+        reach: width of the padding.
+        size: height and width of the map.
+    """
     h, w = size
     return padded[..., reach + dy : reach + dy + h, reach + dx : reach + dx + w]
 
 
 def edge_affinity(edges: torch.Tensor, radius: int = 5) -> torch.Tensor:
-    """Affinity of neighbours from a class boundary map: 1 minus the strongest edge on the path between them.
+    """Return the affinity of neighbours from a class boundary map: 1 minus the strongest edge on the path between them.
 
     Source: IRN (Ahn et al., CVPR 2019), equation 2.
 
     Args:
-        edges: `(..., h, w)`, 0 where there is no boundary, 1 on one. Gradients flow through it.
-        radius: neighbours are nearer than this, in cells.
+        edges: `(..., h, w)`, from 0 (no boundary) to 1 (boundary). Gradients flow through the result.
+        radius: distance in cells below which two cells are neighbours.
 
     Returns:
-        `(..., D, h, w)`, `D` as in `half_plane_offsets`: affinity of cell `(y, x)` and `(y + dy, x + dx)`, 0 where
-        the neighbour is outside the map.
+        `(..., D, h, w)`, the affinity of cells `(y, x)` and `(y + dy, x + dx)` for each of the `D` offsets of
+        `half_plane_offsets`; 0 where the neighbour is outside the map.
 
     Example:
         >>> edges = torch.tensor([[0.0, 0.9, 0.0]])
@@ -100,13 +108,13 @@ def edge_affinity(edges: torch.Tensor, radius: int = 5) -> torch.Tensor:
 
 
 class _PathMaxima(torch.autograd.Function):
-    """The highest value on every path. Autograd's own way would keep every cell of every path: gigabytes."""
+    """The highest value on every path. Autograd alone would keep every cell of every path: gigabytes."""
 
     @staticmethod
     def forward(ctx: Any, edges: torch.Tensor, radius: int) -> torch.Tensor:
         h, w = edges.shape[-2:]
         reach = radius - 1
-        # Outside counts as an edge of 1, so that no affinity leads out of the map.
+        # Edges of 1 around the map give 0 as the affinity with cells outside.
         padded = F.pad(edges, (reach, reach, reach, reach), value=1.0)
         maxima = edges.new_empty(*edges.shape[:-2], len(paths(radius)), h, w)
         for highest, path in zip(maxima.unbind(dim=-3), paths(radius), strict=True):
@@ -125,7 +133,7 @@ class _PathMaxima(torch.autograd.Function):
         result = torch.zeros_like(padded)
         rest = gradient.clone()
         for left, highest, path in zip(rest.unbind(-3), maxima.unbind(-3), paths(ctx.radius), strict=True):
-            for dy, dx in path:  # the first cell that holds the maximum takes the gradient
+            for dy, dx in path:  # the gradient goes to the first cell that holds the maximum
                 taken = left * (_shifted(padded, dy, dx, reach, (h, w)) == highest)
                 _shifted(result, dy, dx, reach, (h, w)).add_(taken)
                 left.sub_(taken)
@@ -133,16 +141,16 @@ class _PathMaxima(torch.autograd.Function):
 
 
 def feature_affinity(features: torch.Tensor, radius: int = 5) -> torch.Tensor:
-    """Affinity of neighbours from a feature map: `exp(-mean |f_i - f_j|)` over the channels.
+    """Return the affinity of neighbours from a feature map: `exp(-mean |f_i - f_j|)`, the mean over the channels.
 
     Source: PSA (Ahn and Kwak, CVPR 2018), equation 3.
 
     Args:
-        features: `(..., C, h, w)`. Gradients flow through it.
-        radius: neighbours are nearer than this, in cells.
+        features: `(..., C, h, w)`. Gradients flow through the result.
+        radius: distance in cells below which two cells are neighbours.
 
     Returns:
-        `(..., D, h, w)`, laid out as `edge_affinity`'s.
+        `(..., D, h, w)`, in the layout of `edge_affinity`.
 
     Example:
         >>> features = torch.tensor([[[0.0, 0.0, 2.0]]])

@@ -12,7 +12,8 @@ from ppl.refine.compiled import kernel
 
 __all__ = ["walk"]
 
-U = np.uint64  # Numba tests whether a signed index counts from the end, which keeps loops from becoming vector code.
+# Numba tests whether a signed index counts from the end; the test keeps loops from becoming vector code.
+U = np.uint64
 Floats = npt.NDArray[np.float32]
 
 
