@@ -8,15 +8,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from joblib import Parallel, delayed
 
 from ppl.data.dataset import Sample, TaggedImages
 from ppl.data.instances import InstanceMask
 from ppl.data.mask_sources import MappedMask
 from ppl.errors import PPLError, PPLValueError
-from ppl.io import BadImageError, image_size
-from ppl.io.images import exif_orientation, largest_wide_value
+from ppl.io import BadImageError
+from ppl.io.images import ImageInfo, image_info
 from ppl.io.listing import examples, normalize_name
 from ppl.parallel import BadFile, tracked
 
@@ -92,15 +91,13 @@ class _Look:
 
     Attributes:
         fault: reason why the image cannot be used, or None.
-        values: values of the mask.
-        orientation: EXIF orientation.
-        wide: largest value of a 16-bit picture.
+        info: size, EXIF orientation and largest 16-bit value; None if the image cannot be used.
+        values: values of the mask; None without a mask.
     """
 
-    fault: str | None = None
+    fault: str | None
+    info: ImageInfo | None = None
     values: frozenset[int] | None = None
-    orientation: int = 1
-    wide: int | None = None
 
 
 _Looks = Sequence[tuple[Sample, _Look]]
@@ -109,19 +106,17 @@ _Looks = Sequence[tuple[Sample, _Look]]
 def _look_at(sample: Sample, num_classes: int, masks: bool) -> _Look:
     try:
         sample.read_image(at_least=1)  # a JPEG at 1/8 of its size: every byte is still decoded
-        wide = largest_wide_value(sample.image)
-        if not masks or sample.mask is None:
-            return _Look(wide=wide)
-        values = _mask_values(sample, num_classes)
-        return _Look(values=values, orientation=exif_orientation(sample.image), wide=wide)
+        info = image_info(sample.image)
+        values = _mask_values(sample, info, num_classes) if masks and sample.mask is not None else None
+        return _Look(None, info, values)
     except PPLError as error:
         return _Look(fault=str(error))
 
 
-def _mask_values(sample: Sample, num_classes: int) -> frozenset[int]:
-    mask, size = sample.read_mask(), image_size(sample.image)
-    if mask.shape != size:
-        raise BadImageError(_other_size(sample, mask, size))
+def _mask_values(sample: Sample, info: ImageInfo, num_classes: int) -> frozenset[int]:
+    mask = sample.read_mask()
+    if mask.shape != info.size:
+        raise BadImageError(_other_size(sample, mask.shape, info))
     values = frozenset(np.flatnonzero(np.bincount(mask.ravel(), minlength=256)).tolist())
     wrong = [value for value in values if value > num_classes and value != 255]
     if wrong:
@@ -129,20 +124,19 @@ def _mask_values(sample: Sample, num_classes: int) -> frozenset[int]:
     return values
 
 
-def _other_size(sample: Sample, mask: npt.NDArray[np.uint8], size: tuple[int, int]) -> str:
-    orientation = exif_orientation(sample.image)
+def _other_size(sample: Sample, size: tuple[int, ...], info: ImageInfo) -> str:
     source = sample.mask.mask if isinstance(sample.mask, MappedMask) else sample.mask
-    if orientation > 4 and mask.shape == size[::-1]:
+    if info.orientation > 4 and size == info.size[::-1]:
         return (
-            f"the mask of {sample.image} is {mask.shape} but the image is {size} (height, width): the EXIF orientation "
-            f"{orientation} turns the image, and the mask was drawn before; turn the mask, or remove the EXIF tag"
+            f"the mask of {sample.image} is {size} but the image is {info.size} (height, width): the EXIF orientation "
+            f"{info.orientation} turns the image, and the mask was drawn before; turn the mask, or remove the EXIF tag"
         )
     if isinstance(source, InstanceMask):
         return (
-            f"{source.source} says that {sample.image} is {mask.shape} but the image is {size} (height, width); use "
+            f"{source.source} says that {sample.image} is {size} but the image is {info.size} (height, width); use "
             "the pictures that the annotations were drawn on"
         )
-    return f"the mask of {sample.image} is {mask.shape} but the image is {size} (height, width); redo it"
+    return f"the mask of {sample.image} is {size} but the image is {info.size} (height, width); redo it"
 
 
 def _refuse_black_and_white_masks(dataset: TaggedImages, looks: _Looks) -> None:
@@ -182,7 +176,11 @@ def _contradictions(dataset: TaggedImages, looks: _Looks) -> str | None:
 
 
 def _mirrored(looks: _Looks) -> str | None:
-    mirrored = [sample.image_id for sample, look in looks if look.orientation in (2, 3, 4)]
+    mirrored = [
+        sample.image_id
+        for sample, look in looks
+        if look.values is not None and look.info is not None and look.info.orientation in (2, 3, 4)
+    ]
     if not mirrored:
         return None
     return (
@@ -192,7 +190,11 @@ def _mirrored(looks: _Looks) -> str | None:
 
 
 def _dark(looks: _Looks) -> str | None:
-    wide = [(sample.image_id, look.wide) for sample, look in looks if look.wide is not None and not sample.value_range]
+    wide = [
+        (sample.image_id, look.info.largest)
+        for sample, look in looks
+        if look.info is not None and look.info.largest is not None and not sample.value_range
+    ]
     top = max((value for _, value in wide), default=0)
     if not 0 < top <= _DARK:
         return None

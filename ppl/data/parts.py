@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ppl.data.text_files import read_lines
 from ppl.errors import PPLValueError
 from ppl.io import read_mask
 
@@ -42,7 +43,7 @@ class PartMasks:
         """Names of part 1, 2, ...; None without the file `parts.txt`."""
         file = self.folder / "parts.txt"
         if file.is_file():
-            names = tuple(line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip())
+            names = tuple(name for _, name in read_lines(file, "a list of names, one per line"))
             if not names or len(set(names)) < len(names):
                 raise PPLValueError(f"{file} holds the names {list(names)}: write one name per line, each one once")
             self.names = names

@@ -6,7 +6,7 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ppl.errors import PPLFileNotFoundError, PPLValueError
 
-__all__ = ["BadImageError", "ImageFile", "exif_orientation", "image_size", "read_image", "to_rgb"]
+__all__ = ["BadImageError", "ImageFile", "ImageInfo", "image_info", "image_size", "read_image", "to_rgb"]
 
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 _WIDE_MODES = ("I", "F")  # prefixes of Pillow's modes with more than 8 bits: "I", "I;16", "I;16B", "F"
@@ -106,28 +106,35 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         (2, 3)
         >>> folder.cleanup()
     """
-    with _open(path) as image:
-        width, height = _stored_size(image)
-        return (width, height) if _orientation(image) in _TURNED else (height, width)
+    return image_info(path).size
 
 
-def exif_orientation(path: str | os.PathLike[str]) -> int:
-    """Return the EXIF orientation of a picture, 1 to 8; 1 means that the stored pixels are upright.
+class ImageInfo(NamedTuple):
+    """Properties of a picture file.
+
+    Attributes:
+        size: (height, width) of the upright picture.
+        orientation: EXIF orientation, 1 to 8; 1 means that the stored pixels are upright.
+        largest: largest value of a grey picture with 16 or 32 bits per pixel; None for every other picture.
+    """
+
+    size: tuple[int, int]
+    orientation: int
+    largest: int | None
+
+
+def image_info(path: str | os.PathLike[str]) -> ImageInfo:
+    """Return the properties of a picture; pixels are read only if they have 16 or 32 bits.
 
     Raises:
         PPLFileNotFoundError: if the file does not exist.
         BadImageError: if the file is not a picture.
     """
     with _open(path) as image:
-        return _orientation(image)
-
-
-def largest_wide_value(path: str | os.PathLike[str]) -> int | None:
-    """Return the largest value of a grey picture with 16 or 32 bits per pixel; None for every other picture."""
-    with _open(path) as image:
-        if not image.mode.startswith("I"):
-            return None
-        return int(np.asarray(image).max())
+        width, height = _stored_size(image)
+        orientation = _orientation(image)
+        largest = int(np.asarray(image).max()) if image.mode.startswith("I") else None
+        return ImageInfo((width, height) if orientation in _TURNED else (height, width), orientation, largest)
 
 
 def to_rgb(image: Image.Image, *, value_range: int | None = None) -> Image.Image:
