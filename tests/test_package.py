@@ -26,7 +26,7 @@ FLOORS = {
     "registry": {"errors"},
     "io": {"errors"},
     "parallel": {"errors", "io"},
-    "layers": {"errors"},
+    "layers": {"errors", "registry"},
     "backbones": {"errors", "extras", "config", "registry", "layers"},
     "models": {"errors", "config", "registry", "io", "layers", "backbones"},
     "cam": {"errors", "config", "registry", "io", "parallel", "layers", "backbones", "models"},

@@ -6,6 +6,7 @@ from ppl.layers.granularity_fusion import GranularityFusion
 from ppl.layers.patch_destruct import PatchDestruct, patch_destruct
 from ppl.layers.patch_learner import PatchLearner
 from ppl.layers.patch_merge import PatchMerge, patch_merge
+from ppl.layers.pooling import register_pooling
 
 __all__ = [
     "GranularityFusion",
@@ -14,4 +15,5 @@ __all__ = [
     "PatchMerge",
     "patch_destruct",
     "patch_merge",
+    "register_pooling",
 ]

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from ppl.errors import PPLValueError
-from ppl.layers import GranularityFusion
+from ppl.layers import GranularityFusion, register_pooling
 from ppl.layers.pooling import POOLINGS, build_pooling, generalised_mean, log_sum_exp, ngwp
+from ppl.models import ModelConfig, create_model, load_model, save_model
 
 
 @pytest.fixture
@@ -113,3 +114,22 @@ def test_the_fusion_pools_as_it_is_told():
     torch.testing.assert_close(fusion(features), expected)
     torch.testing.assert_close(pickle.loads(pickle.dumps(fusion))(features), expected)
     assert math.isclose(float(GranularityFusion((4,), 1).pool(torch.arange(4.0).view(1, 1, 2, 2))), 1.5)
+
+
+def softened(maps, share=0.5):
+    return share * maps.amax(dim=(2, 3)) + (1 - share) * maps.mean(dim=(2, 3))
+
+
+def test_a_pooling_from_outside_is_used_by_name_and_saved_with_the_model(tmp_path):
+    register_pooling("softened", softened)
+    register_pooling("softened", softened)  # a module that is imported twice
+    with pytest.raises(PPLValueError, match="already"):
+        register_pooling("softened", lambda maps: maps)
+    model = create_model("test_resnet", 3, cuts=["layer2"], pooling="softened:0.25", pretrained=False).eval()
+    x = torch.randn(1, 3, 64, 64)
+    torch.testing.assert_close(model(x), softened(model.class_maps(x), 0.25))
+    save_model(model, tmp_path / "model.safetensors")
+    assert torch.equal(load_model(tmp_path / "model.safetensors").eval()(x), model(x))
+    assert ModelConfig.checked(pooling="softened").pooling == "softened"
+    with pytest.raises(PPLValueError, match="did you mean 'softened'"):
+        ModelConfig.checked(pooling="softend")
