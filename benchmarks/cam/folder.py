@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--size", type=int, nargs=2, default=(375, 500), help="height and width")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--jobs", type=int, default=-1)
+    parser.add_argument("--num-workers", type=int, default=-1)
     parser.add_argument("--threads", type=int, default=1, help="torch's own")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--csv", type=Path, default=Path("cam_folder.csv"))
@@ -70,7 +70,13 @@ def main() -> None:
             middle = time.perf_counter()
             out = Path(work) / f"folder{repeat}"
             cam_folder(
-                weights, pictures, out, settings=settings, device=options.device, jobs=options.jobs, progress=False
+                weights,
+                pictures,
+                out,
+                settings=settings,
+                device=options.device,
+                num_workers=options.num_workers,
+                progress=False,
             )
             end = time.perf_counter()
             if repeat:  # the first round warms up
@@ -80,7 +86,7 @@ def main() -> None:
     row = {
         "backbone": options.backbone,
         "images": options.images,
-        "jobs": options.jobs,
+        "jobs": options.num_workers,
         "threads": options.threads,
         "loop_s": round(statistics.median(found["loop"]), 2),
         "folder_s": round(statistics.median(found["folder"]), 2),

@@ -1,10 +1,12 @@
-"""`ppl`: its commands, and what a user's mistake looks like."""
+"""The program `ppl`: its commands, and the one line that an error of the user prints."""
 
 from __future__ import annotations
 
+import functools
 import sys
 import warnings
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -28,8 +30,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
+    """Make Ctrl-C end a command with one line that tells how to go on, and with exit code 130."""
+
+    @functools.wraps(command)
+    def call(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except KeyboardInterrupt:
+            typer.echo("interrupted; the same command goes on from here", err=True)
+            raise typer.Exit(130) from None
+
+    return call
+
+
 for command in (run, train, cam, refine, evaluate, report, check, demo):
-    app.command()(command)
+    app.command()(_interruptible(command))
 
 
 def _print_version(wanted: bool) -> None:
@@ -50,11 +68,11 @@ def _options(
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and leave the process with its exit code.
 
-    0: done. 2: a mistake in what was asked for, told in one line. Anything else: interrupted; the same command goes on
-    where this one stopped.
+    The exit code is 0 after success, 2 after an error of the user, which one line names, and 130 after Ctrl-C. The same
+    command goes on where an interrupted or killed one stopped.
 
     Args:
-        arguments: words of the command line; by default those of this process.
+        arguments: words of the command line; None for those of this process.
     """
     usual, warnings.formatwarning = warnings.formatwarning, _one_line
     try:
@@ -68,5 +86,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _one_line(message: Warning | str, *_: object, **__: object) -> str:
-    """A warning without the place in the library's code that it comes from."""
+    """Format a warning as one line without the source line that raised it."""
     return f"warning: {' '.join(str(message).split())}\n"

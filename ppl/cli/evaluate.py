@@ -9,45 +9,57 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ppl.cli.options import refuse_for_runs, resolve_run
-from ppl.cli.show import percent, say, show_scores
+from ppl.cli.options import Plugin, refuse_for_runs, resolve_run
+from ppl.cli.show import percent, print_line, show_scores
 
 __all__ = ["evaluate"]
 
 
 def evaluate(
-    target: Annotated[Path, typer.Argument(help="A run folder, or a folder of palette PNGs.", show_default=False)],
+    source: Annotated[Path, typer.Argument(help="A run folder, or a folder of palette PNGs.", show_default=False)],
     data: Annotated[
         Path | None, typer.Option(help="The data set that holds the true masks, for a folder of PNGs.")
     ] = None,
-    split: Annotated[str | None, typer.Option(help="Its split; every image with a mask if left out.")] = None,
+    split: Annotated[str | None, typer.Option(help="Its split; without it, every image that has a mask.")] = None,
+    plugin: Plugin = None,
 ) -> None:
-    """Score masks against the ground truth: IoU of every class over the whole set, VOC's way."""
-    from ppl.pipeline import run_recipe, score_masks
-
+    """Score masks against the true ones: IoU of every class over all pixels of the set, as PASCAL VOC does."""
     if data is None:
         refuse_for_runs({"--split": split})
-        recipe, folder = resolve_run(target, [], "to score a folder of PNGs add --data DATASET")
-        show_scores(run_recipe(recipe, folder, ("evaluate",), progress=False, say=say))
-        return
+        _evaluate_run(source, plugin)
+    else:
+        _evaluate_folder(source, data, split)
+
+
+def _evaluate_run(source: Path, plugin: list[str] | None) -> None:
+    from ppl.errors import PPLValueError
+    from ppl.pipeline import run_recipe
+
+    recipe, folder = resolve_run(source, [], plugin, "to score a folder of PNGs add --data DATASET")
+    result = run_recipe(recipe, folder, ("evaluate",), progress=False, log=print_line)
+    if not any(scores for of_mode in result.scores.values() for scores in of_mode.values()):
+        raise PPLValueError(
+            f"nothing to score: none of the images of {', '.join(result.splits)} has a mask with a pixel that counts; "
+            "add masks to the data set, or name a split that has some: --set data.splits of `ppl cam`"
+        )
+    show_scores(result)
+
+
+def _evaluate_folder(masks: Path, data: Path, split: str | None) -> None:
     from ppl.data import open_dataset
+    from ppl.pipeline import score_masks
 
     images = open_dataset(data, split)
     notes: list[str] = []
-    scores = score_masks(target, images, notes)
+    scores = score_masks(masks, images, notes)
     table = Table(header_style="bold")
     for column in ("class", "IoU", "recall", "precision"):
         table.add_column(column, justify="left" if column == "class" else "right")
-    columns = zip(
-        ("background", *images.classes),
-        scores["iou"].tolist(),
-        scores["recall"].tolist(),
-        scores["precision"].tolist(),
-        strict=True,
-    )
-    for name, *values in columns:
+    columns = (scores[key].tolist() for key in ("iou", "recall", "precision"))
+    for name, *values in zip(("background", *images.classes), *columns, strict=True):
         table.add_row(name, *map(percent, values))
     Console(highlight=False).print(table)
     for note in notes:
-        say(note)
-    say(f"mIoU {percent(scores['miou'])} over {sum(sample.mask is not None for sample in images)} images")
+        print_line(note)
+    scored = sum(sample.mask is not None for sample in images)
+    print_line(f"mIoU of {scored} of {len(images)} images: {percent(scores['miou'])}")

@@ -1,4 +1,4 @@
-"""`ppl refine`: a run's maps, or any folder of them, into sharper masks."""
+"""`ppl refine`: the CAM files of a run, or of any folder, into sharper masks."""
 
 from __future__ import annotations
 
@@ -7,53 +7,81 @@ from typing import Annotated
 
 import typer
 
-from ppl.cli.options import Quiet, Set, refuse_for_runs, resolve_run
-from ppl.cli.show import say
+from ppl.cli.options import (
+    NumWorkers,
+    Plugin,
+    Quiet,
+    Set,
+    assignments,
+    given,
+    plugin_modules,
+    refuse_for_runs,
+    resolve_run,
+)
+from ppl.cli.show import print_line
 
 __all__ = ["refine"]
 
+_KEYS = ("refine", "affinity", "cam.background", "compare", "data", "device", "num_workers")
+"""The keys of a recipe that the command uses on a run."""
+
 
 def refine(
-    target: Annotated[Path, typer.Argument(help="A run folder, or a folder of CAM files (.npz).", show_default=False)],
-    images: Annotated[Path | None, typer.Option(help="Folder of the pictures, for a folder of CAM files.")] = None,
+    source: Annotated[Path, typer.Argument(help="A run folder, or a folder of CAM files (.npz).", show_default=False)],
+    images: Annotated[
+        Path | None, typer.Option(help="Pictures for a folder of CAM files: a folder or one file.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Where the masks go, for a folder of CAM files.")
     ] = None,
     refiners: Annotated[
-        str | None, typer.Option(help='Refiners in order, as "crf: irn, random_walk". Default: crf: deeplab.')
+        str | None, typer.Option(help='Refiners in order, as "crf: irn, random_walk".', show_default=False)
     ] = None,
     background: Annotated[
-        str | None, typer.Option(help='Score of the background: a number, "auto" or "power:ALPHA". Default: auto.')
+        str | None,
+        typer.Option(help='Score of the background: a number, "auto" or "power:ALPHA".', show_default=False),
     ] = None,
-    jobs: Annotated[int | None, typer.Option("--jobs", "-j", help="Workers; -1, the default: one a core.")] = None,
-    overwrite: Annotated[bool, typer.Option(help="For a folder of CAM files: make all masks again.")] = False,
+    num_workers: NumWorkers = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="For a folder of CAM files: make all masks again.")
+    ] = False,
+    plugin: Plugin = None,
     set_: Set = None,
     quiet: Quiet = False,
 ) -> None:
-    """Refine class maps into masks, over all cores. What is finished is not done again; bad files are listed."""
+    """Refine class maps into masks on all cores. What is finished is not done again; unusable files are listed."""
     from ppl.errors import PPLValueError
-    from ppl.pipeline import refine_cams, run_recipe
-    from ppl.pipeline.checking import check_reach
+    from ppl.pipeline import import_plugins, refine_cams, run_recipe
+    from ppl.pipeline.recipe_file import check_reach
 
     if images is None:
         refuse_for_runs({"--out": out, "--overwrite": overwrite})
-        check_reach(set_ or [], ("refine", "affinity", "cam.background", "compare", "data", "device", "jobs"), "refine")
-        changes = [f"jobs={jobs}"] if jobs is not None else []
-        changes += [f"refine=[{refiners}]"] if refiners else []
+        check_reach(set_ or [], _KEYS, "refine")
+        changes = [f"refine=[{refiners}]"] if refiners else []
         changes += [f"cam.background={background}"] if background else []
+        changes += assignments({"num_workers": num_workers}, set_)
         otherwise = "for a folder of CAM files add --images FOLDER --out FOLDER"
-        recipe, folder = resolve_run(target, changes + (set_ or []), otherwise)
-        run_recipe(recipe, folder, ("refine",), progress=not quiet, say=say)
+        recipe, folder = resolve_run(source, changes, plugin, otherwise)
+        result = run_recipe(recipe, folder, ("refine",), progress=not quiet, log=print_line)
+        for note in result.notes:
+            print_line(note)
         return
     if out is None:
         raise PPLValueError("say where the masks go: add --out FOLDER")
     if set_:
         raise PPLValueError(f"--set {set_[0]} has no effect on a folder of CAM files; use --refiners and --background")
-    workers = -1 if jobs is None else jobs
+    import_plugins(plugin_modules(plugin), [Path.cwd()])
     summary = refine_cams(
-        target, images, out, refiners, background or "auto", workers, overwrite=overwrite, progress=not quiet
+        source,
+        images,
+        out,
+        refiners,
+        background,
+        overwrite=overwrite,
+        progress=not quiet,
+        **given(num_workers=num_workers),
     )
     for bad in summary.bad:
-        say(f"left out {bad.image_id}: {bad.reason}")
+        print_line(f"left out {bad.image_id}: {bad.reason}")
     rate = f", {summary.images_per_second:.1f} images/s" if summary.done else ""
-    say(f"{summary.done} masks in {out} ({summary.skipped} were there{rate})")
+    print_line(f"{summary.done} masks in {out} ({summary.skipped} were there{rate})")

@@ -2,72 +2,98 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ppl.cli.options import Backbone, Compare, Epochs, Mode, Out, Quiet, Set, Target, Weights, resolve_run
-from ppl.cli.show import say, show_scores
+from ppl.cli.options import (
+    Backbone,
+    Compare,
+    Epochs,
+    Mode,
+    Out,
+    Plugin,
+    Preset,
+    Quiet,
+    Set,
+    Source,
+    Weights,
+    assignments,
+    given,
+    plugin_modules,
+    resolve_run,
+)
+from ppl.cli.show import print_line, show_scores
 
-__all__ = ["demo", "overrides", "report", "run", "train"]
+__all__ = ["demo", "report", "run", "train"]
 
 
 def run(
-    target: Target,
+    source: Source,
     out: Out = None,
     mode: Mode = None,
     compare: Compare = None,
     backbone: Backbone = None,
     weights: Weights = None,
     epochs: Epochs = None,
+    preset: Preset = None,
+    plugin: Plugin = None,
     set_: Set = None,
     quiet: Quiet = False,
 ) -> None:
     """Tags in, masks out: train, CAMs, refinement, scores and a report. What is finished is not done again."""
-    _run(target, out, overrides(mode, compare, backbone, weights, epochs, set_), None, quiet)
+    changes = recipe_changes(mode, compare, backbone, weights, epochs, set_)
+    _run(source, out, changes, preset, plugin, None, quiet)
 
 
 def train(
-    target: Target,
+    source: Source,
     out: Out = None,
     mode: Mode = None,
     compare: Compare = None,
     backbone: Backbone = None,
     weights: Weights = None,
     epochs: Epochs = None,
+    preset: Preset = None,
+    plugin: Plugin = None,
     set_: Set = None,
     quiet: Quiet = False,
 ) -> None:
-    """Train the classifier alone; resumes where a killed run was."""
-    _run(target, out, overrides(mode, compare, backbone, weights, epochs, set_), ("train",), quiet)
+    """Train the classifier alone. An interrupted training goes on where it was."""
+    changes = recipe_changes(mode, compare, backbone, weights, epochs, set_)
+    _run(source, out, changes, preset, plugin, ("train",), quiet)
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Run folder.")] = Path("runs/demo"),
-    seed: Annotated[int, typer.Option(help="Of the sample set and of training.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Run folder. Default: runs/demo.", show_default=False)
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the sample set and of the training.", show_default=False)
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """The whole job on the built-in sample set, from scratch and without any download: a few minutes on two cores."""
+    """Do the whole run on the built-in sample set, from scratch and without downloads: a few minutes on two cores."""
     from ppl.pipeline import demo_recipe
 
-    say(f"the sample set is drawn into {out / 'creatures'}; then two small networks learn its tags from scratch")
-    _finish(demo_recipe(out, seed), out, None, quiet)
+    out = out or Path("runs/demo")
+    print_line(f"the sample set is drawn into {out / 'creatures'}; two small networks learn its tags from scratch")
+    _finish(demo_recipe(out, **given(seed=seed)), out, None, quiet)
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(help="A run folder.", show_default=False)],
+    folder: Annotated[Path, typer.Argument(help="A run folder.", show_default=False)], plugin: Plugin = None
 ) -> None:
     """Write report.html and the image grid of a run again."""
     from ppl.pipeline import run_recipe
 
-    recipe, found = resolve_run(folder, [], "give the folder that `ppl run` wrote")
-    result = run_recipe(recipe, found, ("report",), progress=False, say=say)
+    recipe, found = resolve_run(folder, [], plugin, "give the folder that `ppl run` wrote")
+    result = run_recipe(recipe, found, ("report",), progress=False, log=print_line)
     typer.echo(result.report)
 
 
-def overrides(
+def recipe_changes(
     mode: str | None,
     compare: list[str] | None,
     backbone: str | None,
@@ -75,28 +101,34 @@ def overrides(
     epochs: int | None,
     others: list[str] | None,
 ) -> list[str]:
-    """Options as `KEY=VALUE` of the recipe; `--set` comes last and wins."""
-    given: dict[str, Any] = {
+    """Return the options of `ppl run` as `KEY=VALUE` of the recipe."""
+    options = {
         "model.mode": mode,
         "compare": compare or None,
         "model.backbone": backbone,
-        "model.checkpoint_path": str(weights) if weights else None,
+        "model.checkpoint_path": weights,
         "train.epochs": epochs,
     }
-    # JSON is YAML: whatever the text holds, it is read as that text
-    told = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in given.items() if value is not None]
-    return told + (others or [])
+    return assignments(options, others)
 
 
-def _run(target: Path, out: Path | None, changes: list[str], steps: tuple[str, ...] | None, quiet: bool) -> None:
-    from ppl.pipeline import default_out, resolve
+def _run(
+    source: Path,
+    out: Path | None,
+    changes: list[str],
+    preset: str | None,
+    plugins: list[str] | None,
+    steps: tuple[str, ...] | None,
+    quiet: bool,
+) -> None:
+    from ppl.pipeline import default_out, resolve_recipe
 
-    recipe, run_folder = resolve(target, changes)
+    recipe, run_folder = resolve_recipe(source, changes, preset=preset, plugins=plugin_modules(plugins))
     _finish(recipe, out or run_folder or default_out(recipe), steps, quiet)
 
 
 def _finish(recipe: Any, out: Path, steps: tuple[str, ...] | None, quiet: bool) -> None:
     from ppl.pipeline import STEPS, run_recipe
 
-    result = run_recipe(recipe, out, steps or STEPS, progress=not quiet, say=say)
+    result = run_recipe(recipe, out, steps or STEPS, progress=not quiet, log=print_line)
     show_scores(result)

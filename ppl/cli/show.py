@@ -1,4 +1,4 @@
-"""What the commands print: one line a step, one table at the end."""
+"""Output of the commands: a line per step and a table at the end."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from rich.table import Table
 if TYPE_CHECKING:
     from ppl.pipeline import RunResult
 
-__all__ = ["say", "show_scores"]
+__all__ = ["print_line", "show_scores"]
 
 
-def say(line: str) -> None:
-    """Print a line as it stands."""
+def print_line(line: str) -> None:
+    """Print a line of text without markup or line breaks."""
     Console(highlight=False, soft_wrap=True).print(line, markup=False)
 
 
 def percent(value: float | None) -> str:
-    """A share as the field writes it: `41.3`, or a dash where there is none.
+    """Return a share in percent with one decimal, or a dash for None and NaN.
 
     Example:
         >>> percent(0.41251), percent(None)
@@ -31,7 +31,7 @@ def percent(value: float | None) -> str:
 
 
 def show_scores(result: RunResult) -> None:
-    """The table of a run, then where its pictures and its report lie."""
+    """Print the scores of a run, its notes, and the paths of its pictures and its report."""
     console = Console(highlight=False, soft_wrap=True)
     for split in result.splits:
         rows = [(name, scores[split]) for name, scores in result.scores.items() if split in scores]
@@ -39,7 +39,11 @@ def show_scores(result: RunResult) -> None:
         if not columns:
             continue
         table = Table(
-            title=f"{split}: percent", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True
+            title=f"{split}, {result.scored[split]} of {result.splits[split]} images: percent",
+            title_justify="left",
+            box=box.SIMPLE_HEAD,
+            pad_edge=False,
+            collapse_padding=True,
         )
         table.add_column("model", no_wrap=True)
         for column in columns:
@@ -48,8 +52,8 @@ def show_scores(result: RunResult) -> None:
             table.add_row(name, *(percent(scores.get(column)) for column in columns))
         console.print(table)
     for note in result.notes:
-        say(note)
+        print_line(note)
     if result.image_grid is not None:
-        say(f"pictures: {result.image_grid}")
+        print_line(f"pictures: {result.image_grid}")
     if result.report is not None:
-        say(f"report:   {result.report}")
+        print_line(f"report:   {result.report}")

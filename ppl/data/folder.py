@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from ppl.data.dataset import NoSplitError, Sample, TaggedImages, warn_about_tags
 from ppl.data.image_index import ImageIndex, Missing, find_listed
@@ -107,7 +107,7 @@ def read_images(
     """Read a folder of pictures that is no data set, with or without a CSV of tags.
 
     Args:
-        folder: pictures, also in sub-folders.
+        folder: pictures, also in sub-folders; or one picture.
         classes: names that the tags may have.
         labels: CSV as `labels.csv` in `read_folder`; without it no image has a tag. Only pictures with a row are read.
 
@@ -126,6 +126,10 @@ def read_images(
         samples = tuple(Sample(image_id, path, ()) for image_id, path in index.images.items())
         return TaggedImages(tuple(classes), samples, folder.name)
     known, rows = _read_tags(Path(labels), tuple(classes), "among the classes")
+    if folder.is_file():
+        rows = [row for row in rows if PureWindowsPath(row.image).name in (folder.name, folder.stem)]
+        if not rows:
+            raise PPLFileNotFoundError(f"{labels} has no row for {folder.name}")
     tagged = _by_image_id(Path(labels), rows, known, index)
     index.check("error")
     samples = tuple(Sample(image_id, path, tags) for image_id, (path, tags) in tagged.items())
@@ -191,7 +195,9 @@ def _warn_untagged(path: Path, index: ImageIndex, tagged: dict[str, tuple[Path, 
 def _split_path(root: Path, split: str) -> Path:
     path = root / f"{split}.txt"
     if not path.is_file():
-        others = sorted(file.stem for file in root.glob("*.txt") if file.name not in ("classes.txt", "labelmap.txt"))
+        others = sorted(
+            file.stem for file in root.glob("*.txt") if file.name not in ("classes.txt", "labelmap.txt", "parts.txt")
+        )
         there = f"there are: {', '.join(others)}" if others else "there are no lists at all: leave the split out"
         raise NoSplitError(f"{path} is missing, so there is no split {split!r}; {there}")
     return path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["fingerprint", "fingerprint_weights", "sha256"]
+__all__ = ["fingerprint", "fingerprint_weights", "sha256", "source_hash"]
 
 
 def fingerprint(content: Any) -> str:
@@ -69,3 +70,22 @@ def sha256(path: str | os.PathLike[str]) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def source_hash(part: Any) -> str | None:
+    """Return the SHA-256 of the file that defines a part, or None for the parts of `ppl` and for built-in parts.
+
+    Results of a part from outside the package belong to this hash, so that an edited module is noticed.
+
+    Args:
+        part: a function or a class.
+
+    Example:
+        >>> source_hash(source_hash) is None
+        True
+    """
+    module = sys.modules.get(getattr(part, "__module__", None) or "")
+    file = getattr(module, "__file__", None)
+    if module is None or file is None or module.__name__.partition(".")[0] == "ppl":
+        return None
+    return sha256(file) if os.path.isfile(file) else None

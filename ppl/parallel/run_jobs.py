@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,14 +10,13 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 from ppl.errors import PPLValueError
-from ppl.io.files import atomic_write
 from ppl.io.fingerprint import fingerprint
 from ppl.parallel.bad_file import BadFile
 from ppl.parallel.pool import check_workers, guarded, parallel_map
 from ppl.parallel.progress import progress_bar
 from ppl.parallel.records import Record
 
-__all__ = ["RECORD_FILE", "FolderSummary", "Job", "has_record", "keep_record", "run_jobs"]
+__all__ = ["RECORD_FILE", "FolderSummary", "Job", "finished_jobs", "run_jobs"]
 
 Begin: TypeAlias = Callable[[Any], tuple[str, str]]
 """Function from a job to its image id and the key of its inputs; it removes the old result."""
@@ -123,9 +121,7 @@ def run_jobs(
         _check_settings(record, settings, [path for job in jobs for path in files(job)])
     record.begin(settings)
     start = time.perf_counter()
-    known = [job for job in jobs if job.image_id in record and all(path.is_file() for path in files(job))]
-    keys = dict(parallel_map(partial(_key, settings), known, num_workers))
-    finished = {job.image_id for job in known if record.is_finished(job.image_id, keys[job.image_id], *files(job))}
+    finished = _finished(record, jobs, files, settings, num_workers)
     waiting = [job for job in jobs if job.image_id not in finished]
     files_of = {job.image_id: files(job) for job in waiting}
     bad = []
@@ -145,30 +141,39 @@ def run_jobs(
     return FolderSummary(len(waiting) - len(bad), len(finished), tuple(bad), time.perf_counter() - start)
 
 
-def has_record(path: Path, record: Mapping[str, Any]) -> bool:
-    """Whether the record file of a folder says just this."""
-    return path.exists() and path.read_text(encoding="utf-8") == json.dumps(record, indent=2)
-
-
-def keep_record(path: Path, record: Mapping[str, Any], overwrite: bool = False) -> None:
-    """Write how the results of a folder are made, unless they were made in another way.
+def finished_jobs(
+    jobs: Sequence[Any],
+    out: Path,
+    *,
+    files: Callable[[Any], Sequence[Path]],
+    settings: Mapping[str, Any],
+    num_workers: int = -1,
+) -> set[str]:
+    """Return the image ids of the jobs that `run_jobs` would skip, without any work.
 
     Args:
-        path: the record file.
-        record: what JSON can hold.
-        overwrite: write it in any case.
-
-    Raises:
-        PPLValueError: if the folder has another record.
-        FileWriteError: if it cannot be written.
+        jobs: the `Job`s.
+        out: folder of the results.
+        files: function from a job to the files of its result.
+        settings: the settings of all results.
+        num_workers: the number of workers that read the inputs; -1 for one per core.
     """
-    if path.exists() and not overwrite and not has_record(path, record):
-        raise PPLValueError(
-            f"{path.parent} holds results that were made in another way (see {path.name}): choose another folder, or"
-            " overwrite them (--overwrite)"
-        )
-    with atomic_write(path, "w") as handle:
-        handle.write(json.dumps(record, indent=2))
+    record = Record(out / RECORD_FILE)
+    if record.settings is None or fingerprint(record.settings) != fingerprint(settings):
+        return set()
+    return _finished(record, jobs, files, settings, num_workers)
+
+
+def _finished(
+    record: Record,
+    jobs: Sequence[Any],
+    files: Callable[[Any], Sequence[Path]],
+    settings: Mapping[str, Any],
+    num_workers: int,
+) -> set[str]:
+    known = [job for job in jobs if job.image_id in record and all(path.is_file() for path in files(job))]
+    keys = dict(parallel_map(partial(_key, settings), known, num_workers))
+    return {job.image_id for job in known if record.is_finished(job.image_id, keys[job.image_id], *files(job))}
 
 
 def _check_settings(record: Record, settings: Mapping[str, Any], files: Sequence[Path]) -> None:

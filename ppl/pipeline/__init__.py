@@ -1,21 +1,26 @@
-"""A whole run from one recipe: tags in, masks, scores and pictures out, every step resumable."""
+"""A whole run from one recipe: tags in; masks, scores and pictures out. Every step goes on where it was interrupted."""
 
 from __future__ import annotations
 
-from ppl.pipeline.cams import cam_folder
-from ppl.pipeline.checking import check_recipe, check_section, load_recipe
+from ppl.io.lock import FolderInUseError
+from ppl.pipeline.cam_folder import cam_folder
 from ppl.pipeline.demo import demo_recipe
-from ppl.pipeline.evaluation import score_masks
-from ppl.pipeline.folder import RunFolder
+from ppl.pipeline.plugins import import_plugins
+from ppl.pipeline.presets import PRESETS
 from ppl.pipeline.recipe import AffinityRecipe, CamRecipe, Recipe
+from ppl.pipeline.recipe_file import check_recipe, check_section, load_recipe
 from ppl.pipeline.refinement import refine_cams
 from ppl.pipeline.run import STEPS, RunResult, run_recipe
-from ppl.pipeline.target import default_out, resolve
+from ppl.pipeline.run_folder import RunFolder
+from ppl.pipeline.scoring import score_masks
+from ppl.pipeline.source import default_out, resolve_recipe
 
 __all__ = [
+    "PRESETS",
     "STEPS",
     "AffinityRecipe",
     "CamRecipe",
+    "FolderInUseError",
     "Recipe",
     "RunFolder",
     "RunResult",
@@ -24,9 +29,10 @@ __all__ = [
     "check_section",
     "default_out",
     "demo_recipe",
+    "import_plugins",
     "load_recipe",
     "refine_cams",
-    "resolve",
+    "resolve_recipe",
     "run_recipe",
     "score_masks",
 ]

@@ -1,77 +1,86 @@
-"""Between steps two and three: affinities learned from confident CAM labels, for the random walk."""
+"""The affinity step: learn, from the CAMs of the training images, which cells belong together."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from ppl.data import TaggedImages
+from ppl.io.fingerprint import fingerprint
 from ppl.models import load_model
+from ppl.parallel import parallel_map
 from ppl.pipeline.cams import affinity_split, make_cams
-from ppl.pipeline.folder import RunFolder
 from ppl.pipeline.recipe import AffinityRecipe, Recipe
+from ppl.pipeline.run_folder import RunFolder
 from ppl.refine import RefineJob, RefinerSpec
 from ppl.refine.affinity import AffinityNetwork, learn_affinity
 
-__all__ = ["learn_affinities", "walking_on"]
+__all__ = ["learn_affinities", "with_affinity"]
 
 
 def learn_affinities(
     recipe: Recipe, settings: AffinityRecipe, folder: RunFolder, train: TaggedImages, *, progress: bool = True
 ) -> Path:
-    """Train an affinity network on the CAMs of the training images, or find it trained.
+    """Train the affinity network on the CAMs of the training images, unless it is trained already.
 
-    The classifier's backbone is copied and stays as it is; a head on all its stages learns which neighbouring cells
-    belong together, from labels that are confident after a CRF (IRN's and PSA's way).
+    The network is a copy of the classifier's backbone with a new head on all stages. The head learns which neighbouring
+    cells belong together from labels that are confident after a CRF, as in IRN and PSA.
 
     Args:
-        recipe: of the run.
+        recipe: the recipe of the run.
         settings: its `affinity` section.
         folder: a run whose classifier is trained.
         train: the training images.
         progress: show bars.
 
     Returns:
-        The file that a `random_walk` refiner takes.
+        The file of the network, for the refiner `random_walk`.
     """
     split = affinity_split(recipe)
     make_cams(recipe, folder, split, train, progress=progress)
     path = folder.affinity
-    inputs = {"cams": folder.stamp(f"cams/{split}"), "affinity": settings.model_dump(mode="json")}
-    folder.begin("affinity", inputs, path.parent)
-    with folder.finishing("affinity"):
-        if not path.exists():
-            _learn(recipe, settings, folder, split, train, progress)
+    jobs = [
+        RefineJob(sample.image_id, sample.picture, folder.cams(split) / f"{sample.image_id}.npz") for sample in train
+    ]
+    key = _key(settings, jobs, recipe.num_workers)
+    if folder.is_done("affinity", key) and path.exists():
+        return path
+    if not folder.has_begun("affinity", key):  # the network, or its half-trained state, belongs to other CAMs
+        shutil.rmtree(path.parent, ignore_errors=True)
+    with folder.step("affinity", key):
+        summary = learn_affinity(
+            jobs,
+            path.parent,
+            _network(recipe, settings, folder),
+            settings.train,
+            foreground=settings.foreground,
+            background=settings.background,
+            num_workers=recipe.num_workers,
+            device=recipe.device,
+            progress=progress,
+        )
+    left_out = {bad.image_id: bad.reason for bad in summary.bad}
+    folder.record(affinity={"losses": summary.losses, "left_out": left_out})
     return path
 
 
-def _learn(
-    recipe: Recipe, settings: AffinityRecipe, folder: RunFolder, split: str, train: TaggedImages, progress: bool
-) -> None:
-    summary = learn_affinity(
-        [RefineJob(sample.image_id, sample.picture, folder.cams(split) / f"{sample.image_id}.npz") for sample in train],
-        folder.affinity.parent,
-        _network(recipe, settings, folder),
-        settings.train,
-        foreground=settings.foreground,
-        background=settings.background,
-        num_workers=recipe.jobs,
-        device=recipe.device,
-        progress=progress,
-    )
-    folder.record(affinity={"losses": summary.losses, "left_out": {bad.image_id: bad.reason for bad in summary.bad}})
-
-
-def walking_on(affinity: Path, refiners: Sequence[RefinerSpec]) -> tuple[RefinerSpec, ...]:
-    """Return the refiners; random walks that name no affinity network get this one."""
+def with_affinity(affinity: Path, refiners: Sequence[RefinerSpec]) -> tuple[RefinerSpec, ...]:
+    """Give the affinity network to every `random_walk` that names no other network."""
     return tuple(
-        RefinerSpec(spec.name, {**spec.options, "affinity": affinity})
-        if spec.name == "random_walk" and "affinity" not in spec.options
-        else spec
-        for spec in refiners
+        RefinerSpec(refiner.name, {**refiner.options, "affinity": affinity})
+        if refiner.name == "random_walk" and "affinity" not in refiner.options
+        else refiner
+        for refiner in refiners
     )
+
+
+def _key(settings: AffinityRecipe, jobs: Sequence[RefineJob], num_workers: int) -> str:
+    """Return the fingerprint of the settings, the training images and their CAM files."""
+    inputs = dict(parallel_map(lambda job: (job.image_id, job.key()), jobs, num_workers))
+    return fingerprint({"affinity": settings.model_dump(mode="json"), "inputs": inputs})
 
 
 def _network(recipe: Recipe, settings: AffinityRecipe, folder: RunFolder) -> AffinityNetwork:

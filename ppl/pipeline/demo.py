@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ppl.data import make_creatures
-from ppl.pipeline.checking import check_recipe
 from ppl.pipeline.recipe import Recipe
+from ppl.pipeline.recipe_file import check_recipe
 
 __all__ = ["demo_recipe"]
 

@@ -1,4 +1,4 @@
-"""Step four: masks against the ground truth, over the whole split."""
+"""The evaluation step: CAMs and masks of a split against the true masks."""
 
 from __future__ import annotations
 
@@ -12,53 +12,49 @@ from torch import Tensor
 
 from ppl.cam import CamResult
 from ppl.data import PartMasks, TaggedImages
-from ppl.errors import PPLFileNotFoundError, PPLValueError
+from ppl.errors import PPLError, PPLFileNotFoundError, PPLValueError
 from ppl.io import atomic_write, read_mask
-from ppl.io.listing import list_files, normalize_name
 from ppl.metrics import ConfusionMatrix, PartCoverage, Scores, ThresholdSweep
-from ppl.pipeline.cams import mask_inputs
-from ppl.pipeline.folder import RunFolder
+from ppl.pipeline.cams import outdated_cams
+from ppl.pipeline.masks import outdated_masks
 from ppl.pipeline.recipe import Recipe
-from ppl.pipeline.refinement import has_refined
+from ppl.pipeline.refinement import finished_refined
+from ppl.pipeline.run_folder import RunFolder
 
-__all__ = ["score_masks", "score_split"]
+__all__ = ["score_split"]
 
 
 def score_split(
     recipe: Recipe, folder: RunFolder, split: str, images: TaggedImages, notes: list[str]
 ) -> dict[str, float | None]:
-    """Score the maps and the masks of a split, and record the scores in the manifest.
+    """Score the CAMs and the masks of a split, and write the scores into the manifest.
 
     Args:
-        recipe: of the run.
+        recipe: the recipe of the run.
         folder: of the run.
-        split: its name.
-        images: its images; those without a mask are passed over.
-        notes: takes the lines that a reader of the scores should know: where the best threshold was chosen, what is not
-            scored.
+        split: name of the split in the run folder.
+        images: the images of the split; those without a mask are left out.
+        notes: gets the lines that a reader of the scores must know: where the best threshold was chosen, and how many
+            images are not scored.
 
     Returns:
-        Shares in [0, 1] by name: `CAM mIoU` at the recipe's background rule with `recall` and `precision` of all
-        classes but the background together, `CAM best` at the best constant threshold, `refined mIoU` over the images
-        that have a refined mask, and the share of every part that the CAM's mask covers,
-        for data sets with masks of parts (`ppl.data.PartMasks`). Empty where no mask has a pixel that counts.
+        Shares in [0, 1] by name: `CAM mIoU` at the recipe's background rule; `recall` and `precision` of all classes
+        but the background, counted together; `CAM best` at the best constant threshold; `refined mIoU` over the images
+        that have a refined mask; and the share of each part that the CAM's mask covers, if the data set has part masks.
+        Empty if every pixel of the true masks is 255.
 
     Raises:
-        PPLFileNotFoundError: if the map or the mask of an image is missing.
-        PPLValueError: if the masks were not cut from the maps at hand by the recipe's background rule.
+        PPLFileNotFoundError: if the CAM file or the mask of an image is missing.
+        PPLValueError: if CAM files or masks are outdated.
     """
-    if not folder.is_current(f"masks/{split}", mask_inputs(recipe, folder, split)):
-        raise PPLValueError(
-            f"the masks of {split} in {folder.path} were not cut by {recipe.cam.background!r} from the maps that are "
-            f"there; run `ppl cam {folder.path}` first"
-        )
     scored = images.subset(sample.image_id for sample in images if sample.mask is not None)
-    _check_there(folder, split, scored)
-    sweep = ThresholdSweep(len(images.classes) + 1)
-    cam, refined = (ConfusionMatrix(len(images.classes) + 1) for _ in range(2))
-    part_masks = PartMasks(recipe.data.root)
-    parts, without_parts = PartCoverage(part_masks.names), 0
+    _check_current(recipe, folder, split, scored)
+    where, num_classes = f"{recipe.model.mode}, {split}", len(images.classes) + 1
+    sweep = ThresholdSweep(num_classes)
+    cam, refined = ConfusionMatrix(num_classes), ConfusionMatrix(num_classes)
     per_image: dict[str, float | None] = {}
+    part_masks = PartMasks(recipe.data.root)
+    parts, without_parts = PartCoverage(part_masks.names), []
     final = _refined_masks(recipe, folder, split, scored, notes)
     for sample in scored:
         target = sample.read_mask()
@@ -67,25 +63,25 @@ def score_split(
         sweep.update(target, result.maps, result.classes)
         cam.update(target, mask)
         if part_masks:
-            part_mask = part_masks.read(sample.image_id)
-            if part_mask is None:
-                without_parts += 1
-            else:
-                parts.update(target, mask, part_mask)
+            without_parts += _cover_parts(parts, part_masks, sample.image_id, target, mask)
         if sample.image_id in final:
             mask = read_mask(final[sample.image_id])
             refined.update(target, mask)
-        if not final or sample.image_id in final:  # IoUs of both kinds side by side would rank the kinds
-            per_image[sample.image_id] = _iou(len(images.classes) + 1, target, mask)
+        if not final or sample.image_id in final:  # a list with IoUs of CAMs and of refined masks would rank the two
+            per_image[sample.image_id] = _iou(num_classes, target, mask)
     if not int(cam.counts.sum()):
-        notes.append(f"{recipe.model.mode}, {split}: no pixel of its masks counts (all are 255), so nothing is scored")
-        folder.forget_scores(split)
+        notes.append(f"{where}: no pixel of its masks counts (all are 255), so nothing is scored")
+        folder.remove_scores(lambda other: other == split)
         return {}
     best = sweep.best()
-    notes.append(
-        f"{recipe.model.mode}, {split}: CAM best is at {best:g}, the best constant threshold, chosen on these very "
-        "masks"
-    )
+    notes.append(f"{where}: CAM best is at {best:g}, the best constant threshold, chosen on these very masks")
+    if len(scored) < len(images):
+        notes.append(f"{where}: scores are of {len(scored)} of {len(images)} images; the others have no mask")
+    if without_parts:
+        notes.append(
+            f"{where}: {len(without_parts)} of {len(scored)} images have no file in {part_masks.folder.name} that "
+            f"counts and are left out of the coverage of parts, as {without_parts[0]}"
+        )
     recall, precision = _foreground(cam.counts)
     scores: dict[str, float | None] = {
         "CAM mIoU": cam.compute()["miou"],
@@ -93,127 +89,92 @@ def score_split(
         "precision": precision,
         "CAM best": sweep.scores(best)["miou"],
         "refined mIoU": refined.compute()["miou"] if final else None,
+        **(parts.compute() if part_masks and len(without_parts) < len(scored) else {}),
     }
-    if without_parts < len(scored) and part_masks:
-        scores |= parts.compute()
-        if without_parts:
-            notes.append(
-                f"{recipe.model.mode}, {split}: {without_parts} of {len(scored)} images have no file in "
-                f"{part_masks.folder.name} and are left out of the coverage of parts"
-            )
     scores = {name: None if value is None or math.isnan(value) else round(value, 5) for name, value in scores.items()}
+    names = ("background", *images.classes)
+    per_class = {"CAM": _per_class(names, cam.compute())}
+    if final:
+        per_class["refined"] = _per_class(names, refined.compute())
     with atomic_write(folder.path / f"thresholds_{split}.csv", "w") as file:
         file.write("threshold,miou\n")
         file.writelines(f"{t:.2f},{miou:.5f}\n" for t, miou in zip(sweep.thresholds, sweep.miou(), strict=True))
-    names = ("background", *images.classes)
+    rule = {"default": recipe.cam.background, "best": best, "best_chosen_on": split, "images": len(scored)}
     folder.record(
         mode=recipe.model.mode,
         scores={split: scores},
+        scored={split: {"images": len(scored), "of": len(images)}},
         per_image={split: per_image},
-        per_class={
-            split: {
-                "CAM": _per_class(names, cam.compute()),
-                **({"refined": _per_class(names, refined.compute())} if final else {}),
-            }
-        },
-        thresholds={
-            split: {
-                "default": recipe.cam.background,
-                "best": best,
-                "best_chosen_on": split,
-                "images": len(scored),
-            }
-        },
+        per_class={split: per_class},
+        thresholds={split: rule},
     )
     return scores
 
 
-def _check_there(folder: RunFolder, split: str, scored: TaggedImages) -> None:
+def _cover_parts(
+    parts: PartCoverage,
+    part_masks: PartMasks,
+    image_id: str,
+    target: npt.NDArray[np.uint8],
+    mask: npt.NDArray[np.uint8],
+) -> list[str]:
+    """Count the parts of an image. Return an empty list, or the reason why the image has no part mask to count."""
+    try:
+        part_mask = part_masks.read(image_id)
+        if part_mask is None:
+            return [f"{image_id}: there is no file in {part_masks.folder.name}"]
+        parts.update(target, mask, part_mask)
+    except PPLError as error:
+        return [f"{image_id}: {error}"]
+    return []
+
+
+def _check_current(recipe: Recipe, folder: RunFolder, split: str, scored: TaggedImages) -> None:
+    """Raise if a CAM file or a mask of the scored images is missing or outdated."""
+    again = f"run `ppl cam {folder.path}`"
+    if not folder.cams(split).is_dir():
+        raise PPLValueError(f"{folder.path} has no CAMs of {split} yet; {again} first")
     for path, suffix in ((folder.cams(split), "npz"), (folder.masks(split), "png")):
         missing = [sample.image_id for sample in scored if not (path / f"{sample.image_id}.{suffix}").exists()]
         if missing:
             raise PPLFileNotFoundError(
-                f"{path} lacks {len(missing)} of {len(scored)} files, as {missing[0]}.{suffix}; run "
-                f"`ppl cam {folder.path}`"
+                f"{path} lacks {len(missing)} of {len(scored)} files, as {missing[0]}.{suffix}; {again}"
             )
+    outdated = outdated_cams(recipe, folder, split, scored)
+    if outdated:
+        raise PPLValueError(
+            f"{len(outdated)} CAM files of {split} in {folder.path}, as {outdated[0]}.npz, were made from other "
+            f"weights, settings, pictures or tags, or have been replaced; {again} first"
+        )
+    if outdated_masks(recipe, folder, split, scored):
+        raise PPLValueError(
+            f"the masks of {split} in {folder.path} were not cut by {recipe.cam.background!r} from the maps that are "
+            f"there; {again} first"
+        )
 
 
 def _refined_masks(
     recipe: Recipe, folder: RunFolder, split: str, scored: TaggedImages, notes: list[str]
 ) -> dict[str, Path]:
-    """The refined masks that there are, by image, and a note on those that there are not."""
+    """Return the refined masks that are finished, by image id, and note how many are missing or outdated."""
     if not recipe.refine or not folder.refined(split).is_dir():
         return {}
+    finished = finished_refined(recipe, folder, split, scored)
     where, again = f"{recipe.model.mode}, {split}", f"run `ppl refine {folder.path}`"
-    if not has_refined(recipe, folder, split):
+    there = [sample for sample in scored if (folder.refined(split) / f"{sample.image_id}.png").exists()]
+    if len(finished) < len(there):
         notes.append(
-            f"{where}: refined masks are not scored, since they were made from other maps, by another background rule "
-            f"or by other steps; {again}"
+            f"{where}: {len(there) - len(finished)} refined masks are not scored, since they were made from other "
+            f"maps, by another background rule or by other refiners: {again}"
         )
-        return {}
-    paths = {sample.image_id: folder.refined(split) / f"{sample.image_id}.png" for sample in scored}
-    there = {image_id: path for image_id, path in paths.items() if path.exists()}
-    if len(there) < len(paths):
-        missing = f"{len(paths) - len(there)} of {len(paths)} images have no refined mask"
-        notes.append(f"{where}: {missing}{' and are not in refined mIoU' if there else ''}: {again}")
-    return there
-
-
-def score_masks(predictions: str | Path, images: TaggedImages, notes: list[str] | None = None) -> Scores:
-    """Score a folder of palette PNGs against the masks of a data set.
-
-    Args:
-        predictions: folder with `<image_id>.png`; a missing one counts as all background.
-        images: the data set; images without a mask are passed over.
-        notes: takes the lines that say how many images have no mask and how many no file.
-
-    Returns:
-        Dataset-level scores; see `ppl.metrics.ConfusionMatrix`.
-
-    Raises:
-        PPLFileNotFoundError: if there is no such folder, or none of the images has a file in it.
-        PPLValueError: if no image has a mask to score against, a file is no mask of its image, or the only values of
-            either side are 0 and 255.
-    """
-    scored = [sample for sample in images if sample.mask is not None]
-    if not scored:
-        raise PPLValueError(f"{images.name} has no masks to score against; give a data set or a split that has some")
-    if len(scored) < len(images) and notes is not None:
-        notes.append(f"scored {len(scored)} of {len(images)} images; the others have no mask")
-    there = list_files(Path(predictions)) if Path(predictions).is_dir() else {}
-    paths = {sample.image_id: there.get(normalize_name(f"{sample.image_id}.png")) for sample in scored}
-    missing = [image_id for image_id, path in paths.items() if path is None]
-    if len(missing) == len(scored):
-        raise PPLFileNotFoundError(
-            f"{predictions} holds no {missing[0]}.png nor any other of the {len(scored)} images that have a mask; give "
-            "the folder that the PNGs are in"
-        )
-    if missing and notes is not None:
-        notes.append(
-            f"{len(missing)} of {len(scored)} images have no file and count as background, as {missing[0]}.png"
-        )
-    confusion = ConfusionMatrix(len(images.classes) + 1)
-    values: dict[str, set[int]] = {"masks": set(), "predictions": set()}
-    for sample in scored:
-        target, path = sample.read_mask(), paths[sample.image_id]
-        try:
-            mask = np.zeros_like(target) if path is None else read_mask(path)
-            confusion.update(target, mask)
-        except PPLValueError as error:
-            raise PPLValueError(f"{path}: {error}") from None
-        values["masks"].update(np.unique(target).tolist())
-        values["predictions"].update(np.unique(mask).tolist())
-    for side, found in values.items():
-        if 255 in found and found <= {0, 255}:
-            raise PPLValueError(
-                f"{images.name}: the only values of the {side} are 0 and 255: object or ignore? 255 is not scored; "
-                "write 1 for an object of the first class"
-            )
-    return confusion.compute()
+    if len(there) < len(scored):
+        missing = f"{len(scored) - len(there)} of {len(scored)} images have no refined mask"
+        notes.append(f"{where}: {missing}{' and are not in refined mIoU' if finished else ''}: {again}")
+    return finished
 
 
 def _iou(num_classes: int, target: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8]) -> float | None:
-    """Mean IoU of one image, over the classes that are in it or were drawn; None where no pixel counts."""
+    """Return the mean IoU of one image over the classes of its two masks, or None if every pixel is 255."""
     confusion = ConfusionMatrix(num_classes)
     confusion.update(target, mask)
     iou = confusion.compute()["miou"]
@@ -221,7 +182,7 @@ def _iou(num_classes: int, target: npt.NDArray[np.uint8], mask: npt.NDArray[np.u
 
 
 def _foreground(counts: Tensor) -> tuple[float, float]:
-    """Recall and precision of all classes but the background, counted together."""
+    """Return the recall and the precision of all classes but the background, counted together."""
     counts = counts.double()
     hits = counts.diagonal()[1:].sum()
     classes = counts.shape[0]

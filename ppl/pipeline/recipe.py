@@ -1,13 +1,14 @@
-"""A recipe: everything that a run needs to know, in one YAML file, checked before any work begins."""
+"""The recipe: all settings of a run, in sections that are the settings classes of their subjects."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ppl.cam import CamConfig
+from ppl.config import Config
 from ppl.data import DatasetConfig
 from ppl.models.config import Mode, ModelConfig
 from ppl.parallel import check_workers
@@ -19,72 +20,79 @@ from ppl.train import TrainConfig
 __all__ = ["AffinityRecipe", "CamRecipe", "Recipe"]
 
 DEFAULT_REFINE = "crf: deeplab"
-"""What gained most on real CAMs under either background rule: see docs/refinement.md."""
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", validate_default=True)
+"""The refiner with the largest gain on CAMs of trained networks, see docs/refinement.md."""
 
 
 class CamRecipe(CamConfig):
-    """How maps are computed and turned into masks (`ppl.cam.CamConfig`), from which weights and for which classes."""
+    """How maps are computed and masks cut from them (`ppl.cam.CamConfig`), from which weights, for which classes."""
 
     normalize: Literal["max"] = Field("max", description="files and masks need maps with a maximum of 1")
     size: Literal["image"] = Field("image", description="files and masks have the size of their image")
     labels: Literal["tags", "predicted"] = Field(
-        "tags", description="classes drawn: the image's tags, or the model's own"
+        "tags", description="classes that get a map: the image's tags, or those that the model predicts"
     )
-    checkpoint: Literal["best", "last"] = Field("last", description="weights that the maps are read from")
+    checkpoint: Literal["best", "last"] = Field("last", description="checkpoint whose maps are computed")
 
 
-class AffinityRecipe(_Section):
-    """Affinities learned from the CAMs of the training images, for the `random_walk` among the refiners."""
+class AffinityRecipe(Config):
+    """Learned affinities for the refiner `random_walk`, from the CAMs of the training images."""
 
     kind: Literal["edges", "features"] = Field("edges", description="class boundaries as IRN, or features as PSA")
-    foreground: float = Field(0.30, gt=0, lt=1, description="background score that a confident foreground beats")
-    background: float = Field(0.05, gt=0, lt=1, description="background score that beats every class where it is sure")
+    foreground: float = Field(0.30, gt=0, lt=1, description="score that a confident pixel of a class exceeds")
+    background: float = Field(
+        0.05,
+        gt=0,
+        lt=1,
+        description="score that no class exceeds at a confident pixel of the background",
+    )
     train: AffinityConfig = AffinityConfig()
 
 
-class Recipe(_Section):
+class Recipe(Config):
     """One run: train, CAM, refine, evaluate, report."""
 
     data: DatasetConfig
     model: ModelConfig = ModelConfig()
-    compare: list[Mode] = Field([], description="other modes trained with the same recipe, for the table and pictures")
+    compare: list[Mode] = Field([], description="other modes to train with the same recipe, for the table and pictures")
     train: TrainConfig = TrainConfig()
     cam: CamRecipe = CamRecipe()
     affinity: AffinityRecipe | None = Field(
-        None, description="learn affinities for the random walk from the training images' CAMs; null: do not"
+        None, description="learn affinities for the random walk from the CAMs of the training images; null: do not"
     )
     refine: list[Any] = Field(
         [DEFAULT_REFINE],
-        description="refiners in order; [] for none; files that they name are relative to the recipe's folder; maps by "
+        description="refiners in their order; [] for none; paths in them are relative to the recipe's folder; maps by "
         'sharpened_cam gain more by a narrower CRF, "crf: toco-cam"',
     )
-    device: str = Field("auto", description='"cpu", "cuda", "cuda:1", "mps"; "auto": the first that is there')
-    jobs: int = Field(-1, description="processes or threads for work on the CPU; -1: one a core")
+    device: str = Field("auto", description='"cpu", "cuda", "cuda:1", "mps"; "auto": the accelerator, or else the CPU')
+    num_workers: int = Field(-1, description="processes or threads for work on the CPU; -1: one per core")
+    preset: Literal["paper"] | None = Field(
+        None, description="several keys under one name; paper: zeros padding, average pooling, CAMs of all branches"
+    )
+    plugins: list[str] = Field(
+        [], description="modules that register parts of your own, found beside the recipe or on Python's path"
+    )
 
     @model_validator(mode="after")
-    def _affinity_is_used(self) -> Recipe:
-        if self.affinity is not None and all(spec.name != "random_walk" for spec in parse_refiners(self.refine)):
+    def _check_affinity(self) -> Recipe:
+        if self.affinity is not None and all(refiner.name != "random_walk" for refiner in parse_refiners(self.refine)):
             raise ValueError("affinity is to be learned but no refiner is a random_walk; add one or drop affinity")
         return self
 
     @field_validator("compare", mode="before")
     @classmethod
-    def _none(cls, value: Any) -> Any:
+    def _read_compare(cls, value: Any) -> Any:
         return [] if value is None else value
 
     @field_validator("refine", mode="before")
     @classmethod
-    def _known_refiners(cls, value: Any) -> Any:
+    def _read_refine(cls, value: Any) -> Any:
         if not isinstance(value, list):
             parse_refiners(value)
             return [] if value is None else value
         return replace_files(value, Path.expanduser)
 
-    @field_validator("jobs")
+    @field_validator("num_workers")
     @classmethod
-    def _some_jobs(cls, value: int) -> int:
+    def _check_num_workers(cls, value: int) -> int:
         return check_workers(value)

@@ -1,87 +1,99 @@
-"""Step three: maps and image into sharper masks, by the recipe's list of refiners."""
+"""The refinement step: CAMs and pictures into sharper masks, by the recipe's list of refiners."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from ppl.cam import parse_background
 from ppl.data import TaggedImages
-from ppl.io.fingerprint import sha256
+from ppl.io.fingerprint import fingerprint
+from ppl.io.lock import folder_lock
 from ppl.parallel import FolderSummary
-from ppl.pipeline.affinity import walking_on
-from ppl.pipeline.cams import mask_inputs
+from ppl.pipeline.affinity import with_affinity
 from ppl.pipeline.device import torch_device
-from ppl.pipeline.folder import RunFolder
-from ppl.pipeline.recipe import DEFAULT_REFINE, Recipe
+from ppl.pipeline.recipe import CamRecipe, Recipe
+from ppl.pipeline.results import ResultFolder
+from ppl.pipeline.run_folder import RunFolder
 from ppl.refine import RefineJob, RefinerSpec, jobs_from_folders, parse_refiners, refine_folder, score_refiners
+from ppl.refine.folder import finished_masks
 
-__all__ = ["has_refined", "refine_cams", "refine_masks"]
+__all__ = ["finished_refined", "refine_cams", "refine_masks"]
 
 
 def refine_masks(
     recipe: Recipe, folder: RunFolder, split: str, images: TaggedImages, *, progress: bool = True
 ) -> FolderSummary:
-    """Write `refined/<split>/<image_id>.png` for every image that has none yet.
+    """Write `refined/<split>/<image id>.png` for every image that has no mask of its picture, CAM file and refiners.
 
     Args:
-        recipe: its `refine` list, and the background rule.
-        folder: a run whose CAMs are made, and whose affinities are learned, if the recipe wants them.
-        split: name of the split.
-        images: its images.
+        recipe: the recipe of the run.
+        folder: a run whose CAM files are made, and whose affinity network is trained if the recipe has one.
+        split: name of the split in the run folder.
+        images: the images of the split.
         progress: show a bar with images per second and the time left.
 
     Returns:
-        What was done in this call. Images that could not be refined are listed in the manifest, too.
+        The number of masks that this call made and that were there, and the images that could not be refined. The
+        manifest lists these images too.
     """
-    refiners, device = parse_refiners(recipe.refine), torch_device(recipe.device)
-    if recipe.affinity is not None:
-        refiners = walking_on(folder.affinity, refiners)
-    step, out = f"refined/{split}", folder.refined(split)
-    inputs = _inputs(recipe, folder, split)
-    # then what is there is of these maps, whenever a copy of the folder says that it was written
-    current = folder.is_current(step, inputs)
-    folder.begin(step, inputs, out)
-    jobs = [
-        RefineJob(sample.image_id, sample.picture, folder.cams(split) / f"{sample.image_id}.npz") for sample in images
-    ]
-    todo = [job for job in jobs if not (current and (out / f"{job.image_id}.png").exists())]
-    with folder.finishing(step, images=len(jobs)):
-        summary = refine_folder(
-            todo,
-            out,
-            refiners,
-            background=parse_background(recipe.cam.background),
-            num_workers=recipe.jobs,
-            device=device,
-            progress=progress,
-        )
-    summary = replace(summary, skipped=summary.skipped + len(jobs) - len(todo))
-    record = [spec.record(str(device)) for spec in refiners]
-    folder.record(refinement=record, not_refined={split: {bad.image_id: bad.reason for bad in summary.bad}})
+    out, refiners, jobs = folder.refined(split), _refiners(recipe, folder), _jobs(folder, split, images)
+    finished = finished_refined(recipe, folder, split, images)
+    others = ResultFolder(out, ".png", {}).files().keys() - finished.keys()
+    device = torch_device(recipe.device)
+    records = [refiner.record(str(device)) for refiner in refiners]
+    summary = FolderSummary(0, len(finished), (), 0.0)
+    if others or len(finished) < len(jobs):
+        with folder.step(f"refined/{split}", fingerprint([records, recipe.cam.background]), images=len(jobs)):
+            if finished:
+                ResultFolder(out, ".png", {}).remove(others)
+            else:  # all that is there was made with other settings
+                shutil.rmtree(out, ignore_errors=True)
+            summary = refine_folder(
+                jobs,
+                out,
+                refiners,
+                background=parse_background(recipe.cam.background),
+                num_workers=recipe.num_workers,
+                device=device,
+                progress=progress,
+            )
+    folder.record(refinement=records, not_refined={split: {bad.image_id: bad.reason for bad in summary.bad}})
     if len(refiners) == 1:
         folder.record(refinement_scores={split: []})
     elif summary.done:
-        _score_chain(recipe, folder, split, images, jobs, refiners)
+        _score_list(recipe, folder, split, images, jobs, refiners)
     return summary
 
 
-def has_refined(recipe: Recipe, folder: RunFolder, split: str) -> bool:
-    """Return whether a split has refined masks that this recipe's background rule and refiners made of its maps."""
-    if not recipe.refine or (recipe.affinity is not None and not folder.affinity.is_file()):
-        return False
-    return folder.refined(split).is_dir() and folder.is_current(f"refined/{split}", _inputs(recipe, folder, split))
+def finished_refined(recipe: Recipe, folder: RunFolder, split: str, images: TaggedImages) -> dict[str, Path]:
+    """Return, by image id, the refined masks that were made by this recipe from the present pictures and CAM files."""
+    if not recipe.refine or not folder.refined(split).is_dir():
+        return {}
+    if recipe.affinity is not None and not folder.affinity.is_file():
+        return {}
+    return finished_masks(
+        _jobs(folder, split, images),
+        folder.refined(split),
+        _refiners(recipe, folder),
+        background=parse_background(recipe.cam.background),
+        num_workers=recipe.num_workers,
+    )
 
 
-def _inputs(recipe: Recipe, folder: RunFolder, split: str) -> dict[str, Any]:
-    """All that refined masks depend on; no path of the run folder, which may be moved."""
-    inputs = mask_inputs(recipe, folder, split) | {"refine": [spec.record() for spec in parse_refiners(recipe.refine)]}
-    return inputs if recipe.affinity is None else inputs | {"affinity": sha256(folder.affinity)}
+def _refiners(recipe: Recipe, folder: RunFolder) -> tuple[RefinerSpec, ...]:
+    refiners = parse_refiners(recipe.refine)
+    return refiners if recipe.affinity is None else with_affinity(folder.affinity, refiners)
 
 
-def _score_chain(
+def _jobs(folder: RunFolder, split: str, images: TaggedImages) -> list[RefineJob]:
+    cams = folder.cams(split)
+    return [RefineJob(sample.image_id, sample.picture, cams / f"{sample.image_id}.npz") for sample in images]
+
+
+def _score_list(
     recipe: Recipe,
     folder: RunFolder,
     split: str,
@@ -89,7 +101,7 @@ def _score_chain(
     jobs: Sequence[RefineJob],
     refiners: Sequence[RefinerSpec],
 ) -> None:
-    """Record the gain of every refiner of a list, if there are masks. The scores of a run show that of a single one."""
+    """Record the mIoU after each of several refiners, over the images that have a mask."""
     masks = {sample.image_id: sample.read_mask for sample in images if sample.mask is not None}
     if not masks:
         return
@@ -99,7 +111,7 @@ def _score_chain(
         refiners,
         num_classes=len(images.classes),
         background=parse_background(recipe.cam.background),
-        num_workers=recipe.jobs,
+        num_workers=recipe.num_workers,
         progress=False,
     )
     folder.record(refinement_scores={split: [asdict(score) for score in found]})
@@ -109,35 +121,45 @@ def refine_cams(
     cams: Path,
     images: Path,
     out: Path,
-    refiners: str | None,
-    background: str | float,
-    jobs: int = -1,
+    refiners: str | None = None,
+    background: str | float | None = None,
     *,
+    num_workers: int = -1,
     overwrite: bool = False,
     progress: bool = True,
 ) -> FolderSummary:
-    """Refine a folder of CAM files that need not come from a run.
+    """Refine a folder of CAM files into masks; the files need not come from a run.
 
     Args:
         cams: folder of `.npz` files as `CamResult.save` writes them.
-        images: folder of the pictures of the same names.
+        images: folder of the pictures of the same names, or one picture.
         out: folder of the masks.
-        refiners: as `ppl.refine.parse_refiners` takes them; None: the default of a recipe.
-        background: a number, "auto" or "power:ALPHA".
-        jobs: workers; -1 for one a core.
-        overwrite: make masks that are there again.
+        refiners: a list of refiners, as `ppl.refine.parse_refiners` reads it; None for the default of a recipe.
+        background: a number, "auto" or "power:ALPHA"; None for the default of a recipe.
+        num_workers: workers; -1 for one per core.
+        overwrite: make masks again that are there.
         progress: show a bar.
 
     Returns:
-        How many were done, skipped and left out.
+        The number of masks that were made and that were there, and the images that were left out.
+
+    Raises:
+        PPLFileNotFoundError: if a folder is missing or `cams` holds no CAM files.
+        PPLValueError: if a refiner or the background is unknown, or `out` holds masks that were made in another way.
+        FolderInUseError: if another process is at work in `out`.
     """
-    return refine_folder(
-        jobs_from_folders(images, cams),
-        out,
-        refiners or DEFAULT_REFINE,
-        background=parse_background(background),
-        num_workers=jobs,
-        device=torch_device("auto"),
-        overwrite=overwrite,
-        progress=progress,
-    )
+    if images.is_file():
+        jobs = [RefineJob(images.stem, images, cams / f"{images.stem}.npz")]
+    else:
+        jobs = jobs_from_folders(images, cams)
+    with folder_lock(out):
+        return refine_folder(
+            jobs,
+            out,
+            Recipe.model_fields["refine"].default if refiners is None else refiners,
+            background=parse_background(CamRecipe().background if background is None else background),
+            num_workers=num_workers,
+            device=torch_device(Recipe.model_fields["device"].default),
+            overwrite=overwrite,
+            progress=progress,
+        )

@@ -1,4 +1,4 @@
-"""Step five: an image grid and an HTML report."""
+"""The report step: one picture that shows images and masks side by side, and an HTML page."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy as np
 from ppl.cam import CamResult
 from ppl.data import Sample, TaggedImages
 from ppl.io import read_mask
-from ppl.pipeline.folder import RunFolder
 from ppl.pipeline.recipe import Recipe
-from ppl.pipeline.refinement import has_refined
+from ppl.pipeline.refinement import finished_refined
+from ppl.pipeline.run_folder import RunFolder
 from ppl.pipeline.splits import Splits
 from ppl.report import GridRow, image_grid, overlay, overlay_mask, read_run, write_report
 
@@ -25,28 +25,28 @@ _ROWS = 12
 def make_report(recipe: Recipe, folder: RunFolder, splits: Splits, modes: Sequence[str]) -> tuple[Path, Path]:
     """Write `image_grid.png` and `report.html` of a finished run.
 
-    The grid shows images spread evenly over the first split, tagged ones only, in the order of the split: none of
-    them is chosen for how well it came out.
+    The picture shows tagged images at equal distances over the first split, in the order of the split. Results play no
+    part in the choice.
 
     Args:
-        recipe: of the run.
+        recipe: the recipe of the run.
         folder: of the run.
-        splits: the images.
-        modes: the models, the recipe's own one last.
+        splits: the images of the run.
+        modes: the compared modes, the recipe's own mode last.
 
     Returns:
-        The two files.
+        The paths of the two files.
     """
     folders = {mode: folder if mode == recipe.model.mode else folder.comparison(mode) for mode in modes}
     split, images = next(iter(splits.masked.items()))
     shown = _spread(images, _ROWS)
     has_truth = any(sample.mask is not None for sample in shown)
-    with_refined = has_refined(recipe, folder, split)
+    refined = finished_refined(recipe, folder, split, images.subset(sample.image_id for sample in shown))
     columns = [
         "image",
         *(["ground truth"] if has_truth else []),
         *(f"CAM, {mode}" for mode in modes),
-        *(["refined mask"] if with_refined else []),
+        *(["refined mask"] if refined else []),
     ]
     rows = []
     for sample in shown:
@@ -55,9 +55,9 @@ def make_report(recipe: Recipe, folder: RunFolder, splits: Splits, modes: Sequen
         if has_truth:
             cells.append(None if sample.mask is None else overlay_mask(image, sample.read_mask()))
         cells += [_cam(image, folders[mode].cams(split) / f"{sample.image_id}.npz") for mode in modes]
-        if with_refined:
-            path = folder.refined(split) / f"{sample.image_id}.png"
-            cells.append(overlay_mask(image, read_mask(path)) if path.exists() else None)
+        if refined:
+            path = refined.get(sample.image_id)
+            cells.append(None if path is None else overlay_mask(image, read_mask(path)))
         tags = ", ".join(images.classes[label] for label in sample.labels)
         rows.append(GridRow(f"{sample.image_id}: {tags}", cells))
     image_grid(
@@ -67,7 +67,7 @@ def make_report(recipe: Recipe, folder: RunFolder, splits: Splits, modes: Sequen
 
 
 def _spread(images: TaggedImages, count: int) -> list[Sample]:
-    """Tagged images at equal distances over the whole split, those with masks if there are any."""
+    """Return tagged images at equal distances over the split; only images with masks if there are any."""
     tagged = [sample for sample in images if sample.labels]
     chosen = [sample for sample in tagged if sample.mask is not None] or tagged or list(images)
     return [chosen[index] for index in np.linspace(0, len(chosen) - 1, min(count, len(chosen))).round().astype(int)]

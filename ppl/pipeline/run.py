@@ -1,4 +1,4 @@
-"""The order of the steps, for one model or for several that are compared."""
+"""The steps of a run in their order, for one model or for several that are compared."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ppl.data import Sample, TaggedImages
 from ppl.errors import PPLValueError
 from ppl.io import atomic_write
 from ppl.pipeline.affinity import learn_affinities
-from ppl.pipeline.cams import make_cams, make_masks
+from ppl.pipeline.cams import make_cams, outdated_cams
 from ppl.pipeline.device import torch_device
 from ppl.pipeline.evaluation import score_split
-from ppl.pipeline.folder import RunFolder
+from ppl.pipeline.masks import make_masks
 from ppl.pipeline.recipe import Recipe
+from ppl.pipeline.recipe_file import dump_recipe
 from ppl.pipeline.refinement import refine_masks
 from ppl.pipeline.reporting import make_report
+from ppl.pipeline.run_folder import RunFolder
 from ppl.pipeline.splits import Splits, open_splits
-from ppl.pipeline.target import dump_recipe
 from ppl.pipeline.training import check_models, train_classifier, with_mode
 from ppl.refine import parse_refiners
 from ppl.refine.specs import check_files
@@ -25,26 +27,35 @@ from ppl.refine.specs import check_files
 __all__ = ["STEPS", "RunResult", "run_recipe"]
 
 STEPS = ("train", "cam", "refine", "evaluate", "report")
-"""What a run does, in this order."""
+"""The steps of a run, in their order."""
+
+Log = Callable[[str], None]
+"""A function that takes one line of text."""
 
 
 @dataclass
 class RunResult:
-    """What a run came to.
+    """The results of a run.
 
     Attributes:
-        scores: by model (its mode) and split, the scores of `evaluate`; empty where there are no masks.
-        splits: names of the splits that masks were made of.
-        notes: lines that a reader of the scores should know.
-        image_grid: the image grid, if it was made.
-        report: the page, if it was made.
+        scores: by mode and split, the scores of the step "evaluate"; without entries for splits that have no masks.
+        scored: by split, the number of images that the scores are of.
+        splits: by name, the number of images of the splits that masks were made of.
+        notes: lines that a reader of the scores must know.
+        image_grid: path of the picture with images and masks side by side, if the step "report" was done.
+        report: path of the HTML page, likewise.
     """
 
     scores: dict[str, dict[str, dict[str, float | None]]] = field(default_factory=dict)
-    splits: tuple[str, ...] = ()
+    scored: dict[str, int] = field(default_factory=dict)
+    splits: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     image_grid: Path | None = None
     report: Path | None = None
+
+
+def _discard(line: str) -> None:
+    """Take a line and do nothing with it."""
 
 
 def run_recipe(
@@ -53,24 +64,24 @@ def run_recipe(
     steps: Sequence[str] = STEPS,
     *,
     progress: bool = True,
-    say: Callable[[str], None] = lambda line: None,
+    log: Log = _discard,
 ) -> RunResult:
-    """Do a recipe's steps in a run folder. What is finished there, from the same inputs, is not done again.
+    """Do the steps of a recipe in a run folder. Results that are finished, from inputs of the same content, stay.
 
     Args:
-        recipe: what to do.
-        out: the run folder; made if missing.
+        recipe: the recipe, see `check_recipe` and `load_recipe`.
+        out: the run folder; made if it is missing.
         steps: some of `STEPS`.
-        progress: show progress bars, where the error stream is a terminal.
-        say: takes one line as each step ends.
+        progress: show progress bars, if the error stream is a terminal.
+        log: gets one line as each step ends.
 
     Returns:
         Scores, pictures and the report.
 
     Raises:
-        PPLFileNotFoundError: if a file that the recipe names is not there.
-        PPLValueError: if a step needs another one that has not been done, or the recipe names a file that cannot be
-            what it should be.
+        PPLFileNotFoundError: if a file that the recipe names is missing.
+        PPLValueError: if a step needs another step that has not been done, or a file is not what the recipe needs.
+        FolderInUseError: if another process is at work in `out`.
     """
     for step in steps:
         if step not in STEPS:
@@ -79,13 +90,23 @@ def run_recipe(
     if "refine" in steps:
         check_files(parse_refiners(recipe.refine))
     folder = RunFolder(Path(out))
+    folder.make()
+    with folder.lock():
+        return _run(recipe, folder, steps, progress, log)
+
+
+def _run(recipe: Recipe, folder: RunFolder, steps: Sequence[str], progress: bool, log: Log) -> RunResult:
+    """Do the steps of all models, with the lock of the folder held."""
     splits = open_splits(recipe.data, training=_needs_training_images(recipe, steps), progress=progress)
-    result = RunResult(splits=tuple(splits.masked), notes=list(splits.notes))
+    result = RunResult(
+        splits={name: len(images) for name, images in splits.masked.items()},
+        scored={name: len(_with_mask(images)) for name, images in splits.masked.items()},
+        notes=list(splits.notes),
+    )
     own = recipe.model.mode
     modes: list[str] = [*dict.fromkeys(mode for mode in recipe.compare if mode != own), own]
     arms = {mode: folder if mode == own else folder.comparison(mode) for mode in modes}
-    folder.make()
-    folder.sweep()
+    folder.remove_abandoned_files()
     if "train" in steps:
         check_models(recipe, arms, splits, maps="cam" in steps)
     if not folder.recipe.exists():
@@ -96,9 +117,9 @@ def run_recipe(
         dropped = sorted(set(recipe.train.auxiliary) - set(alone.train.auxiliary))
         if dropped:
             result.notes.append(f"{mode}: trained without {', '.join(dropped)}, for which it has no patches")
-        result.scores[mode] = _run_model(alone, arm, splits, steps, progress, say, result.notes)
-        _write_recipe(arm, recipe if mode == own else alone)  # now: what a step refused must not stay there
-        arm.keep_splits(splits.masked)
+        result.scores[mode] = _run_model(alone, arm, splits, steps, progress, log, result.notes)
+        _write_recipe(arm, recipe if mode == own else alone)  # only now: a recipe that a step refuses must not stay
+        arm.remove_scores(lambda split: split not in splits.masked)  # of splits that newer settings may not hold for
     if "evaluate" in steps:
         folder.record(notes=result.notes)
     if "report" in steps:
@@ -107,43 +128,61 @@ def run_recipe(
 
 
 def _run_model(
-    recipe: Recipe,
-    folder: RunFolder,
-    splits: Splits,
-    steps: Sequence[str],
-    progress: bool,
-    say: Callable[[str], None],
-    notes: list[str],
+    recipe: Recipe, folder: RunFolder, splits: Splits, steps: Sequence[str], progress: bool, log: Log, notes: list[str]
 ) -> dict[str, dict[str, float | None]]:
-    """All steps of one model."""
+    """Do the steps of one model and return its scores by split."""
     mode = recipe.model.mode
     if "train" in steps:
         summary = train_classifier(recipe, folder, splits.train, splits.val, progress=progress)
         score = "" if summary.best_score is None else f", best validation mAP {100 * summary.best_score:.1f}"
-        say(f"{mode}: trained {summary.epochs} epochs in {summary.seconds:.0f} s{score}")
+        log(f"{mode}: trained {summary.epochs} epochs in {summary.seconds:.0f} s{score}")
     elif not folder.weights(recipe.cam.checkpoint).exists():
         raise PPLValueError(f"{folder.path} holds no trained model yet; run `ppl train` or `ppl run` first")
     if "refine" in steps and recipe.affinity is not None:
         learn_affinities(recipe, recipe.affinity, folder, splits.train, progress=progress)
-        say(f"{mode}: affinities learned from {len(splits.train)} training images")
+        log(f"{mode}: affinities learned from {len(splits.train)} training images")
     scores: dict[str, dict[str, float | None]] = {}
     for split, images in splits.masked.items():
         if "cam" in steps:
             made = make_cams(recipe, folder, split, images, progress=progress)
-            say(f"{mode}: maps of {len(images)} images of {split} ({made} new)")
-        if "cam" in steps or "refine" in steps:  # both may have changed the background rule
-            for bad in make_masks(recipe, folder, split, images, progress=progress):
-                say(f"{mode}: no mask: {bad.image_id}: {bad.reason}")
-        if "refine" in steps and recipe.refine:
-            refined = refine_masks(recipe, folder, split, images, progress=progress)
-            say(f"{mode}: refined {refined.done + refined.skipped} masks of {split} ({refined.done} new)")
-            for bad in refined.bad:
-                say(f"{mode}: not refined: {bad.image_id}: {bad.reason}")
+            log(f"{mode}: maps of {len(images)} images of {split} ({made} new)")
         elif "refine" in steps:
-            folder.record(refinement=[], refinement_scores={split: []})
-        if "evaluate" in steps and any(sample.mask is not None for sample in images):
+            _check_cams(recipe, folder, split, images, notes)
+        if "cam" in steps or "refine" in steps:  # both commands may change the background rule
+            for bad in make_masks(recipe, folder, split, images, progress=progress):
+                log(f"{mode}: no mask: {bad.image_id}: {bad.reason}")
+        if "refine" in steps:
+            _refine(recipe, folder, split, images, progress, log)
+        if "evaluate" in steps and _with_mask(images):
             scores[split] = score_split(recipe, folder, split, images, notes)
     return scores
+
+
+def _refine(recipe: Recipe, folder: RunFolder, split: str, images: TaggedImages, progress: bool, log: Log) -> None:
+    mode = recipe.model.mode
+    if not recipe.refine:
+        folder.record(refinement=[], refinement_scores={split: []})
+        return
+    refined = refine_masks(recipe, folder, split, images, progress=progress)
+    log(f"{mode}: refined {refined.done + refined.skipped} masks of {split} ({refined.done} new)")
+    for bad in refined.bad:
+        log(f"{mode}: not refined: {bad.image_id}: {bad.reason}")
+
+
+def _check_cams(recipe: Recipe, folder: RunFolder, split: str, images: TaggedImages, notes: list[str]) -> None:
+    """Raise if a split has no CAMs, and note if some of them are outdated."""
+    if not folder.cams(split).is_dir():
+        raise PPLValueError(f"{folder.path} has no CAMs of {split} yet; run `ppl cam` or `ppl run` first")
+    outdated = outdated_cams(recipe, folder, split, images)
+    if outdated:
+        notes.append(
+            f"{recipe.model.mode}: {len(outdated)} of {len(images)} CAM files of {split}, as {outdated[0]}.npz, are "
+            f"missing or were made from other weights, settings, pictures or tags: run `ppl cam {folder.path}`"
+        )
+
+
+def _with_mask(images: TaggedImages) -> list[Sample]:
+    return [sample for sample in images if sample.mask is not None]
 
 
 def _needs_training_images(recipe: Recipe, steps: Sequence[str]) -> bool:
@@ -156,7 +195,7 @@ def _write_recipe(folder: RunFolder, recipe: Recipe) -> None:
 
 
 def _record_data(folder: RunFolder, recipe: Recipe, splits: Splits, steps: Sequence[str]) -> None:
-    # without training its images are not looked at, and what was found there before still holds
+    # a call that does not train has not read the training images, so the earlier findings about them still hold
     known = {} if _needs_training_images(recipe, steps) else folder.read_manifest().get("data", {})
     train = known.get("images", {}).get("train", len(splits.train))
     folder.record(

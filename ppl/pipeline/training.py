@@ -1,4 +1,4 @@
-"""Step one: the classifier of a recipe, trained on the tags."""
+"""The training step: a classifier that learns the tags."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import torch
 from ppl.cam import check_maps
 from ppl.data import TaggedImages
 from ppl.errors import PPLValueError
-from ppl.io.fingerprint import sha256
+from ppl.io.fingerprint import fingerprint, sha256
 from ppl.models import PPLNet, create_model
 from ppl.pipeline.cams import extreme_sizes
-from ppl.pipeline.folder import RunFolder
 from ppl.pipeline.recipe import Recipe
+from ppl.pipeline.run_folder import RunFolder
 from ppl.pipeline.splits import Splits
 from ppl.train import TrainSummary, check_fit, fit
 from ppl.train.objective import unfit_auxiliary
@@ -24,7 +24,13 @@ __all__ = ["build_model", "check_models", "train_classifier", "with_mode"]
 
 
 def build_model(recipe: Recipe, classes: tuple[str, ...], **changes: Any) -> PPLNet:
-    """The recipe's classifier, not trained yet; the same seed gives the same new weights."""
+    """Build the untrained classifier of a recipe. The same seed gives the same new weights.
+
+    Args:
+        recipe: its `model` section and its seed.
+        classes: names of the classes.
+        **changes: arguments of `create_model` that replace those of the recipe.
+    """
     torch.manual_seed(recipe.train.seed)
     settings = recipe.model.model_dump(exclude={"timm"}) | recipe.model.timm | changes
     model = create_model(num_classes=len(classes), **settings)
@@ -33,18 +39,18 @@ def build_model(recipe: Recipe, classes: tuple[str, ...], **changes: Any) -> PPL
 
 
 def check_models(recipe: Recipe, arms: Mapping[str, RunFolder], splits: Splits, *, maps: bool = True) -> None:
-    """Build every model of a run once, with all that trains it: a fault in the last is told before the first trains.
+    """Build every model of a run and all that trains it, so that a fault in the last is known before the first trains.
 
     Args:
-        recipe: of the run.
-        arms: by mode, where each model is trained.
+        recipe: the recipe of the run.
+        arms: by mode, the run folder of the model.
         splits: the images.
-        maps: whether maps will be made of them: then the models must allow the method, and the sizes of the images.
+        maps: whether CAMs will follow: then the models must allow the recipe's method and the sizes of the images.
 
     Raises:
-        PPLValueError: unknown backbone or cut, a grid too fine for the map, an output stride that cannot be, a
-            schedule that does not fit the epochs, maps that cannot be had, or a folder that holds a run with other
-            settings.
+        PPLValueError: if the backbone or a cut is unknown, a grid is too fine for the map, the backbone cannot have
+            the output stride, the schedule does not fit the epochs, the model has no such maps, or a folder holds a run
+            with other settings.
     """
     sizes = extreme_sizes(chain.from_iterable(splits.masked.values())) if maps else []
     for mode, folder in arms.items():
@@ -57,7 +63,7 @@ def check_models(recipe: Recipe, arms: Mapping[str, RunFolder], splits: Splits, 
 
 
 def with_mode(recipe: Recipe, mode: str) -> Recipe:
-    """The same recipe for another mode, alone, without the auxiliary losses that the other mode cannot have."""
+    """Return the recipe for another mode, without comparisons and without the losses that this mode cannot have."""
     if mode == recipe.model.mode:
         return recipe.model_copy(update={"compare": []})
     model = recipe.model.model_copy(update={"mode": mode})
@@ -69,10 +75,22 @@ def with_mode(recipe: Recipe, mode: str) -> Recipe:
 def train_classifier(
     recipe: Recipe, folder: RunFolder, train: TaggedImages, val: TaggedImages | None, *, progress: bool = True
 ) -> TrainSummary:
-    """Train, or go on with a training that was interrupted, or find that there is nothing left to do."""
+    """Train the classifier, go on with an interrupted training, or return at once if the training is finished.
+
+    Args:
+        recipe: the recipe of the run.
+        folder: of the run.
+        train: the training images.
+        val: the images that are scored after each epoch, or None.
+        progress: show a bar.
+
+    Returns:
+        The epochs that were trained, the best validation mAP and the seconds.
+    """
     if not (folder.path / "state.pt").is_file():
         folder.record(start=_start(recipe))
-    with folder.finishing("train"):
+    settings = {"model": recipe.model.model_dump(mode="json"), "train": recipe.train.model_dump(mode="json")}
+    with folder.step("train", fingerprint(settings)):
         model = build_model(recipe, train.classes)
         summary = fit(model, train, val, recipe.train, folder.path, progress=progress, device=recipe.device)
     folder.record(
@@ -84,14 +102,14 @@ def train_classifier(
 
 
 def _start(recipe: Recipe) -> dict[str, Any]:
-    """The weights that training starts from."""
+    """Describe the weights that training starts from: timm's, or a file by its content."""
     path = recipe.model.checkpoint_path
     own = None if path is None else sha256(path)
     return {"pretrained": recipe.model.pretrained, "checkpoint_path": own}
 
 
 def _check_start(recipe: Recipe, folder: RunFolder) -> None:
-    """A run goes on with the weights that it has, so others to start from would be ignored."""
+    """Refuse other initial weights than those that an interrupted training started from: it would ignore them."""
     known = folder.read_manifest().get("start")
     if known is None or not (folder.path / "state.pt").is_file():
         return

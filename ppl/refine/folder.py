@@ -11,6 +11,7 @@ import torch
 
 from ppl.cam.background import background_score
 from ppl.parallel import FolderSummary, run_jobs
+from ppl.parallel.run_jobs import finished_jobs
 from ppl.refine.apply import apply_refiners
 from ppl.refine.batched import refine_in_batches
 from ppl.refine.jobs import RefineJob, read_probs
@@ -19,7 +20,7 @@ from ppl.refine.probabilities import DEFAULT_BACKGROUND, Background
 from ppl.refine.results import check_places, remove_results, result_files, write_result
 from ppl.refine.specs import RefinerList, RefinerSpec, check_files, parse_refiners
 
-__all__ = ["refine_folder"]
+__all__ = ["finished_masks", "refine_folder"]
 
 
 def refine_folder(
@@ -81,11 +82,6 @@ def refine_folder(
     jobs, out = list(jobs), Path(out)
     check_places(jobs, out, keep_probs)
     background_score(torch.zeros(1, 1), background)  # an invalid background is an error before any work
-    settings: dict[str, Any] = {
-        "refiners": [spec.record() for spec in chosen],
-        "background": recorded_name("background", background) if callable(background) else background,
-        "probs": keep_probs,
-    }
     place = torch.device(device)
     common: dict[str, Any] = {"out": out, "refiners": chosen, "background": background, "keep_probs": keep_probs}
     many = partial(refine_in_batches, **common, device=place, num_workers=num_workers)
@@ -95,12 +91,47 @@ def refine_folder(
         out,
         many=many if (place.type == "cuda" if batched is None else batched) else None,
         files=partial(result_files, out=out, keep_probs=keep_probs),
-        settings=settings,
+        settings=_settings(chosen, background, keep_probs),
         remove=partial(remove_results, out=out),
         num_workers=num_workers,
         overwrite=overwrite,
         progress=progress,
     )
+
+
+def finished_masks(
+    jobs: Iterable[RefineJob],
+    out: str | Path,
+    refiners: RefinerList,
+    *,
+    background: Background = DEFAULT_BACKGROUND,
+    num_workers: int = -1,
+) -> dict[str, Path]:
+    """Return the masks that `refine_folder` would keep: those made from these images and CAMs with these settings.
+
+    Args:
+        jobs: the images.
+        out: folder of the masks.
+        refiners: as for `refine_folder`.
+        background: as for `refine_folder`.
+        num_workers: number of workers that read the inputs; -1 for one per core.
+
+    Returns:
+        The mask file by image id.
+    """
+    jobs, out = list(jobs), Path(out)
+    settings = _settings(parse_refiners(refiners), background, False)
+    files = partial(result_files, out=out)
+    finished = finished_jobs(jobs, out, files=files, settings=settings, num_workers=num_workers)
+    return {job.image_id: files(job)[0] for job in jobs if job.image_id in finished}
+
+
+def _settings(refiners: tuple[RefinerSpec, ...], background: Background, keep_probs: bool) -> dict[str, Any]:
+    return {
+        "refiners": [spec.record() for spec in refiners],
+        "background": recorded_name("background", background) if callable(background) else background,
+        "probs": keep_probs,
+    }
 
 
 def _refine_one(

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import yaml
 
 from ppl.errors import PPLFileNotFoundError, PPLTypeError, PPLValueError
-from ppl.io.fingerprint import sha256
+from ppl.io.fingerprint import sha256, source_hash
 from ppl.parameters import check_parameters
 from ppl.refine.names import recorded_name
 from ppl.refine.refiners import REFINERS, main_option, resolve_options
@@ -58,7 +58,8 @@ class RefinerSpec:
         """Return the name and the value of every option, for manifests and records of finished work.
 
         The CRF's numbers and engine are included. A file is recorded by its name and its SHA-256, so that a record
-        holds for a copy of the file and does not hold for another file in the same place.
+        holds for a copy of the file and does not hold for another file in the same place. A refiner from outside the
+        package is recorded with the SHA-256 of its module.
 
         Args:
             device: device of the CRF, on which its engine depends.
@@ -74,7 +75,9 @@ class RefinerSpec:
             for name, value in resolve_options(self.name, self.options, device).items()
         }
         digests = {name: sha256(path) for name, path in self.files.items() if path.is_file()}
-        return {"name": self.name, "options": options} | ({"sha256": digests} if digests else {})
+        module = source_hash(REFINERS[self.name])
+        record: dict[str, Any] = {"name": self.name, "options": options}
+        return record | ({"sha256": digests} if digests else {}) | ({"module": module} if module else {})
 
 
 def _plain(option: str, value: Any) -> Any:

@@ -12,17 +12,17 @@ from PIL import Image
 
 import ppl
 from ppl.cli import main
-from ppl.cli.run import overrides
+from ppl.cli.run import recipe_changes
 from ppl.data import make_creatures
 from ppl.models import load_model
 from ppl.pipeline import check_recipe
-from ppl.pipeline.checking import with_overrides
+from ppl.pipeline.recipe_file import with_overrides
 
 TINY = [
     *("--backbone", "test_resnet", "--epochs", "1", "--quiet"),
     *("--set", "model.cuts=[layer2]", "--set", "model.pretrained=false", "--set", "train.size=[64, 64]"),
     *("--set", "train.num_workers=0", "--set", "train.batch_size=4", "--set", "cam.scales=[1.0]"),
-    *("--set", "refine=[{crf: {iterations: 1}}]", "--set", "device=cpu", "--set", "jobs=1"),
+    *("--set", "refine=[{crf: {iterations: 1}}]", "--set", "device=cpu", "--set", "num_workers=1"),
 ]
 
 
@@ -80,7 +80,7 @@ def test_evaluate_scores_a_run_and_any_folder_of_masks(
     assert call("evaluate", run_folder) == 0
     assert "CAM mIoU" in capsys.readouterr().out
     assert call("evaluate", creatures / "masks", "--data", creatures, "--split", "val") == 0
-    assert "mIoU 100.0 over 4 images" in capsys.readouterr().out
+    assert "mIoU of 4 of 4 images: 100.0" in capsys.readouterr().out
 
 
 def test_cam_of_any_folder_of_pictures(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -239,7 +239,7 @@ def test_evaluate_says_which_masks_are_missing_or_wrong(
     folder = tmp_path / "masks"
     assert "holds no" in refused(capsys, "evaluate", folder, "--data", creatures, "--split", "val")
     shutil.copytree(run_folder / "masks" / "val", folder)
-    first, second = sorted(folder.iterdir())[:2]
+    first, second = sorted(folder.glob("*.png"))[:2]
     first.unlink()
     assert call("evaluate", folder, "--data", creatures, "--split", "val") == 0
     assert f"1 of 4 images have no file and count as background, as {first.name}" in capsys.readouterr().out
@@ -272,7 +272,7 @@ def test_another_model_in_a_folder_of_maps_leaves_none_of_the_first(
     assert call(*words, "--images", full) == 0
     assert call(*words, "--images", part, "--set", "cam.flip=false", "--overwrite") == 0
     assert len(list((out / "cams").glob("*.npz"))) == len(list((out / "masks").glob("*.png"))) == 1
-    (out / "cams" / "cams.json").unlink()
+    (out / "cams" / "record.jsonl").unlink()
     assert "made in another way" in refused(capsys, *words, "--images", part)
 
 
@@ -290,7 +290,7 @@ def test_true_masks_beside_the_pictures_are_never_overwritten(
 
 def test_weights_may_lie_at_any_path() -> None:
     path = r'a\b "c": é # d.safetensors'
-    changes = overrides("baseline", ["control"], "test_resnet", Path(path), 2, ["train.lr=0.5"])
+    changes = recipe_changes("baseline", ["control"], "test_resnet", Path(path), 2, ["train.lr=0.5"])
     recipe = check_recipe(with_overrides({"data": {"root": "here"}}, changes))
     assert recipe.model.checkpoint_path == Path(path)
     assert (recipe.model.mode, recipe.compare, recipe.train.epochs, recipe.train.lr) == (
@@ -325,7 +325,7 @@ def test_no_work_is_done_by_nobody(
 ) -> None:
     places = {"IMAGES": creatures / "images", "OUT": tmp_path / "out"}
     target = run_folder / "cams" / "val" if rest else run_folder
-    words = ("refine", target, "--jobs", "0", *(places.get(word, word) for word in rest))
+    words = ("refine", target, "--num-workers", "0", *(places.get(word, word) for word in rest))
     assert "num_workers must be -1 (one worker per core) or at least 1, got 0" in refused(capsys, *words)
 
 

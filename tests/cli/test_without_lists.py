@@ -14,7 +14,7 @@ TINY = [
     *("--backbone", "test_resnet", "--mode", "baseline", "--epochs", "1", "--quiet"),
     *("--set", "model.cuts=[layer3]", "--set", "model.pretrained=false", "--set", "train.size=[64, 64]"),
     *("--set", "train.num_workers=0", "--set", "train.batch_size=4", "--set", "cam.scales=[1.0]"),
-    *("--set", "refine=[]", "--set", "device=cpu", "--set", "jobs=1"),
+    *("--set", "refine=[]", "--set", "device=cpu", "--set", "num_workers=1"),
 ]
 
 

@@ -24,7 +24,7 @@ def _recipe(root: Path, **changes: object) -> Recipe:
         "cam": {"scales": [1.0], "batch_size": 2},
         "refine": [{"crf": {"preset": "psa", "iterations": 1}}],
         "device": "cpu",
-        "jobs": 1,
+        "num_workers": 1,
     }
     return check_recipe(content | changes)
 

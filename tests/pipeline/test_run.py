@@ -19,7 +19,7 @@ from ppl.data import make_creatures, open_dataset
 from ppl.errors import PPLError, PPLFileNotFoundError, PPLValueError
 from ppl.io import read_mask, write_mask
 from ppl.io.fingerprint import sha256
-from ppl.pipeline import Recipe, RunFolder, RunResult, cam_folder, resolve, run_recipe, score_masks
+from ppl.pipeline import Recipe, RunFolder, RunResult, cam_folder, resolve_recipe, run_recipe, score_masks
 from ppl.refine.affinity import AffinityNetwork
 from ppl.refine.affinity_maps import save_affinity
 
@@ -260,6 +260,13 @@ def test_a_corrected_tag_renews_the_image_and_it_alone(
     assert set(np.unique(read_mask(out / "refined" / "val" / f"{sample.image_id}.png"))) <= {0, other + 1}
 
 
+def _replace_picture(path: Path) -> None:
+    """Put another picture in the place of one, with the old time."""
+    times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(path)
+    os.utime(path, ns=times)
+
+
 def test_a_replaced_picture_gets_a_new_map(tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path) -> None:
     data, out = tmp_path / "data", tmp_path / "run"
     shutil.copytree(creatures, data)
@@ -267,7 +274,7 @@ def test_a_replaced_picture_gets_a_new_map(tiny_recipe: MakeRecipe, creatures: P
     sample = open_dataset(data, "val")[0]
     path = out / "cams" / "val" / f"{sample.image_id}.npz"
     before = CamResult.load(path).maps
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(sample.image)
+    _replace_picture(sample.image)
     run_recipe(tiny_recipe(data), out, ("cam",), progress=False)
     assert not torch.equal(CamResult.load(path).maps, before)
 
@@ -323,7 +330,7 @@ def test_masks_that_the_recipe_would_cut_otherwise_are_not_scored(
     tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path
 ) -> None:
     run_recipe(tiny_recipe(creatures), tmp_path, ("train",), progress=False)
-    with pytest.raises(PPLValueError, match="run `ppl cam`"):
+    with pytest.raises(PPLValueError, match="has no CAMs of val yet; run `ppl cam "):
         run_recipe(tiny_recipe(creatures), tmp_path, ("evaluate",), progress=False)
     run_recipe(tiny_recipe(creatures), tmp_path, ("cam",), progress=False)
     changed = tiny_recipe(creatures, cam={"scales": [1.0], "batch_size": 2, "background": 0.05})
@@ -365,7 +372,7 @@ def test_a_compared_mode_goes_without_the_losses_that_it_cannot_have(
 
 def test_a_compared_model_has_a_run_folder_of_its_own(finished: tuple[Path, RunResult]) -> None:
     out, result = finished
-    recipe, folder = resolve(out / "compare" / "baseline")
+    recipe, folder = resolve_recipe(out / "compare" / "baseline")
     assert recipe.model.mode == "baseline" and folder is not None
     again = run_recipe(recipe, folder, ("evaluate",), progress=False)
     assert again.scores["baseline"] == result.scores["baseline"]
@@ -393,8 +400,8 @@ def test_what_could_not_be_refined_is_told_and_forgotten_when_it_could(
         write_mask(path, values)
 
     with monkeypatch.context() as patched:
-        patched.setattr("ppl.refine.folder.write_mask", faulty)
-        run_recipe(recipe, tmp_path, ("refine",), progress=False, say=said.append)
+        patched.setattr("ppl.refine.results.write_mask", faulty)
+        run_recipe(recipe, tmp_path, ("refine",), progress=False, log=said.append)
     assert said == [
         "progressive: refined 3 masks of val (3 new)",
         f"progressive: not refined: {image_id}: no such mask",
@@ -443,25 +450,56 @@ def test_a_report_alone_keeps_what_the_scores_notes_say(
 def test_refined_masks_of_renewed_maps_are_not_scored_before_they_are_made_again(
     tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path
 ) -> None:
-    recipe = tiny_recipe(creatures)
-    run_recipe(recipe, tmp_path, progress=False)
-    next((tmp_path / "cams" / "val").glob("*.npz")).unlink()
-    run_recipe(recipe, tmp_path, ("cam",), progress=False)
-    assert RunFolder(tmp_path).read_manifest()["scores"] == {}
-    result = run_recipe(recipe, tmp_path, ("evaluate",), progress=False)
-    assert result.scores["progressive"]["val"]["refined mIoU"] is None
-    result = run_recipe(recipe, tmp_path, ("refine", "evaluate"), progress=False)
-    assert result.scores["progressive"]["val"]["refined mIoU"] is not None
+    data, out = Path(shutil.copytree(creatures, tmp_path / "data")), tmp_path / "run"
+    recipe = tiny_recipe(data)
+    run_recipe(recipe, out, progress=False)
+    sample = open_dataset(data, "val")[0]
+    _replace_picture(sample.image)
+    run_recipe(recipe, out, ("cam",), progress=False)
+    assert RunFolder(out).read_manifest()["scores"] == {}
+    result = run_recipe(recipe, out, ("evaluate",), progress=False)
+    assert any("1 refined masks are not scored" in note for note in result.notes)
+    assert sample.image_id not in RunFolder(out).read_manifest()["per_image"]["val"]
+    result = run_recipe(recipe, out, ("refine", "evaluate"), progress=False)
+    assert not any("not scored" in note for note in result.notes)
+    assert sample.image_id in RunFolder(out).read_manifest()["per_image"]["val"]
 
 
-def test_pictures_from_the_future_are_mapped_once(tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path) -> None:
-    data, said = tmp_path / "data", []
-    shutil.copytree(creatures, data)
+@pytest.mark.parametrize("time", [1e9, 4e9])
+def test_a_run_and_pictures_of_other_times_are_not_done_again(
+    tiny_recipe: MakeRecipe, creatures: Path, finished: tuple[Path, RunResult], tmp_path: Path, time: float
+) -> None:
+    data, out = (Path(shutil.copytree(path, tmp_path / path.name)) for path in (creatures, finished[0]))
     for path in (data / "images").iterdir():
-        os.utime(path, (4e9, 4e9))
-    run_recipe(tiny_recipe(data), tmp_path / "run", ("train", "cam"), progress=False)
-    run_recipe(tiny_recipe(data), tmp_path / "run", ("cam",), progress=False, say=said.append)
-    assert said == ["progressive: maps of 4 images of val (0 new)"]
+        os.utime(path, (time, time))
+    said: list[str] = []
+    run_recipe(tiny_recipe(data), out, ("cam", "refine", "evaluate"), progress=False, log=said.append)
+    assert said == ["progressive: maps of 4 images of val (0 new)", "progressive: refined 4 masks of val (0 new)"]
+
+
+def test_a_replaced_cam_file_gets_a_new_mask_and_is_told(
+    tiny_recipe: MakeRecipe, creatures: Path, copied: Path
+) -> None:
+    sample = open_dataset(creatures, "val")[0]
+    path, times = copied / "cams" / "val" / f"{sample.image_id}.npz", {}
+    times["before"] = path.stat().st_mtime_ns
+    cam = CamResult.load(path)
+    replace(cam, maps=torch.ones_like(cam.maps)).save(path)
+    os.utime(path, ns=(times["before"], times["before"]))
+    with pytest.raises(PPLValueError, match=r"1 CAM files of val in .* have been replaced; run `ppl cam"):
+        run_recipe(tiny_recipe(creatures), copied, ("evaluate",), progress=False)
+    said: list[str] = []
+    result = run_recipe(tiny_recipe(creatures), copied, ("refine",), progress=False, log=said.append)
+    assert said == ["progressive: refined 4 masks of val (1 new)"]
+    assert any(f"1 of 4 CAM files of val, as {path.name}" in note for note in result.notes)
+    run_recipe(tiny_recipe(creatures), copied, ("cam",), progress=False)
+    assert torch.allclose(CamResult.load(path).maps, cam.maps, atol=1e-5)
+
+
+def test_other_weights_make_new_maps(tiny_recipe: MakeRecipe, creatures: Path, copied: Path) -> None:
+    shutil.copy(copied / "compare" / "baseline" / "last.safetensors", copied / "last.safetensors")
+    with pytest.raises(PPLValueError, match=r"4 CAM files of val in .* were made from other weights"):
+        run_recipe(tiny_recipe(creatures), copied, ("evaluate",), progress=False)
 
 
 def test_a_broken_map_does_not_stop_a_refinement(tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path) -> None:
@@ -469,7 +507,7 @@ def test_a_broken_map_does_not_stop_a_refinement(tiny_recipe: MakeRecipe, creatu
     path, said = next((tmp_path / "cams" / "val").glob("*.npz")), []
     path.write_bytes(b"no")
     changed = tiny_recipe(creatures, cam={"scales": [1.0], "batch_size": 2, "background": 0.4})
-    run_recipe(changed, tmp_path, ("refine",), progress=False, say=said.append)
+    run_recipe(changed, tmp_path, ("refine",), progress=False, log=said.append)
     assert [line.split(": ")[1:3] for line in said] == [
         ["no mask", path.stem],
         ["refined 3 masks of val (3 new)"],
@@ -516,7 +554,7 @@ def test_a_file_that_no_network_is_in_is_told_before_anything_is_removed(
     tiny_recipe: MakeRecipe, creatures: Path, copied: Path
 ) -> None:
     before, scores = files(copied), RunFolder(copied).read_manifest()["scores"]
-    for name, told in (("typo.safetensors", "no affinity network at"), ("last.safetensors", "is not an affinity")):
+    for name, told in (("typo.safetensors", "there is no file at"), ("last.safetensors", "is not an affinity")):
         changed = tiny_recipe(creatures, refine=[{"random_walk": str(copied / name)}])
         with pytest.raises(PPLError, match=told):
             run_recipe(changed, copied, ("refine",), progress=False)
@@ -537,7 +575,7 @@ def test_masks_are_made_again_when_another_network_takes_the_place_of_theirs(
     said: list[str] = []
     for seed, new in ((0, 4), (0, 0), (1, 4)):
         recipe = tiny_recipe(creatures, refine=walk(copied.parent / "net.safetensors", seed))
-        run_recipe(recipe, copied, ("refine",), progress=False, say=said.append)
+        run_recipe(recipe, copied, ("refine",), progress=False, log=said.append)
         assert said[-1] == f"progressive: refined 4 masks of val ({new} new)"
     (step,) = RunFolder(copied).read_manifest()["refinement"]
     assert len(step["sha256"]["affinity"]) == 64
@@ -607,8 +645,7 @@ def test_affinities_belong_to_the_maps_of_the_training_images(
     run_recipe(recipe, out, ("refine",), progress=False)
     assert RunFolder(out).affinity.stat().st_mtime_ns == made
     assert RunFolder(out).read_manifest()["steps"]["affinity"]["finished"]
-    picture = open_dataset(data, "train")[0].image
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(picture)
+    _replace_picture(open_dataset(data, "train")[0].image)
     run_recipe(recipe, out, ("refine",), progress=False)
     assert RunFolder(out).affinity.stat().st_mtime_ns > made
 
@@ -660,7 +697,7 @@ def test_later_steps_keep_the_number_of_training_images(
 def test_maps_of_a_folder_are_not_made_by_nobody(finished: tuple[Path, RunResult], creatures: Path) -> None:
     out = finished[0] / "elsewhere"
     with pytest.raises(PPLValueError, match="num_workers must be -1"):
-        cam_folder(finished[0] / "last.safetensors", creatures / "images", out, jobs=0)
+        cam_folder(finished[0] / "last.safetensors", creatures / "images", out, num_workers=0)
     assert not out.exists()
 
 

@@ -147,7 +147,7 @@ def test_a_full_disk_stops_the_run(folders, monkeypatch):
     def full(*_, **__):
         raise FileWriteError("cannot write x: No space left on device; free some space")
 
-    monkeypatch.setattr("ppl.refine.folder.write_mask", full)
+    monkeypatch.setattr("ppl.refine.results.write_mask", full)
     with pytest.raises(FileWriteError, match="No space"):
         refine_folder(jobs_in(folders), folders / "out", None, num_workers=2)
 

@@ -6,12 +6,12 @@ import threading
 
 import pytest
 
-from ppl.pipeline.writing import written_behind
+from ppl.pipeline.writer import background_writer
 
 
 def test_all_is_written_when_the_block_is_left():
     done = []
-    with written_behind(3) as submit:
+    with background_writer(3) as submit:
         for number in range(50):
             submit(done.append, number)
     assert sorted(done) == list(range(50))
@@ -29,7 +29,7 @@ def test_writes_do_not_pile_up():
             submitted.append(number)
             submit(write, number)
 
-    with written_behind(2) as submit:
+    with background_writer(2) as submit:
         worker = threading.Thread(target=work, args=(submit,))
         worker.start()
         worker.join(0.5)
@@ -48,7 +48,7 @@ def test_a_write_that_fails_stops_the_work():
             raise OSError("the disk is full")
         done.append(number)
 
-    with pytest.raises(OSError, match="the disk is full"), written_behind(1) as submit:
+    with pytest.raises(OSError, match="the disk is full"), background_writer(1) as submit:
         for number in range(100):
             submit(write, number)
     assert len(done) < 100

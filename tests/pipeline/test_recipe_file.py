@@ -6,9 +6,8 @@ import pytest
 import yaml
 
 from ppl.errors import PPLError, PPLFileNotFoundError, PPLValueError
-from ppl.pipeline import CamRecipe, check_recipe, check_section, load_recipe, resolve
-from ppl.pipeline.checking import read_recipe, with_overrides
-from ppl.pipeline.target import dump_recipe
+from ppl.pipeline import CamRecipe, check_recipe, check_section, load_recipe, resolve_recipe
+from ppl.pipeline.recipe_file import dump_recipe, read_recipe, with_overrides
 
 DATA = {"data": {"root": "here"}}
 
@@ -53,16 +52,18 @@ def test_paths_in_a_recipe_are_relative_to_it(tmp_path: Path) -> None:
 
 def test_overrides_win_and_are_checked(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("data: {root: pictures}\ntrain: {epochs: 2}\n")
-    recipe, run_folder = resolve(tmp_path / "a.yaml", ["train.epochs=7", "cam.scales=[1.0]", "model.cuts=[layer2]"])
+    recipe, run_folder = resolve_recipe(
+        tmp_path / "a.yaml", ["train.epochs=7", "cam.scales=[1.0]", "model.cuts=[layer2]"]
+    )
     assert (recipe.train.epochs, recipe.cam.scales, recipe.model.cuts, run_folder) == (7, (1.0,), ["layer2"], None)
     for wrong in ("train.epochs", "train.epoch=7", "train.epochs=many", "data.root.x=1"):
         with pytest.raises(PPLError):
-            resolve(tmp_path / "a.yaml", [wrong])
+            resolve_recipe(tmp_path / "a.yaml", [wrong])
 
 
 def test_a_target_that_is_not_there_is_named() -> None:
     with pytest.raises(PPLFileNotFoundError, match="nothing at nowhere"):
-        resolve(Path("nowhere"))
+        resolve_recipe(Path("nowhere"))
 
 
 def test_one_section_alone_refuses_keys_of_others() -> None:
@@ -114,17 +115,6 @@ def test_a_file_that_a_step_names_is_relative_to_the_recipe(tmp_path: Path, step
     assert recipe.refine[1]["random_walk"]["affinity"] == str(tmp_path / "net.safetensors")
 
 
-def test_a_file_in_the_working_directory_alone_is_found_as_recipes_of_older_runs_have_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "run").mkdir()
-    recipe = tmp_path / "run" / "recipe.yaml"
-    recipe.write_text("data: {root: photos}\nrefine: ['random_walk: net.safetensors']\n")
-    (tmp_path / "net.safetensors").touch()
-    monkeypatch.chdir(tmp_path)
-    assert load_recipe(recipe).refine == [{"random_walk": {"affinity": "net.safetensors"}}]
-
-
 def test_a_file_that_a_step_names_is_written_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     recipe = check_recipe(DATA | {"refine": ["random_walk: net.safetensors", {"random_walk": "~/net.safetensors"}]})
@@ -145,7 +135,7 @@ def test_a_faulty_step_in_a_file_is_told_with_the_other_faults(tmp_path: Path) -
         ({"cam": {"scales": [1.0, -1.0]}}, r"cam\.scales\.1: .*greater than 0"),
         ({"cam": {"scales": [float("nan")]}}, r"cam\.scales\.0"),
         ({"cam": {"scales": [float("inf")]}}, r"cam\.scales\.0: .*finite"),
-        ({"jobs": 0}, r"jobs: num_workers must be -1 .* got 0"),
+        ({"num_workers": 0}, r"num_workers: num_workers must be -1 .* got 0"),
         (
             {"model": {"timm": {"mode": "baseline"}}},
             r"model\.timm: mode is a key of the recipe itself; write model\.mode",

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ppl.pipeline import check_recipe, default_out, resolve
-from ppl.pipeline.target import dump_recipe
+from ppl.pipeline import check_recipe, default_out, resolve_recipe
+from ppl.pipeline.recipe_file import dump_recipe
 
 RECIPE = "data: {root: .}\ntrain: {epochs: 3}\n"
 
 
 def test_a_data_set_that_holds_a_recipe_is_no_run_folder(creatures: Path, tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(RECIPE)
-    recipe, folder = resolve(tmp_path)
+    recipe, folder = resolve_recipe(tmp_path)
     assert folder is None
     assert recipe.train.epochs == 3
     assert recipe.data.root.resolve() == tmp_path.resolve()
@@ -26,7 +26,7 @@ def test_a_data_set_that_holds_a_recipe_is_no_run_folder(creatures: Path, tmp_pa
 def test_a_run_that_has_begun_is_continued(tmp_path: Path, sign: str) -> None:
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     (tmp_path / sign).write_text("{}")
-    recipe, folder = resolve(tmp_path, ["train.epochs=5"])
+    recipe, folder = resolve_recipe(tmp_path, ["train.epochs=5"])
     assert folder == tmp_path and recipe.train.epochs == 5
 
 

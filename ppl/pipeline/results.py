@@ -1,0 +1,108 @@
+"""Folders with one result file per image: which results are finished, and what is made again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ppl.io.fingerprint import fingerprint, sha256
+from ppl.io.listing import normalize_name
+from ppl.parallel import parallel_map, tracked
+from ppl.parallel.records import Record
+from ppl.parallel.run_jobs import RECORD_FILE
+
+__all__ = ["ResultFolder", "hash_files"]
+
+
+class ResultFolder:
+    """A folder with one result file per image id, and the record of the finished results.
+
+    A result is finished if it was made with these settings, from inputs of the same content. Times of files play no
+    part, so a run folder that was copied or downloaded again is not done again.
+
+    Args:
+        path: the folder, which need not exist yet.
+        suffix: extension of the results, such as ".npz".
+        settings: a mapping that `json` can write: all that every result depends on.
+    """
+
+    def __init__(self, path: Path, suffix: str, settings: Mapping[str, Any]) -> None:
+        self.path, self.suffix, self.settings = path, suffix, dict(settings)
+        self.record = Record(path / RECORD_FILE)
+
+    def file(self, image_id: str) -> Path:
+        """Return the path of an image's result."""
+        return self.path / f"{image_id}{self.suffix}"
+
+    @property
+    def has_same_settings(self) -> bool:
+        """Whether the results that are there were made with these settings."""
+        return self.record.settings is not None and fingerprint(self.record.settings) == fingerprint(self.settings)
+
+    def files(self) -> dict[str, Path]:
+        """Return the results that are there by image id, whatever they were made from."""
+        found = self.path.rglob(f"*{self.suffix}") if self.path.is_dir() else ()
+        names = {path: path.relative_to(self.path).as_posix().removesuffix(self.suffix) for path in found}
+        return {normalize_name(name): path for path, name in names.items()}
+
+    def unfinished(self, keys: Mapping[str, str]) -> list[str]:
+        """Return the image ids whose results are missing or were made from other inputs.
+
+        Args:
+            keys: by image id, the fingerprint of the image's own inputs.
+        """
+        if not self.has_same_settings:
+            return list(keys)
+        return [id_ for id_, key in keys.items() if not self.record.is_finished(id_, key, self.file(id_))]
+
+    def begin(self, keys: Mapping[str, str], *, redo: bool = False, keep_others: bool = False) -> list[str]:
+        """Remove the outdated results and return the image ids whose results are to be made.
+
+        Args:
+            keys: by image id, the fingerprint of the image's own inputs.
+            redo: make the results of all these images again.
+            keep_others: keep the results of other images, if they were made with the same settings.
+        """
+        todo = list(keys) if redo else self.unfinished(keys)
+        keep_others = keep_others and self.has_same_settings
+        outdated = set(todo)
+        if not keep_others:
+            outdated |= {image_id for image_id in self.files() if image_id in self.record and image_id not in keys}
+        self.remove(outdated)
+        self.record.begin(self.settings)
+        return todo
+
+    def remove(self, image_ids: Iterable[str]) -> None:
+        """Remove results. They leave the record first, so a kill in between leaves no file that seems finished."""
+        image_ids = set(image_ids)
+        self.record.remove(image_ids)
+        for image_id, path in self.files().items():
+            if image_id in image_ids:
+                path.unlink()
+
+    def finish(self, image_id: str, key: str) -> None:
+        """Record that the result of an image is written."""
+        self.record.add(image_id, key, self.file(image_id))
+
+
+def hash_files(files: Mapping[str, Path], num_workers: int = -1, *, progress: bool = False) -> dict[str, str | None]:
+    """Return the SHA-256 of files by name; None for a file that is missing.
+
+    Args:
+        files: path by name.
+        num_workers: threads; -1 for one per core.
+        progress: show a bar on a terminal.
+
+    Example:
+        >>> hash_files({"none": Path("nowhere")}, num_workers=1)
+        {'none': None}
+    """
+    hashes = parallel_map(partial(_hash, files), list(files), num_workers)
+    found = dict(tracked(hashes, "compare files with the record", len(files), show=progress))
+    return {name: found[name] for name in files}
+
+
+def _hash(files: Mapping[str, Path], name: str) -> tuple[str, str | None]:
+    return name, sha256(files[name]) if files[name].is_file() else None
