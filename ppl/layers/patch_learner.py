@@ -128,7 +128,7 @@ def _output_sizes(
     example = next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(0))
 
     def sizes(device: torch.device | str, growth: int) -> tuple[tuple[int, int], tuple[int, int], int]:
-        twin = shared_copy(tail, tail, "meta" if device == "meta" else None)
+        twin = shared_copy(tail, tail, "meta" if device == "meta" else None, hooks=False)
         shapes = [(1, channels, height + more, width + more) for more in (0, growth)]
         size, grown = (_size(twin(torch.zeros(*s, dtype=example.dtype, device=device)), s) for s in shapes)
         return size, grown, growth

@@ -13,7 +13,7 @@ __all__ = ["shared_copy"]
 T = TypeVar("T")
 
 
-def shared_copy(thing: T, model: nn.Module, device: str | None = None) -> T:
+def shared_copy(thing: T, model: nn.Module, device: str | None = None, *, hooks: bool = True) -> T:
     """Copy a module, or an object that holds one, around the same tensors.
 
     A forward pass of the copy in eval mode changes nothing in the original: attributes, caches and hooks are copies.
@@ -22,6 +22,8 @@ def shared_copy(thing: T, model: nn.Module, device: str | None = None) -> T:
         thing: the module or object.
         model: the module whose tensors are shared and whose copy is put in eval mode.
         device: give the copy tensors of this device ("meta") instead of the shared ones.
+        hooks: copy the hooks of the model, too. Hooks of other people hold objects that cannot be copied, and must not
+            see a trial run.
 
     Returns:
         The copy.
@@ -36,11 +38,19 @@ def shared_copy(thing: T, model: nn.Module, device: str | None = None) -> T:
         id(tensor): tensor if device is None else tensor.detach().to(device) for tensor in _tensors_of(model)
     }
     memo[id(memo)] = list(_tensors_of(model))  # Ids stay valid as long as the tensors live.
+    if not hooks:
+        memo |= {id(value): type(value)() for value in _hooks_of(model)}
     twin = copy.deepcopy(thing, memo)
     inside = memo[id(model)]
     for part in inside.modules():
         part.training = False
     return twin
+
+
+def _hooks_of(model: nn.Module) -> Iterator[dict[Any, Any]]:
+    """Yield the tables of hooks of a module and its children."""
+    for part in model.modules():
+        yield from (value for name, value in vars(part).items() if "_hooks" in name and isinstance(value, dict))
 
 
 def _tensors_of(model: nn.Module) -> Iterator[Tensor]:

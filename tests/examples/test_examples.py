@@ -20,6 +20,7 @@ SAYS = {
     "cams": "overlay.png",
     "new_cam_method": "maps (2, 64, 96) of classes [3, 7]",
     "refine_maps": "the maps as they are",
+    "new_loss": "focal loss",
     "new_layout": "[[1.0, 1.0], [0.0, 1.0]]",
     "new_refiner": "pixels of class 1",
     "custom_backbone": "the loaded model gives the same logits: True",

@@ -257,3 +257,21 @@ def test_padding_compiles_in_one_graph():
     learner = PatchLearner(conv_tail(2).eval(), 2, padding="replicate")
     x = torch.randn(2, 4, 16, 16)
     torch.testing.assert_close(torch.compile(learner, fullgraph=True, backend="eager")(x), learner(x))
+
+
+def test_hooks_on_the_tail_see_the_passes_of_images_alone_and_are_not_copied():
+    class Recorder:
+        def __init__(self):
+            self.outputs = []
+
+        def __call__(self, module, args, output):
+            self.outputs.append(output)
+
+        def __deepcopy__(self, memo):
+            raise TypeError("this hook cannot be copied")
+
+    recorder = Recorder()
+    tail = nn.Conv2d(2, 3, 3, stride=2, padding=1)
+    tail.register_forward_hook(recorder)
+    PatchLearner(tail, 2)(torch.randn(1, 2, 8, 12))
+    assert [tuple(output.shape) for output in recorder.outputs] == [(4, 3, 2, 3)]
