@@ -46,10 +46,11 @@ def crf_many(
     Args:
         images: (H, W, 3) uint8 arrays, or functions without arguments that return one; functions are called in the
             worker's thread, which is the place to decode a file.
-        probs: as many (L, H, W) maps, or functions that return them; like `labels` and `unary` as for `crf`.
-        labels: label maps in place of `probs`.
-        unary: energies in place of `probs`.
-        features: features of each image, or functions that return them, as for `crf`.
+        probs: (L, H, W) maps of each image, or functions that return them. Exactly one of `probs`, `labels` and `unary`
+            is given.
+        labels: (H, W) label maps of each image, or functions that return them.
+        unary: (L, H, W) energies of each image, or functions that return them.
+        features: (H, W, C) features of each image, or functions that return them.
         num_workers: number of threads; -1 for one per core.
         batch_size: number of images that the torch engine gets at once; by default as many as have 4 million pixels
             together on a GPU, which takes some 4 GB, and one on the CPU.
@@ -115,9 +116,7 @@ def _in_order(
                 given = next(source)
             except StopIteration:
                 break
-            except (
-                Exception
-            ) as error:  # any error of the caller's iterables: the images before it have their turn first
+            except Exception as error:  # any error of the caller's iterables waits for the images before it
                 failed = error
                 break
             waiting.append(pool.submit(work, given))
@@ -141,7 +140,7 @@ def _batched(made: Generator[Callable[[], Any], None, None], batch_size: int | N
             try:
                 answer = result()
             except BaseException:
-                # The images before the bad one have their turn first.
+                # The results of the images before the bad one come first.
                 yield from solve(problems)
                 raise
             if not isinstance(answer, Problem):

@@ -161,7 +161,7 @@ def check_probs(probs: Any, size: tuple[int, int]) -> tuple[NDArray[np.float32],
     result = np.ascontiguousarray(array, dtype=np.float32)
     total = np.zeros(size, np.float32)
     lowest, highest = np.empty(len(result)), np.empty(len(result))
-    for label, plane in enumerate(result):  # plane by plane: each stays in the cache
+    for label, plane in enumerate(result):  # plane by plane, so that each stays in the cache
         lowest[label], highest[label] = plane.min(), plane.max()
         total += plane
     _check_values(probs, result, float(lowest.min()), float(np.abs(total - 1).max()))
@@ -169,7 +169,7 @@ def check_probs(probs: Any, size: tuple[int, int]) -> tuple[NDArray[np.float32],
 
 
 def check_probs_tensor(probs: Any, size: tuple[int, int], device: str) -> tuple[torch.Tensor, NDArray[np.intp]]:
-    """Return what `check_probs` returns, as a tensor on the device; one transfer tells all that is checked."""
+    """Return what `check_probs` returns, as a tensor on the device; a single transfer fetches all numbers to check."""
     import torch
 
     tensor = probs.detach() if is_torch(probs) else torch.from_numpy(np.array(as_numpy(probs, "probs")))
@@ -193,7 +193,7 @@ def _check_maps(name: str, shape: tuple[int, ...], floating: bool, dtype: Any, s
         raise PPLValueError(f"{name} is {shape[1]}x{shape[2]} but the image is {size[0]}x{size[1]}; resize one of them")
 
 
-def check_unary(unary: Any, size: tuple[int, int] | None) -> NDArray[np.float32]:
+def check_unary(unary: Any, size: tuple[int, int]) -> NDArray[np.float32]:
     """Return energies as a contiguous (L, H, W) float32 array.
 
     Args:
@@ -205,7 +205,7 @@ def check_unary(unary: Any, size: tuple[int, int] | None) -> NDArray[np.float32]
         PPLValueError: if the shape is wrong, or a value is NaN or infinite.
     """
     array = as_numpy(unary, "unary")
-    _check_maps("unary", array.shape, np.issubdtype(array.dtype, np.floating), array.dtype, size or array.shape[1:])
+    _check_maps("unary", array.shape, np.issubdtype(array.dtype, np.floating), array.dtype, size)
     result = np.ascontiguousarray(array, dtype=np.float32)
     _check_finite("unary", result)
     return result

@@ -25,7 +25,7 @@ from ppl.refine.compiled import kernel
 __all__ = ["LONGEST", "TILE", "Axes", "Touched", "axes", "build", "chains", "insert", "reserve", "slot_of"]
 
 TILE = 64
-"""Side of a tile in pixels, a power of two: hash tables of a tile have twice its pixels and a mask for a modulus."""
+"""Side of a tile in pixels, a power of two, so that a mask does for the modulus in the hash tables of a tile."""
 
 LONGEST = 64
 """Most pixels in a group, so that the rows of a group stay in the first-level cache."""
@@ -36,7 +36,7 @@ _MIX = -7046029254386353131  # 2^64 / golden ratio, odd, as a signed number: the
 
 
 class Axes(NamedTuple):
-    """What the axes of one lattice add to coordinates and codes.
+    """The contributions of the axes of one lattice to coordinates and codes.
 
     Attributes:
         tables: (d, longest) float32, the lattice coordinate that each integer value of a feature adds.
@@ -55,8 +55,8 @@ def axes(extents: Sequence[int], deviations: Sequence[float]) -> Axes:
     """Return the axes of a lattice, rounded step by step as pydensecrf rounds.
 
     Args:
-        extents: how many values each feature takes: image width, height, 256, ...
-        deviations: its standard deviation.
+        extents: number of integer values of each feature: image width, height, 256, ...
+        deviations: standard deviation of each feature.
 
     Raises:
         OverflowError: if the cells do not fit into 63 bits.
@@ -83,7 +83,7 @@ def axes(extents: Sequence[int], deviations: Sequence[float]) -> Axes:
 
 
 class _Scratch(NamedTuple):
-    """What the stages of one tile hand to each other."""
+    """Arrays that one stage of a tile fills for the next stages."""
 
     work: Any
     codes: Any

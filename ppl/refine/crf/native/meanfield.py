@@ -73,9 +73,12 @@ def mean_field(problem: Problem) -> NDArray[np.float32]:
 
 
 class _Field:
-    """The values of one lattice: what the next sweep slices, and what it splats.
+    """The values at the vertices of one lattice.
 
-    At first there is one value to a vertex; after `make_room` there are rows.
+    Attributes:
+        values: flat rows that the next sweep slices.
+        sums: flat rows that the next sweep splats onto.
+        stride: the number of values in a row, at first 1.
     """
 
     def __init__(self, count: int, links: NDArray[np.int32], ends: NDArray[np.int64]) -> None:
@@ -83,13 +86,13 @@ class _Field:
         self.make_room(1)
 
     def make_room(self, stride: int) -> None:
-        """Rows of zeros; the two beyond the vertices belong to the blur."""
+        """Make rows of zeros for all vertices and two more, which the blur needs."""
         self.stride = stride
         self.values = np.zeros((self.count + 2) * stride, np.float32)
         self.sums = np.zeros((self.count + 2) * stride, np.float32)
 
     def blur(self) -> None:
-        """Blur what was splatted, hand it to the next slice, and start the next splat from zero."""
+        """Blur the splatted sums, make them the values of the next slice, and start new sums from zero."""
         if self.stride <= 2 * sweep.WIDE:
             sweep.make_blur(self.stride)(self.sums, self.count, self.links, self.ends)
         else:
@@ -99,12 +102,12 @@ class _Field:
 
 
 def _normalise(near: _Field, flat: _Field, touched: Touched, config: CrfConfig, constant: NDArray[np.float32]) -> float:
-    """Fold normalisation and compatibility into the weights; what all labels together gain goes to `constant`.
+    """Multiply normalisation and compatibility into the weights, and fill `constant` with the gain of all labels.
 
     Returns:
         The largest gain.
     """
-    # What a blur adds to the mass, in each dimension.
+    # A blur multiplies the mass by 1 + 2^-d.
     near_alpha, flat_alpha = _F(1 / (1 + 2.0**-5)), _F(1 / (1 + 2.0**-2))
     near_compat, flat_compat = np.array([config.bilateral_compat, config.gaussian_compat], np.float32)
     largest = 0.0
@@ -119,9 +122,10 @@ def _normalise(near: _Field, flat: _Field, touched: Touched, config: CrfConfig, 
 
 
 def _stride(labels: int) -> int:
-    """Length of a row that holds so many labels.
+    """Return the length of a row that holds so many labels.
 
-    Few lengths, because each is compiled on its own: powers of two, then multiples of four, then of a register.
+    There are few lengths, because each is compiled on its own: powers of two, then multiples of four, then of a
+    register.
     """
     if labels <= 8:
         return 1 << (labels - 1).bit_length()

@@ -1,8 +1,8 @@
-"""The mean field itself: splat, blur and slice of label rows on the two lattices, and the softmax between them.
+"""The steps of the mean field: splat, blur and slice of label rows on the two lattices, and the softmax between them.
 
-A row holds all labels but the last, whose probability follows from the sum, padded to whole registers. What is
-filtered is q_l + (sum of q over the row) / copies, so that a slice yields at once how much more a label gains from its
-neighbours than the last label does.
+A row holds all labels but the last, whose probability follows from the sum, padded to whole registers. The filtered
+values are q_l + (sum of q over the row) / copies, so that a slice is the gain of a label from its neighbours less the
+gain of the last label.
 """
 
 # Numba infers the types of kernels.
@@ -34,7 +34,7 @@ def make_blur(width: int) -> Callable[..., None]:
     def blur(values, count, links, ends):
         """Mix every vertex with half of either neighbour, axis after axis, in place.
 
-        Row `count` of `values`, where a chain closes, stays zero; what would be written there goes to the next row.
+        Row `count` of `values`, where a chain closes, stays zero; its writes go to the next row.
         """
         for axis in range(len(ends) - 1):
             begin, end = ends[axis], ends[axis + 1]
@@ -101,10 +101,10 @@ def splat_ones(touched, near, flat):
 
 @kernel(cached=True)
 def slice_ones(touched, near, flat, fold, near_alpha, flat_alpha, near_compat, flat_compat, constant):
-    """Slice what `splat_ones` and two blurs have left, for one of two purposes.
+    """Slice the blurred ones of `splat_ones`, for one of two purposes.
 
     With `fold`, multiply the weights by 1 / sqrt(K 1) and by the square root of alpha times the compatibility: slicing
-    and splatting then apply them once each. Without, write what all labels together gain to `constant`.
+    and splatting then apply each of them once. Without, fill `constant` with the gain of all labels together.
 
     Returns:
         The largest value of `constant`.
@@ -178,7 +178,7 @@ def make_sweep(width: int) -> Callable[..., None]:
 
         Args:
             rows: energy differences; the last step overwrites them with probabilities.
-            constant: what all labels together gain, per position.
+            constant: the gain of all labels together at each position.
             share: 1 / copies, float32.
             far: whether exponents may overflow, so that the largest is taken out first.
             first: whether nothing is sliced before the softmax.
