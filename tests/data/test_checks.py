@@ -41,12 +41,12 @@ def test_one_bad_file_is_named_and_left_out(root, fault):
     assert "\n" not in bad[0].reason
 
 
-def test_masks_can_be_passed_over(root):
+def test_masks_are_not_checked_when_not_asked_for(root):
     write_mask(root / "masks" / "a.png", np.zeros((1, 1), np.uint8))
     assert check_images(read_folder(root), masks=False)[1] == []
 
 
-def test_a_turned_photo_and_its_mask_agree(root):
+def test_a_rotated_photo_and_its_upright_mask_fit(root):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (30, 40)).save(root / "images" / "a.jpg", exif=exif)

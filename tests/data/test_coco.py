@@ -106,7 +106,7 @@ def test_polygons_cover_the_area_they_span():
     assert (rows.mean() + 0.5, columns.mean() + 0.5) == pytest.approx((40, 50), abs=0.1)
 
 
-def test_broken_pieces_are_named(coco):
+def test_missing_and_damaged_files_are_named(coco):
     with pytest.raises(FileNotFoundError, match="no split 'train2017'; there are: val2017"):
         read_coco(coco, "train2017")
     with pytest.raises(FileNotFoundError, match="no annotations"):

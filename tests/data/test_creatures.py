@@ -55,7 +55,7 @@ def test_the_body_is_the_larger_part(root):
     assert 0.1 < head + body < 0.5
 
 
-def test_no_class_is_told_by_the_background(root):
+def test_the_background_does_not_depend_on_the_class(root):
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
     from sklearn.model_selection import cross_val_predict
@@ -90,7 +90,7 @@ def test_a_second_call_changes_nothing(root):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_killed_call_leaves_nothing_that_looks_like_the_set(tmp_path):
+def test_a_killed_call_leaves_no_folder_behind(tmp_path):
     context = multiprocessing.get_context("fork")
     child = context.Process(target=make_creatures, args=(tmp_path / "set", 40, 0, 64))
     child.start()
@@ -102,14 +102,14 @@ def test_a_killed_call_leaves_nothing_that_looks_like_the_set(tmp_path):
     assert len(read_folder(make_creatures(tmp_path / "set", 40, 0, 64), "train")) == 40
 
 
-def test_a_foreign_folder_is_left_alone(tmp_path):
+def test_a_folder_of_something_else_stays_as_it_is(tmp_path):
     (tmp_path / "mine.txt").write_text("")
     with pytest.raises(FileWriteError, match="already holds something"):
         make_creatures(tmp_path, train=2, val=0, size=64)
 
 
 @pytest.mark.parametrize("arguments", [{"train": 0, "val": 0}, {"train": -1}, {"size": 8}])
-def test_nonsense_is_refused(tmp_path, arguments):
+def test_invalid_arguments_are_refused(tmp_path, arguments):
     with pytest.raises(ValueError, match="at least one image"):
         make_creatures(tmp_path / "set", **arguments)
 

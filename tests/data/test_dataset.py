@@ -46,7 +46,7 @@ def test_labels_outside_the_classes_are_refused():
         TaggedImages(tuple(map(str, range(255))), ())
 
 
-def test_masks_from_a_source_and_none_at_all():
+def test_masks_come_from_a_source_and_a_missing_mask_is_named():
     class Drawn:
         def read(self):
             return torch.ones(2, 2).byte().numpy()

@@ -91,7 +91,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_broken_files_are_one_clear_line(root, name):
+def test_faulty_files_are_named_in_one_line(root, name):
     file, content, words = BROKEN[name]
     (root / file).write_text(content)
     with pytest.raises(PPLError, match=words) as caught:
@@ -107,7 +107,7 @@ def test_a_column_of_notes_may_go_over_several_lines(root):
         read_folder(root)
 
 
-def test_missing_pieces(root):
+def test_missing_files_are_named(root):
     with pytest.raises(PPLFileNotFoundError, match="no split 'tset'; there are: train, val"):
         read_folder(root, "tset")
     with pytest.raises(PPLFileNotFoundError, match="is not a folder"):
@@ -137,7 +137,7 @@ def test_two_files_of_one_name(root):
         read_folder(root)
 
 
-def test_clutter_is_passed_over(root):
+def test_hidden_files_and_other_files_are_ignored(root):
     (root / "images" / "._a.jpg").write_bytes(b"")
     (root / "images" / "notes.md").write_text("")
     assert len(read_folder(root)) == 3
@@ -179,7 +179,7 @@ def test_masks_with_an_ending_in_capitals_are_read(root):
     assert read_folder(root)[0].read_mask().shape == (30, 40)
 
 
-def test_masks_that_are_named_after_no_image_are_told_of(root):
+def test_masks_of_no_image_are_named_in_a_warning(root):
     (root / "masks" / "a.png").rename(root / "masks" / "a_mask.png")
     with pytest.warns(UserWarning, match="1 of 2 masks are not named after an image and are left out: 'a_mask'"):
         assert [sample.mask for sample in read_folder(root, "val")] == [None]

@@ -57,7 +57,7 @@ def test_seed_and_epoch_decide_and_nothing_else(dataset):
     assert not same(batches(loader(dataset, seed=5), epoch=3), reference)
 
 
-def test_a_resumed_run_sees_what_it_would_have_seen(dataset):
+def test_a_resumed_run_gets_the_batches_of_an_uninterrupted_run(dataset):
     whole = loader(dataset, num_workers=1)
     history = [batches(whole, epoch) for epoch in range(2)]
     resumed = loader(dataset)
@@ -67,7 +67,7 @@ def test_a_resumed_run_sees_what_it_would_have_seen(dataset):
     assert same(batches(resumed, epoch=1), history[1])
 
 
-def test_the_global_generator_is_left_alone(dataset):
+def test_the_global_generator_keeps_its_state(dataset):
     torch.manual_seed(0)
     expected = torch.rand(3)
     torch.manual_seed(0)
@@ -102,7 +102,7 @@ def test_evaluation_keeps_the_order(dataset):
     assert same(got, list(eval_loader(dataset, eval_transform((24, 16), MEAN, STD), 4, num_workers=2)))
 
 
-def test_nonsense_is_refused(dataset):
+def test_invalid_arguments_are_refused(dataset):
     for make in (train_loader, eval_loader):
         with pytest.raises(ValueError, match="holds no images"):
             make(dataset[:0], eval_transform(8, MEAN, STD), 1)

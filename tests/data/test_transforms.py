@@ -80,6 +80,6 @@ def test_flips_can_be_certain():
         ({"mean": (0.5,)}, "three numbers"),
     ],
 )
-def test_nonsense_is_refused(arguments, words):
+def test_invalid_arguments_are_refused(arguments, words):
     with pytest.raises(ValueError, match=words):
         train_transform(**({"size": 32, "mean": MEAN, "std": STD} | arguments))

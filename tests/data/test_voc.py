@@ -54,7 +54,7 @@ def test_own_classes_in_vocs_layout(voc):
 
 
 @pytest.mark.filterwarnings("ignore:.*no image is tagged")
-def test_broken_pieces_are_named(voc):
+def test_missing_and_damaged_files_are_named(voc):
     with pytest.raises(FileNotFoundError, match="no split 'vla'; there are: Main/train, Segmentation/train"):
         read_voc(voc, "vla")
     with pytest.raises(FileNotFoundError, match="no folder JPEGImages"):
@@ -78,7 +78,7 @@ def test_several_years_need_a_choice(voc):
 
 
 @pytest.mark.filterwarnings("ignore:.*no image is tagged")
-def test_masks_are_found_whatever_their_ending_and_told_of_if_they_match_no_image(voc):
+def test_endings_of_masks_may_be_in_capitals_and_masks_of_no_image_are_named(voc):
     masks = voc / "SegmentationClass"
     (masks / "2007_000032.png").rename(masks / "2007_000032.PNG")
     assert read_voc(voc, "train")[0].read_mask().shape == (6, 8)

@@ -12,7 +12,7 @@ from ppl.errors import PPLError
 from ppl.io import FileWriteError, atomic_folder, atomic_write
 
 
-def test_text_and_bytes_arrive(tmp_path):
+def test_text_and_bytes_are_written(tmp_path):
     with atomic_write(tmp_path / "deep" / "a.txt", "w") as handle:
         handle.write("é")
     with atomic_write(tmp_path / "b.bin") as handle:
@@ -21,7 +21,7 @@ def test_text_and_bytes_arrive(tmp_path):
     assert (tmp_path / "b.bin").read_bytes() == b"\x00\x01"
 
 
-def test_an_error_inside_leaves_the_old_file_and_no_litter(tmp_path):
+def test_an_error_inside_the_block_leaves_the_old_file_and_no_temporary_file(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")
     with pytest.raises(RuntimeError, match="mine"), atomic_write(path, "w") as handle:
@@ -31,14 +31,14 @@ def test_an_error_inside_leaves_the_old_file_and_no_litter(tmp_path):
     assert os.listdir(tmp_path) == ["a.txt"]
 
 
-def test_a_foreign_oserror_passes_through(tmp_path):
+def test_an_oserror_of_the_caller_passes_through(tmp_path):
     with pytest.raises(FileNotFoundError) as caught, atomic_write(tmp_path / "a"):
         (tmp_path / "missing-source").read_text()
     assert not isinstance(caught.value, PPLError)
 
 
 @pytest.mark.parametrize("opener", [atomic_write, atomic_folder])
-def test_a_full_disk_is_one_clear_line(tmp_path, opener):
+def test_a_full_disk_is_named_in_one_line(tmp_path, opener):
     with pytest.raises(FileWriteError, match=r"No space left .*free some space") as caught, opener(tmp_path / "a"):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert isinstance(caught.value, OSError)

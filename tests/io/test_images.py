@@ -125,7 +125,7 @@ def test_not_a_picture_and_not_there(tmp_path):
             read(tmp_path / "b.jpg")
 
 
-def test_why_a_sound_file_cannot_be_opened_is_told(tmp_path, photo, monkeypatch):
+def test_the_reason_why_a_sound_file_cannot_be_opened_is_named(tmp_path, photo, monkeypatch):
     path = tmp_path / "a.png"
     photo.save(path)
     with monkeypatch.context() as patch:

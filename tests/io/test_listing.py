@@ -25,7 +25,7 @@ def test_pictures_of_all_sub_folders_come_in_the_order_of_their_paths(tmp_path):
     assert list(list_images(tmp_path)) == ["a/d", "a", "a.x/c", "b"]
 
 
-def test_hidden_files_and_folders_are_passed_over(tmp_path):
+def test_hidden_files_and_folders_are_ignored(tmp_path):
     for name in ("a.png", ".b.png", ".ipynb_checkpoints/a.png", "sub/.cache/c.png"):
         picture(tmp_path / name)
     assert list(list_images(tmp_path)) == ["a"]
@@ -41,7 +41,7 @@ def test_a_folder_is_no_picture_whatever_its_name(tmp_path):
     assert list(list_images(tmp_path)) == ["pages.tif/1"]
 
 
-def test_linked_folders_are_followed_but_not_in_circles(tmp_path):
+def test_links_to_folders_are_followed_but_not_in_circles(tmp_path):
     picture(tmp_path / "elsewhere" / "a.png")
     picture(tmp_path / "images" / "b.png")
     (tmp_path / "images" / "linked").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
@@ -79,7 +79,7 @@ def test_two_names_that_differ_in_how_their_accents_are_stored_are_refused(tmp_p
         list_images(tmp_path)
 
 
-def test_masks_are_pngs_whatever_the_case_of_their_ending(tmp_path):
+def test_endings_of_masks_may_be_in_capitals_and_lossy_formats_are_named(tmp_path):
     for name in ("a.PNG", "sub/b.png", "c.jpg", f"{AS_ON_A_MAC}.png"):
         picture(tmp_path / name)
     with pytest.warns(UserWarning, match=r"1 masks are left out, their format is lossy .*: 'c\.jpg'; draw them again"):
