@@ -23,7 +23,7 @@ _SECTIONS_BY_SPLIT = ("scores", "scored", "per_image", "per_class", "thresholds"
 """Sections of the manifest that hold one entry per split."""
 _ABANDONED = 3600
 """Age in seconds after which a temporary file is taken for the remains of a killed process."""
-_PACKAGES = ("ppl-wsss", "torch", "timm", "numpy", "scikit-image", "llvmlite", "numba", "pydensecrf2")
+_PACKAGES = ("ppl-wsss", "torch", "timm", "numpy", "scikit-image", "numba", "pydensecrf2")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 
 from ppl.errors import PPLTypeError, PPLValueError
-from ppl.refine.crf.validation import native_bytes
+from ppl.refine.crf.arrays import native_bytes
 
 __all__ = ["Positive", "Weight", "as_image", "as_tensor", "check_batch", "check_finite", "float64_device", "like"]
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppl.errors import PPLValueError
+from ppl.refine.crf.arrays import device_of, to_caller
 from ppl.refine.crf.backends import crf_backend
 from ppl.refine.crf.config import CrfConfig, per_axis
 from ppl.refine.crf.problem import Problem
@@ -23,8 +24,6 @@ from ppl.refine.crf.validation import (
     check_probs_tensor,
     check_range,
     check_unary,
-    device_of,
-    to_caller,
 )
 
 __all__ = ["make_problem"]

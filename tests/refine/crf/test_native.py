@@ -15,6 +15,8 @@ import skimage.data
 from ppl.refine.compiled import kernel
 from ppl.refine.crf import crf
 from ppl.refine.crf.native import lattice, sweep, vectors
+from ppl.refine.crf.native.chains import chains
+from ppl.refine.crf.native.embedding import axes
 
 
 def embed_one(feature: np.ndarray) -> tuple[list[tuple[int, ...]], list[float]]:
@@ -105,8 +107,8 @@ def built(image: np.ndarray, *deviations: float) -> tuple[Any, ...]:
     """The groups, what the pixels touch, and axes, slots and codes of the 5-D lattice; the codes of the 2-D lattice."""
     height, width = image.shape[:2]
     gaussian_sxy, bilateral_sxy, bilateral_srgb = deviations
-    space = lattice.axes([width, height], [gaussian_sxy] * 2)
-    colour = lattice.axes([width, height, 256, 256, 256], [bilateral_sxy] * 2 + [bilateral_srgb] * 3)
+    space = axes([width, height], [gaussian_sxy] * 2)
+    colour = axes([width, height, 256, 256, 256], [bilateral_sxy] * 2 + [bilateral_srgb] * 3)
     touched = lattice.Touched.empty(height * width)
     groups, slots, codes, _, space_codes = lattice.build(image, colour, space, touched)
     return groups, touched, colour, slots, codes, space_codes
@@ -117,7 +119,7 @@ def test_blur_in_chains_equals_blur_by_neighbour(width):
     image = np.ascontiguousarray(skimage.data.astronaut()[:40, :50])
     _, _, colour, slots, codes, _ = built(image, 3, 30, 9)
     count = len(codes)
-    links, ends = lattice.chains(colour.strides, slots, codes)
+    links, ends = chains(colour.strides, slots, codes)
     random = np.random.default_rng(1)
     values = random.random((count + 2, width), dtype=np.float32)
     values[count:] = 0

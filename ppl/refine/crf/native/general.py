@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ppl.refine.compiled import kernel
 from ppl.refine.crf.config import per_axis
-from ppl.refine.crf.native.lattice import insert, reserve, slot_of
+from ppl.refine.crf.native.hashing import insert, reserve, slot_of
 from ppl.refine.crf.problem import Problem
 
 __all__ = ["mean_field_general"]

@@ -15,14 +15,15 @@ then touch each vertex once per group and stay inside the fast caches.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ppl.refine.compiled import kernel
+from ppl.refine.crf.native.embedding import embed
+from ppl.refine.crf.native.hashing import insert, reserve, slot_of
 
-__all__ = ["LONGEST", "TILE", "Axes", "Touched", "axes", "build", "chains", "insert", "reserve", "slot_of"]
+__all__ = ["LONGEST", "TILE", "Touched", "build"]
 
 TILE = 64
 """Side of a tile in pixels, a power of two, so that a mask does for the modulus in the hash tables of a tile."""
@@ -32,54 +33,6 @@ LONGEST = 64
 
 _ROOM = TILE * TILE
 _SLOTS = 2 * _ROOM
-_MIX = -7046029254386353131  # 2^64 / golden ratio, odd, as a signed number: the multiplier of the hash
-
-
-class Axes(NamedTuple):
-    """The contributions of the axes of one lattice to coordinates and codes.
-
-    Attributes:
-        tables: (d, longest) float32, the lattice coordinate that each integer value of a feature adds.
-        lows: (d+1,) int64, the lowest value of each cell coordinate.
-        strides: (d+1,) int64, the stride of each cell coordinate in a code; coordinate 0 follows from the others.
-        offsets: (2^(d+1),) int64, what each set of coordinates adds to the code of a cell to make the code of a vertex.
-    """
-
-    tables: Any
-    lows: Any
-    strides: Any
-    offsets: Any
-
-
-def axes(extents: Sequence[int], deviations: Sequence[float]) -> Axes:
-    """Return the axes of a lattice, rounded step by step as pydensecrf rounds.
-
-    Args:
-        extents: number of integer values of each feature: image width, height, 256, ...
-        deviations: standard deviation of each feature.
-
-    Raises:
-        OverflowError: if the cells do not fit into 63 bits.
-    """
-    d = len(extents)
-    spread = np.float32(np.sqrt(2.0 / 3.0) * (d + 1))
-    tables = np.zeros((d, max(extents)), np.float32)
-    for i, (extent, deviation) in enumerate(zip(extents, deviations, strict=True)):
-        scale = np.float32(1.0 / np.sqrt((i + 2) * (i + 1)) * float(spread))
-        tables[i, :extent] = np.arange(extent, dtype=np.float32) / np.float32(deviation) * scale
-    reach = tables.max(axis=1).astype(np.float64)
-    lows, strides = np.zeros(d + 1, np.int64), np.zeros(d + 1, np.int64)
-    stride = 8  # the lowest three bits hold k
-    for j in range(1, d + 1):
-        # Rounding may move a cell by one, a vertex and its neighbours by two more.
-        low = int(np.floor(-j * reach[j - 1] / (d + 1))) - 4
-        high = int(np.ceil(reach[j:].sum() / (d + 1))) + 4
-        lows[j], strides[j] = low, stride
-        stride *= high - low + 1
-        if stride >= 2**62:
-            raise OverflowError("the lattice coordinates of this image do not fit into 63 bits")
-    members = np.arange(1 << (d + 1))[:, None] >> np.arange(d + 1) & 1
-    return Axes(tables, lows, strides, members @ (1 - strides))
 
 
 class _Scratch(NamedTuple):
@@ -97,96 +50,6 @@ class _Scratch(NamedTuple):
     pairs: Any
     fresh: Any
     local: Any
-
-
-@kernel()
-def _embed(axes, image, top, left, rows, columns, scratch):
-    """Find the cell, the coordinate order and the barycentric weights of every pixel of a tile.
-
-    All loops run over pixels innermost so that they become vector code. `codes` becomes the code of each pixel's cell,
-    `orders` the sets m_1 .. m_d with six bits each, `work[5, k]` the weights.
-    """
-    d = len(axes.tables)
-    n = rows * columns
-    work, codes, orders = scratch.work, scratch.codes[:n], scratch.orders[:n]
-    running, term, excess = work[3, 0, :n], work[3, 1, :n], work[3, 2, :n]
-    running[:] = 0
-    excess[:] = 0
-    codes[:] = 0
-    orders[:] = 0
-    for j in range(d, 0, -1):
-        table = axes.tables[j - 1]
-        for row in range(rows):
-            part = term[row * columns : (row + 1) * columns]
-            if j == 1:
-                for column in range(columns):
-                    part[column] = table[left + column]
-            elif j == 2:
-                part[:] = table[top + row]
-            else:
-                for column in range(columns):
-                    part[column] = table[image[top + row, left + column, j - 3]]
-        factor = np.float32(j)
-        elevated = work[0, j, :n]
-        for p in range(n):
-            elevated[p] = running[p] - factor * term[p]
-            running[p] += term[p]
-    elevated = work[0, 0, :n]
-    for p in range(n):
-        elevated[p] = running[p]
-    # The nearest point whose coordinates are all multiples of d+1; the constant rounds ties to even, as SSE does.
-    size = np.float32(d + 1)
-    inverse = np.float32(1) / size
-    magic = np.float32(12582912.0)
-    zero, one = np.float32(0), np.float32(1)
-    for i in range(d + 1):
-        elevated, cell, rank = work[0, i, :n], work[1, i, :n], work[2, i, :n]
-        for p in range(n):
-            rounded = (inverse * elevated[p] + magic) - magic
-            cell[p] = rounded
-            excess[p] += rounded
-            rank[p] = zero
-    for i in range(d):
-        for j in range(i + 1, d + 1):
-            elevated, cell, rank = work[0, i, :n], work[1, i, :n], work[2, i, :n]
-            elevated_j, cell_j, rank_j = work[0, j, :n], work[1, j, :n], work[2, j, :n]
-            for p in range(n):
-                behind = elevated[p] - cell[p] * size < elevated_j[p] - cell_j[p] * size
-                rank[p] += one if behind else zero
-                rank_j[p] += zero if behind else one
-    # Coordinates that do not sum to zero lie off the plane; those of extreme rank are moved back by one cell.
-    work[4, : d + 1, :n] = 0
-    pattern = np.int32(0b000001_000001_000001_000001_000001)
-    for i in range(d + 1):
-        elevated, cell, rank = work[0, i, :n], work[1, i, :n], work[2, i, :n]
-        low, stride = axes.lows[i], axes.strides[i]
-        for p in range(n):
-            value = rank[p] + excess[p]
-            step = one if value < zero else (-one if value >= size else zero)
-            rank[p] = value + step * size
-            cell[p] += step
-        for p in range(n):
-            codes[p] += (np.int64(cell[p]) - low) * stride
-            shift = 6 * (d - np.int32(rank[p]))
-            orders[p] |= ((pattern << shift) & 0x3FFFFFFF) << i
-        for k in range(d + 1):
-            wanted = np.float32(d - k)
-            by_rank = work[4, k, :n]
-            for p in range(n):
-                residual = (elevated[p] - cell[p] * size) * inverse
-                by_rank[p] += residual if rank[p] == wanted else zero
-    # A weight is the difference between the residuals of neighbouring ranks, cyclically.
-    for k in range(d + 1):
-        by_rank, before, weights = work[4, k, :n], work[4, d if k == 0 else k - 1, :n], work[5, k, :n]
-        extra = one if k == 0 else zero
-        for p in range(n):
-            weights[p] = by_rank[p] + (extra - before[p])
-
-
-@kernel()
-def slot_of(code, mask):
-    """Return the first slot of a hash table that may hold a code."""
-    return ((code * _MIX) >> 32) & mask
 
 
 @kernel()
@@ -239,20 +102,6 @@ def _number(n, scratch):
 
 
 @kernel()
-def insert(code, slots, codes, count):
-    """Return the vertex of this code; a new vertex gets the number `count`."""
-    mask = len(slots) - 1
-    slot = slot_of(code, mask)
-    while slots[slot] >= 0:
-        if codes[slots[slot]] == code:
-            return np.int64(slots[slot])
-        slot = (slot + 1) & mask
-    slots[slot] = count
-    codes[count] = code
-    return count
-
-
-@kernel()
 def _resolve(cells, simplices, offsets, slots, codes, count, scratch):
     """Find the vertices of every simplex of a tile; return how many vertices there are now.
 
@@ -296,26 +145,6 @@ def _resolve(cells, simplices, offsets, slots, codes, count, scratch):
     for i in range(filled):
         pairs[i] = local[pairs[i]]
     return count
-
-
-@kernel()
-def reserve(slots, codes, count, extra):
-    """Return hash table and codes with room for `extra` more vertices; the table is never more than half full."""
-    if count + extra > len(codes):
-        longer = np.empty(2 * (count + extra), np.int64)
-        for vertex in range(count):
-            longer[vertex] = codes[vertex]
-        codes = longer
-    if 2 * (count + extra) > len(slots):
-        slots = np.empty(4 * len(slots), np.int32)
-        slots[:] = -1
-        mask = len(slots) - 1
-        for vertex in range(count):
-            slot = slot_of(codes[vertex], mask)
-            while slots[slot] >= 0:
-                slot = (slot + 1) & mask
-            slots[slot] = vertex
-    return slots, codes
 
 
 @kernel()
@@ -397,7 +226,7 @@ def build(image, colour, space, touched):
             colour_slots, colour_codes = reserve(colour_slots, colour_codes, colours, pixels * 6)
             space_slots, space_codes = reserve(space_slots, space_codes, spaces, pixels * 3)
 
-            _embed(colour, image, top, left, rows, columns, scratch)
+            embed(colour, image, top, left, rows, columns, scratch)
             cells, simplices = _number(pixels, scratch)
             colours = _resolve(cells, simplices, colour.offsets, colour_slots, colour_codes, colours, scratch)
             begins[: simplices + 1] = 0
@@ -424,7 +253,7 @@ def build(image, colour, space, touched):
                         group_weights[position, k] = weights[k, p]
                     p += 1
 
-            _embed(space, image, top, left, rows, columns, scratch)
+            embed(space, image, top, left, rows, columns, scratch)
             cells, simplices = _number(pixels, scratch)
             spaces = _resolve(cells, simplices, space.offsets, space_slots, space_codes, spaces, scratch)
             for p in range(pixels):
@@ -441,62 +270,3 @@ def build(image, colour, space, touched):
         colours = _add_origin(colour, colour_slots, colour_codes, colours)
         spaces = _add_origin(space, space_slots, space_codes, spaces)
     return groups, colour_slots, colour_codes[:colours], space_slots, space_codes[:spaces]
-
-
-@kernel(cached=True)
-def chains(strides, slots, codes):
-    """String the vertices of a lattice into chains of neighbours, for each of the d+1 axes.
-
-    A blur along an axis mixes a vertex with the one before and the one after it. Along a chain it works in place with
-    one load and one store per vertex, and a vertex without neighbours is in no chain.
-
-    Args:
-        strides: (d+1,) of the axes.
-        slots: the hash table of the vertices.
-        codes: (M,) the code of each vertex.
-
-    Returns:
-        links: the vertices of all chains, axis after axis, each chain closed by M, which is no vertex.
-        ends: (d+2,) where the links of each axis begin and end.
-    """
-    corners, count, mask = len(strides), len(codes), len(slots) - 1
-    links = np.empty(2 * count * corners + 1, np.int32)
-    ends = np.empty(corners + 1, np.int64)
-    ends[0] = 0
-    after, unsettled = np.empty(count + 1, np.int32), np.empty(count + 1, np.int32)
-    headed = np.empty(count + 1, np.uint8)
-    every = strides.sum()
-    filled = 0
-    for j in range(corners):
-        # One more in every coordinate where k, the lowest three bits, would reach d+1.
-        step, wrap = 1 - strides[j], every - strides[j] - (corners - 1)
-        headed[:] = 0
-        missed = 0
-        for vertex in range(count):
-            code = codes[vertex]
-            code += step if (code & 7) < corners - 1 else wrap
-            neighbour = slots[slot_of(code, mask)]
-            after[vertex] = neighbour
-            unsettled[missed] = vertex
-            missed += np.int64((neighbour >= 0) & (codes[max(neighbour, 0)] != code))
-        for i in range(missed):
-            lone = unsettled[i]
-            code = codes[lone]
-            code += step if (code & 7) < corners - 1 else wrap
-            slot = slot_of(code, mask)
-            while slots[slot] >= 0 and codes[slots[slot]] != code:
-                slot = (slot + 1) & mask
-            after[lone] = slots[slot]
-        for vertex in range(count):
-            headed[after[vertex] + 1] = 1  # shifted by one: a vertex without a neighbour has -1
-        for vertex in range(count):
-            if headed[vertex + 1] == 0 and after[vertex] >= 0:
-                link = np.int64(vertex)
-                while link >= 0:
-                    links[filled] = link
-                    filled += 1
-                    link = np.int64(after[link])
-                links[filled] = count
-                filled += 1
-        ends[j + 1] = filled
-    return links[:filled].copy(), ends

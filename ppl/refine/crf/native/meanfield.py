@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from ppl.errors import PPLValueError
 from ppl.refine.crf.config import CrfConfig, per_axis
 from ppl.refine.crf.native import lattice, sweep
+from ppl.refine.crf.native.chains import chains
+from ppl.refine.crf.native.embedding import axes
 from ppl.refine.crf.native.general import mean_field_general
 from ppl.refine.crf.native.lattice import Touched
 from ppl.refine.crf.problem import Problem
@@ -37,16 +39,16 @@ def mean_field(problem: Problem) -> NDArray[np.float32]:
     labels = len(unary)
     spatial = per_axis("bilateral_sxy", config.bilateral_sxy, 2)
     colours = per_axis("bilateral_srgb", config.bilateral_srgb, 3)
-    space = lattice.axes([width, height], per_axis("gaussian_sxy", config.gaussian_sxy, 2))
+    space = axes([width, height], per_axis("gaussian_sxy", config.gaussian_sxy, 2))
     try:
-        colour = lattice.axes([width, height, 256, 256, 256], (*spatial, *colours))
+        colour = axes([width, height, 256, 256, 256], (*spatial, *colours))
     except OverflowError as error:
         raise PPLValueError(f"{error}; enlarge bilateral_srgb={config.bilateral_srgb} or bilateral_sxy") from error
     touched = Touched.empty(height * width)
     groups, colour_slots, colour_codes, space_slots, space_codes = lattice.build(image, colour, space, touched)
     touched = touched._replace(starts=touched.starts[: groups + 1], group_vertices=touched.group_vertices[:groups])
-    near = _Field(len(colour_codes), *lattice.chains(colour.strides, colour_slots, colour_codes))
-    flat = _Field(len(space_codes), *lattice.chains(space.strides, space_slots, space_codes))
+    near = _Field(len(colour_codes), *chains(colour.strides, colour_slots, colour_codes))
+    flat = _Field(len(space_codes), *chains(space.strides, space_slots, space_codes))
     constant = np.empty(height * width, np.float32)
     gain = _normalise(near, flat, touched, config, constant)
 
