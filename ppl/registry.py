@@ -58,10 +58,13 @@ class Registry(Mapping[str, T]):
         """Return the part of that name.
 
         Raises:
-            PPLValueError: if there is none; the message offers the nearest names.
+            PPLValueError: if there is none; the message offers the nearest names, or asks for the plugin.
         """
         if name not in self._parts:
-            raise PPLValueError(f"no {self.kind} named {name!r}{nearest(str(name), self._parts)}")
+            hint = nearest(str(name), self._parts)
+            if "did you mean" not in hint:
+                hint += f"; a {self.kind} of your own needs its module: import the module, or name it in `plugins`"
+            raise PPLValueError(f"no {self.kind} named {name!r}{hint}")
         return self._parts[name]
 
     def __getitem__(self, name: str) -> T:

@@ -47,7 +47,7 @@ def test_an_accelerator_of_the_caller_keeps_its_settings(fails):
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
-def test_random_numbers_and_threads_of_the_caller_are_not_touched():
+def test_random_numbers_and_thread_count_of_the_caller_are_restored():
     def draw():
         return random.random(), np.random.rand(), torch.rand(2).tolist()  # noqa: NPY002
 
@@ -63,14 +63,14 @@ def test_random_numbers_and_threads_of_the_caller_are_not_touched():
         assert draw() == first
 
 
-def test_a_cpu_without_bfloat16_trains_in_float32_and_says_so(monkeypatch):
+def test_a_cpu_without_bfloat16_trains_in_float32_with_a_warning(monkeypatch):
     monkeypatch.setattr(half, "_cpu_has_bfloat16", lambda: False)
     with pytest.warns(UserWarning, match="float32"), open_accelerator("bf16", "cpu") as accelerator:
         assert accelerator.mixed_precision == "no"
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", "cuda:x"])
-def test_a_device_that_is_not_there_is_refused(device):
+def test_a_missing_device_is_refused(device):
     with pytest.raises(PPLValueError, match=f"device '{device}' is not"), open_accelerator("no", device):
         pass
 

@@ -19,7 +19,7 @@ def test_learnt_statistics_are_frozen_and_fresh_ones_live(net):
     assert choose_batch_norm(net, "live") == "live"
 
 
-def test_a_model_without_batch_norm_is_no_problem():
+def test_a_model_without_batch_norm_has_live_statistics():
     assert choose_batch_norm(nn.Conv2d(3, 4, 1)) == "live"
 
 
@@ -32,7 +32,7 @@ def test_statistics_move_only_when_live(net, policy, moves):
     assert net[2].training
 
 
-def test_frozen_affine_parameters_leave_training_and_only_they(net):
+def test_only_the_affine_parameters_of_norms_are_frozen(net):
     freeze_batch_norm_affine(net)
     assert [name for name, parameter in net.named_parameters() if parameter.requires_grad] == ["0.weight", "0.bias"]
 

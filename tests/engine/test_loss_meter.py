@@ -9,7 +9,7 @@ from torch import nn
 from ppl.engine.loss_meter import LossMeter, NonFiniteLossError, check_weights
 
 
-def test_means_are_over_updates_and_begin_anew_after_a_reset():
+def test_means_are_over_updates_since_the_last_reset():
     meter = LossMeter(("loss", "part"), torch.device("cpu"))
     for step in range(4):
         meter.update({"loss": torch.tensor(float(step), requires_grad=True), "part": torch.tensor(1.0)}, step)
@@ -19,7 +19,7 @@ def test_means_are_over_updates_and_begin_anew_after_a_reset():
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_the_first_step_that_is_not_finite_is_named(bad):
+def test_the_first_step_with_an_infinite_loss_is_named(bad):
     meter = LossMeter(("loss", "part"), torch.device("cpu"))
     meter.update({"loss": torch.tensor(1.0), "part": torch.tensor(1.0)}, 5)
     meter.check(0)
@@ -29,7 +29,7 @@ def test_the_first_step_that_is_not_finite_is_named(bad):
         meter.check(2)
 
 
-def test_state_goes_on_from_where_it_was():
+def test_a_restored_state_continues_the_mean():
     meter, other = (LossMeter(("loss",), torch.device("cpu")) for _ in range(2))
     meter.update({"loss": torch.tensor(3.0)}, 0)
     other.load_state_dict(meter.state_dict())

@@ -21,7 +21,7 @@ def groups_of(net, **options):
 
 
 def rates_of(total, steps, **options):
-    """Learning rates of a group whose own rate is 1."""
+    """Return the learning rates of a group with a base rate of 1."""
     optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0)
     schedule, rates = poly_schedule(optimizer, total, **options), []
     for step in steps:
@@ -88,7 +88,7 @@ def test_sgd_gets_its_momentum_and_decay_in_the_right_places():
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
-def test_setting_the_rate_scales_every_groups_own(name):
+def test_the_schedule_scales_the_own_rate_of_every_group(name):
     optimizer = build_optimizer(name, list(groups_of(Net(), weight_decay=0.0).values()))
     schedule = poly_schedule(optimizer, 4, power=1.0)
     schedule.step_update(2)
@@ -96,7 +96,7 @@ def test_setting_the_rate_scales_every_groups_own(name):
     assert {g["name"]: g["lr"] for g in optimizer.param_groups}["head.weight"] == 0.25
 
 
-def test_sgd_step_with_momentum_is_the_textbook_one():
+def test_sgd_with_momentum_follows_the_textbook_formula():
     weight = nn.Parameter(torch.tensor([[1.0]]))
     optimizer = build_optimizer(
         "sgd", param_groups([], [("w", weight)], lr=0.1, head_lr_mult=1.0, weight_decay=0.0), momentum=0.5

@@ -16,15 +16,15 @@ def draw():
     return random.random(), np.random.rand(), np.random.randn(), torch.rand(2).tolist()  # noqa: NPY002
 
 
-def test_all_random_numbers_go_on_where_they_were_through_a_file(tmp_path):
-    np.random.randn()  # noqa: NPY002 - leaves half a pair of normal numbers behind
+def test_all_random_numbers_continue_after_a_round_trip_through_a_file(tmp_path):
+    np.random.randn()  # noqa: NPY002 - keeps the second number of a pair in the state
     save_state(tmp_path / "state.pt", {"rng": random_state()})
     expected = draw(), draw()
     set_random_state(load_state(tmp_path / "state.pt")["rng"])
     assert (draw(), draw()) == expected
 
 
-def test_a_state_cannot_run_code(tmp_path):
+def test_reading_a_state_runs_no_code(tmp_path):
     class Harm:
         def __reduce__(self):
             return (pytest.fail, ("code ran",))
@@ -35,7 +35,7 @@ def test_a_state_cannot_run_code(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"text", pickle.dumps([1, 2], protocol=2)])
-def test_what_is_no_state_is_refused(content, tmp_path):
+def test_files_of_other_content_are_refused(content, tmp_path):
     (tmp_path / "state.pt").write_bytes(content)
     with pytest.raises(PPLValueError, match="delete it to start afresh"):
         load_state(tmp_path / "state.pt")

@@ -15,7 +15,7 @@ from ppl.errors import PPLValueError
 
 
 class Line(Task):
-    """Fits y = 2x + 1 on 12 points; two optimizer steps in every update of odd epochs; scored by the distance."""
+    """Fit y = 2x + 1 to 12 points, with two phases in odd epochs; the score is the error of the slope."""
 
     def __init__(self, config, *, val=(), scores=None):
         x = torch.linspace(-1, 1, 12)[:, None]

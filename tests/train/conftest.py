@@ -1,4 +1,4 @@
-"""A world of three colours: images that a network of a few thousand weights learns within seconds."""
+"""Images of three colours, which a network of a few thousand weights learns within seconds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CLASSES = ("red", "green", "blue")
 
 @pytest.fixture(scope="session")
 def colours_root(tmp_path_factory):
-    """24 training and 12 validation images of 40x50 noise; one or two channels are bright."""
+    """Write 24 training and 12 validation images: 40x50 noise with one or two bright channels."""
     root = tmp_path_factory.mktemp("colours")
     rng = np.random.default_rng(0)
     (root / "images").mkdir()
@@ -69,7 +69,7 @@ def make_config():
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """The same sums in every process."""
+    """Use one thread, so that sums have the same order in every process."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

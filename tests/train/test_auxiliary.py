@@ -54,14 +54,14 @@ def test_an_unknown_way_to_pool_patches_is_refused():
 
 
 @pytest.mark.parametrize("flip", [False, True])
-def test_equivariant_maps_cost_nothing_and_others_do(flip, generator):
+def test_equivariance_is_zero_for_equivariant_maps_alone(flip, generator):
     maps = torch.rand(2, 3, 8, 6, generator=generator)
     view = transform_view(maps, scale=1.0, flip=flip)
     assert equivariance(maps, view, torch.ones(2, 3), flip=flip).item() == 0.0
     assert equivariance(maps, view, torch.ones(2, 3), flip=not flip).item() > 0.1
 
 
-def test_equivariance_looks_at_shape_not_at_strength(generator):
+def test_equivariance_does_not_depend_on_the_scale_of_the_maps(generator):
     maps = torch.rand(1, 2, 8, 6, generator=generator) + 0.5
     assert equivariance(maps, 7 * maps, torch.ones(1, 2), flip=False).item() < 1e-4
 
@@ -72,7 +72,7 @@ def test_views_have_the_scaled_size(scale, size):
 
 
 @pytest.mark.parametrize("name", AUXILIARY)
-def test_every_loss_is_a_scalar_with_a_gradient_to_every_branch_it_is_about(name, generator):
+def test_every_loss_is_a_scalar_with_gradients_to_the_branches_it_compares(name, generator):
     branches = [torch.randn(2, 3, 6, 6, generator=generator, requires_grad=True) for _ in range(3)]
     views = Views(
         images=torch.randn(2, 3, 48, 48, generator=generator),

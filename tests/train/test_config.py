@@ -24,7 +24,7 @@ def test_settings_survive_json():
         ({"epoch": 3}, "Extra inputs are not permitted"),
         ({"epochs": 0}, "greater than or equal to 1"),
         ({"schedule": "progresive"}, "no schedule named 'progresive'; did you mean 'progressive'"),
-        ({"loss": "softmax"}, "no loss named 'softmax'"),
+        ({"loss": "softmax"}, "no loss named 'softmax'; there are: .* import the module, or name it in `plugins`"),
         ({"loss_options": {"gamma": 2}}, "has no option 'gamma'"),
         ({"auxiliary": {"consistancy": 1.0}}, "no auxiliary loss named 'consistancy'; did you mean 'consistency'"),
         ({"auxiliary": {"patches": {"pol": "max"}}}, "has no option 'pol'; it knows pool, sharpness"),
@@ -51,10 +51,10 @@ def test_settings_survive_json():
         ({"seed": 2**32}, "less than 4294967296"),
     ],
 )
-def test_what_cannot_work_is_refused_at_once(options, message):
+def test_invalid_settings_are_refused_with_the_reason(options, message):
     with pytest.raises(ValidationError, match=message):
         TrainConfig(**options)
 
 
-def test_a_plain_no_of_yaml_is_no_mixed_precision():
+def test_an_unquoted_no_of_yaml_means_no_mixed_precision():
     assert TrainConfig(**yaml.safe_load("precision: no")).precision == "no"

@@ -7,7 +7,7 @@ from ppl.errors import PPLValueError
 from ppl.train.auxiliary import AUXILIARY, Views, patch_scores
 
 
-def test_patch_scores_are_means_over_the_cells_that_are_there():
+def test_patch_scores_are_means_without_the_padding():
     maps = torch.randn(2, 3, 5, 7)
     scores = patch_scores(maps, (2, 3))
     assert scores.shape == (2, 6, 3)
@@ -17,7 +17,7 @@ def test_patch_scores_are_means_over_the_cells_that_are_there():
             assert torch.allclose(scores[:, row * 3 + column], block.mean(dim=(2, 3)), atol=1e-6)
 
 
-def test_every_patch_carries_the_tags():
+def test_every_patch_is_classified_with_the_tags_of_the_image():
     maps = torch.randn(2, 3, 4, 4, requires_grad=True)
     targets = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 1.0]])
     views = Views(
@@ -31,16 +31,18 @@ def test_every_patch_carries_the_tags():
     assert bool((maps.grad != 0).all())
 
 
-def test_patches_that_are_all_padding_carry_nothing():
+def test_patches_of_padding_alone_do_not_count():
     views = Views(
         torch.zeros(1, 3, 8, 8), torch.ones(1, 1), [torch.zeros(1, 1, 5, 5)], [], lambda x: x, lambda m: m.mean((2, 3))
     )
-    loss = AUXILIARY["every_patch"](views, F.multilabel_soft_margin_loss, grid=4)  # 3x3 of the 4x4 patches hold cells
+    loss = AUXILIARY["every_patch"](
+        views, F.multilabel_soft_margin_loss, grid=4
+    )  # cells of the map lie in 3x3 of the 4x4 patches
     assert torch.isclose(loss, torch.tensor(2.0).log())
 
 
-def test_the_device_is_not_waited_for():
-    """What depends on values, such as an index of booleans, cannot be traced without them."""
+def test_losses_do_not_wait_for_the_device():
+    """Trace without values: an operation that depends on values, such as a boolean index, would fail."""
     with FakeTensorMode():
         targets, maps = torch.ones(2, 3), torch.zeros(2, 3, 5, 5)
         views = Views(torch.zeros(2, 3, 8, 8), targets, [maps], [(4, 4)], lambda x: x, lambda m: m.mean((2, 3)))

@@ -24,13 +24,13 @@ from ppl.train.loaders import val_batches
 
 
 def curve(out):
-    """What must be repeatable of metrics.jsonl."""
+    """Return the columns of metrics.jsonl that a repeated run must reproduce."""
     lines = [json.loads(line) for line in (Path(out) / "metrics.jsonl").read_text().splitlines()]
     return [{key: line[key] for key in ("epoch", "phase", "loss", "lr", "val_mAP")} for line in lines]
 
 
 @pytest.mark.parametrize("mode", ["baseline", "control", "progressive", "explicit"])
-def test_every_mode_learns_and_leaves_its_files(mode, colours, colours_val, make_model, make_config, tmp_path):
+def test_every_mode_learns_and_writes_its_files(mode, colours, colours_val, make_model, make_config, tmp_path):
     model = make_model(mode)
     summary = fit(model, colours, colours_val, make_config(epochs=3), tmp_path)
     losses = [line["loss"] for line in summary.history]
@@ -45,7 +45,7 @@ def test_every_mode_learns_and_leaves_its_files(mode, colours, colours_val, make
     }
 
 
-def test_the_model_left_behind_and_the_last_checkpoint_agree(colours, make_model, make_config, tmp_path):
+def test_the_trained_model_equals_the_last_checkpoint(colours, make_model, make_config, tmp_path):
     model = make_model()
     model.set_phase(0)
     summary = fit(model, colours, None, make_config(), tmp_path)
@@ -124,7 +124,7 @@ def test_runs_killed_within_an_epoch_resume_to_the_curve_of_an_unbroken_one(
     for (name, config), first_step in zip(configs.items(), (6, 10), strict=True):
         assert len(curve(tmp_path / name)) == 1
         steps.clear()
-        # other first weights: all must come from the state
+        # other first weights, so that a tensor that is not restored shows
         model = make_model(seed=5, drop_path_rate=0.2)
         fit(model, colours, colours_val, config, tmp_path / name, device="cpu")
         assert steps[0] == first_step
@@ -164,14 +164,14 @@ def test_a_finished_run_writes_its_weights_again_if_they_were_deleted(colours, m
         assert all(torch.equal(value, expected[name]) for name, value in load_model(path).state_dict().items())
 
 
-def test_the_same_model_goes_on_though_its_statistics_have_moved(colours, make_model, make_config, tmp_path):
+def test_a_run_resumes_with_the_model_whose_statistics_it_changed(colours, make_model, make_config, tmp_path):
     model = make_model()
     first = fit(model, colours, None, make_config(freeze_bn_affine=True), tmp_path)
     assert fit(model, colours, None, make_config(freeze_bn_affine=True), tmp_path).history == first.history
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_what_was_frozen_and_recomputed_for_a_run_is_put_back(
+def test_freezing_and_recomputation_are_undone_after_a_run(
     fails, colours, make_model, make_config, tmp_path, monkeypatch
 ):
     model = make_model()
@@ -185,7 +185,7 @@ def test_what_was_frozen_and_recomputed_for_a_run_is_put_back(
     assert not model.grad_checkpointing
 
 
-def test_resuming_with_other_settings_names_those_that_changed(colours, make_model, make_config, tmp_path):
+def test_resuming_with_other_settings_names_the_changed_keys(colours, make_model, make_config, tmp_path):
     fit(make_model(), colours, None, make_config(), tmp_path)
     with pytest.raises(PPLValueError, match=r"other settings: epochs \(2 -> 3\), lr \(0.003 -> 0.001\);"):
         fit(make_model(), colours, None, make_config(epochs=3, lr=1e-3), tmp_path)
@@ -193,16 +193,16 @@ def test_resuming_with_other_settings_names_those_that_changed(colours, make_mod
         fit(make_model(grids=[2, 1]), colours, None, make_config(), tmp_path)
     with pytest.raises(PPLValueError, match=r"training images \('24 images"):
         fit(make_model(), colours[:20], None, make_config(), tmp_path)
-    fit(make_model(), colours, None, make_config(num_workers=1), tmp_path)  # does not touch the curve
+    fit(make_model(), colours, None, make_config(num_workers=1), tmp_path)  # num_workers does not change the curve
 
 
-def test_a_state_that_is_none_says_so(colours, make_model, make_config, tmp_path):
+def test_a_file_without_a_training_state_is_refused(colours, make_model, make_config, tmp_path):
     (tmp_path / "state.pt").write_bytes(b"not a state")
     with pytest.raises(PPLValueError, match="is not a training state"):
         fit(make_model(), colours, None, make_config(), tmp_path)
 
 
-def test_a_loss_that_is_not_finite_names_step_and_cure_and_keeps_the_good_checkpoint(
+def test_an_infinite_loss_names_step_and_remedy_and_the_good_checkpoint_stays(
     colours, make_model, make_config, tmp_path, monkeypatch
 ):
     whole = Trainer.step
@@ -220,7 +220,7 @@ def test_a_loss_that_is_not_finite_names_step_and_cure_and_keeps_the_good_checkp
     assert len(curve(tmp_path)) == 1
 
 
-def test_weights_broken_by_the_very_last_step_are_not_kept(colours, make_model, make_config, tmp_path, monkeypatch):
+def test_weights_broken_by_the_last_step_are_not_saved(colours, make_model, make_config, tmp_path, monkeypatch):
     whole = Trainer.step
 
     def poisoned(self, batches, phase, step):
@@ -236,7 +236,7 @@ def test_weights_broken_by_the_very_last_step_are_not_kept(colours, make_model, 
 
 
 def test_accumulated_batches_make_the_step_of_one_large_batch(colours, make_model, make_config, tmp_path):
-    # AdamW would blow up the rounding of tiny gradients
+    # AdamW would magnify the rounding of tiny gradients
     same = {"batch_norm": "frozen", "optimizer": "sgd", "lr": 0.01}
     for name, options in (("small", {"batch_size": 4, "accumulate": 2}), ("large", {"batch_size": 8})):
         fit(make_model(), colours, None, make_config(**same, **options), tmp_path / name)
@@ -290,7 +290,7 @@ def test_best_is_chosen_among_epochs_that_trained_the_last_phase(
     assert (summary.best_epoch, summary.best_score) == (1, 0.5)
 
 
-def test_the_average_of_the_weights_is_what_is_shipped(colours, make_model, make_config, tmp_path):
+def test_the_moving_average_of_the_weights_is_saved(colours, make_model, make_config, tmp_path):
     fit(make_model(), colours, None, make_config(), tmp_path / "plain", device="cpu")
     fit(make_model(), colours, None, make_config(ema_decay=0.999), tmp_path / "average", device="cpu")
     state = torch.load(tmp_path / "average" / "state.pt", weights_only=True)
@@ -309,7 +309,7 @@ def test_half_precision_learns_too(colours, make_model, make_config, tmp_path, m
         fit(make_model(), colours, None, make_config(precision="fp16"), tmp_path / "b", device="cpu")
 
 
-def test_what_does_not_fit_is_refused_before_any_work(colours, colours_val, make_model, make_config, tmp_path):
+def test_unfit_settings_are_refused_before_any_file(colours, colours_val, make_model, make_config, tmp_path):
     with pytest.raises(PPLValueError, match="the model has 4 classes"):
         fit(make_model(num_classes=4), colours, None, make_config(), tmp_path)
     with pytest.raises(PPLValueError, match="they must agree"):
@@ -349,13 +349,13 @@ def test_a_model_whose_classes_are_in_another_order_is_refused(colours, make_mod
     assert model.classes == colours.classes
 
 
-def test_epochs_per_phase_do_not_stop_the_other_modes_of_a_recipe(colours, make_model, make_config, tmp_path):
+def test_epochs_per_phase_are_ignored_by_the_other_modes_of_a_recipe(colours, make_model, make_config, tmp_path):
     for schedule in ("auto", "progressive"):
         config = make_config(schedule=schedule, epochs_per_phase=[1, 1])
         assert fit(make_model("baseline"), colours, None, config, tmp_path / schedule).epochs == 2
 
 
-def test_a_folder_that_cannot_be_written_to_is_found_before_any_step(
+def test_a_folder_without_write_access_is_found_before_any_step(
     colours, make_model, make_config, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(Trainer, "step", lambda *_: pytest.fail("trained first"))
@@ -378,7 +378,7 @@ def test_nothing_is_printed_when_there_is_no_terminal(colours, make_model, make_
     ],
     ids=lambda options: next(iter(options)),
 )
-def test_what_saves_time_or_memory_leaves_the_curve_alone(options, colours, make_model, make_config, tmp_path):
+def test_settings_that_save_time_or_memory_do_not_change_the_curve(options, colours, make_model, make_config, tmp_path):
     plain = make_config(batch_norm="live")
     fit(make_model("explicit"), colours, None, plain, tmp_path / "as it is", device="cpu")
     fit(make_model("explicit"), colours, None, make_config(**options), tmp_path / "saving", device="cpu")
@@ -388,7 +388,7 @@ def test_what_saves_time_or_memory_leaves_the_curve_alone(options, colours, make
 
 @pytest.mark.parametrize("recompute", [False, True])
 def test_a_compiled_step_gives_the_same_curve(recompute, colours, make_model, make_config, tmp_path, monkeypatch):
-    # the default compiler takes a minute; this backend traces as it does and generates no code
+    # the default backend takes a minute; this one traces in the same way but generates no code
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
     for name, compiled in (("eager", False), ("compiled", True)):
         fit(
@@ -402,7 +402,7 @@ def test_a_compiled_step_gives_the_same_curve(recompute, colours, make_model, ma
     assert losses[1] == pytest.approx(losses[0], rel=1e-2)
 
 
-def test_further_losses_and_sgd_train_and_are_logged(colours, make_model, make_config, tmp_path):
+def test_auxiliary_losses_and_sgd_train_and_are_logged(colours, make_model, make_config, tmp_path):
     config = make_config(
         optimizer="sgd",
         lr=0.01,
@@ -417,14 +417,14 @@ def test_further_losses_and_sgd_train_and_are_logged(colours, make_model, make_c
     assert all(math.isfinite(line[name]) for line in summary.history for name in parts)
 
 
-def test_the_speed_counts_the_images_that_there_were(colours, make_model, make_config, tmp_path, monkeypatch):
+def test_the_speed_counts_the_images_of_short_groups(colours, make_model, make_config, tmp_path, monkeypatch):
     ticks = itertools.count(step=10)
     monkeypatch.setattr("ppl.engine.trainer.time.perf_counter", lambda: next(ticks))
-    config = make_config(epochs=1, accumulate=4)  # five batches: a step of four, and one of what is left
+    config = make_config(epochs=1, accumulate=4)  # five batches: a group of four and a group of one
     assert fit(make_model("baseline"), colours[:20], None, config, tmp_path).history[0]["images_per_second"] == 2.0
 
 
-def test_each_epoch_goes_to_tensorboard_if_asked(colours, make_model, make_config, tmp_path, monkeypatch):
+def test_each_epoch_is_written_to_tensorboard_on_request(colours, make_model, make_config, tmp_path, monkeypatch):
     written = []
     writer = SimpleNamespace(add_scalar=lambda *scalar: written.append(scalar), flush=lambda: None)
     module = SimpleNamespace(SummaryWriter=lambda folder, purge_step: writer)
@@ -457,7 +457,7 @@ def test_frozen_norms_without_scale_keep_their_statistics_too(colours, make_mode
     assert model.backbone.layer3[0].bn1.running_mean.any()
 
 
-def test_freezing_a_stage_that_is_not_there_is_refused_before_training(colours, make_model, make_config, tmp_path):
+def test_freezing_an_unknown_stage_is_refused_before_training(colours, make_model, make_config, tmp_path):
     with pytest.raises(PPLValueError, match=r"no stage 'layer9'.*'layer2'"):
         fit(make_model(), colours, None, make_config(freeze="layer9"), tmp_path)
     assert not list(tmp_path.iterdir())

@@ -13,7 +13,7 @@ NORMAL = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 
 
 @pytest.mark.parametrize("batch_size", [4, 6, 8])
-def test_processes_that_would_see_an_image_twice_in_a_batch_are_refused(tmp_path: Path, batch_size: int) -> None:
+def test_too_few_images_for_the_processes_are_refused(tmp_path: Path, batch_size: int) -> None:
     images = open_dataset(make_creatures(tmp_path / "set", train=7, val=1, size=64), "train")
     config = TrainConfig(batch_size=batch_size, size=(32, 32), num_workers=0)
     with pytest.raises(PPLValueError, match=f"7 images do not fill a batch of {batch_size} for each of 2 processes"):

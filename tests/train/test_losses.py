@@ -79,7 +79,7 @@ def test_focusing_keeps_gradients_finite_where_a_probability_is_0_or_1(option, g
     assert logits.grad.isfinite().all()
 
 
-def test_losses_of_ones_own_need_no_hints(monkeypatch):
+def test_registered_losses_need_no_type_hints(monkeypatch):
     def bare(logits, targets, *, factor=1.0):
         return factor * (logits - targets).mean()
 
@@ -96,7 +96,7 @@ def test_powers_with_infinite_gradients_are_refused(option):
         build_loss("asymmetric", {option: 0.5})
 
 
-def test_unknown_names_and_options_are_refused_with_those_that_exist():
+def test_unknown_names_and_options_are_refused_with_the_known_ones():
     with pytest.raises(PPLValueError, match="no loss named 'softmax'"):
         build_loss("softmax")
     with pytest.raises(PPLValueError, match="it knows label_smoothing"):

@@ -22,7 +22,7 @@ def batch():
 
 
 @pytest.mark.parametrize("mode", ["baseline", "control", "progressive", "explicit"])
-def test_without_further_losses_it_is_the_loss_of_the_models_logits(mode, make_model, batch):
+def test_without_auxiliary_losses_the_objective_is_the_loss_of_the_logits(mode, make_model, batch):
     model = make_model(mode).eval()
     objective = Objective(model, multilabel_soft_margin)
     losses = objective(*batch, torch.ones(()))
@@ -30,7 +30,7 @@ def test_without_further_losses_it_is_the_loss_of_the_models_logits(mode, make_m
     torch.testing.assert_close(losses["loss"], F.binary_cross_entropy_with_logits(model(batch[0]), batch[1]))
 
 
-def test_further_losses_are_added_with_their_weights_and_the_ramp(make_model, batch):
+def test_auxiliary_losses_are_added_with_their_weights_and_the_ramp(make_model, batch):
     model = make_model().eval()
     objective = Objective(model, multilabel_soft_margin, {"consistency": 4.0, "branches": {"weight": 0.5}})
     total, classes, consistency, branches = (v.item() for v in objective(*batch, torch.tensor(0.25)).values())
@@ -45,7 +45,7 @@ def test_phases_move_the_cut(make_model, batch):
     model = make_model().eval()
     for norm in model.modules():
         if isinstance(norm, torch.nn.BatchNorm2d):
-            torch.nn.init.ones_(norm.weight)  # timm begins with residual branches that add nothing
+            torch.nn.init.ones_(norm.weight)  # timm initialises residual branches to add nothing
     objective = Objective(model, multilabel_soft_margin)
     losses = []
     for phase in (0, 1, PLAIN):
@@ -75,13 +75,13 @@ def test_losses_are_float32_under_autocast(make_model, batch):
 
 @pytest.mark.parametrize("mode", ["baseline", "control", "progressive", "explicit"])
 @pytest.mark.parametrize("name", AUXILIARY)
-def test_the_losses_that_a_mode_cannot_have_are_those_it_is_told_not_to(mode, name, make_model):
+def test_each_mode_refuses_exactly_its_unfit_losses(mode, name, make_model):
     refused = pytest.raises(PPLValueError, match=f"mode '{mode}' has none")
     with refused if name in unfit_auxiliary(mode) else contextlib.nullcontext():
         Objective(make_model(mode), multilabel_soft_margin, {name: 1.0})
 
 
-def test_losses_about_patches_are_refused_where_there_are_none(make_model):
+def test_losses_on_patches_are_refused_by_models_without_patches(make_model):
     with pytest.raises(PPLValueError, match="mode 'baseline' has none"):
         Objective(make_model("baseline"), multilabel_soft_margin, {"consistency": 1.0})
     with pytest.raises(PPLValueError, match="mode 'control' has none"):
@@ -90,7 +90,7 @@ def test_losses_about_patches_are_refused_where_there_are_none(make_model):
         Objective(make_model(), multilabel_soft_margin, {"consistancy": 1.0})
 
 
-def test_a_loss_that_some_phase_cannot_have_is_named_with_phase_and_size(make_model):
+def test_a_loss_that_fails_in_a_phase_is_named_with_phase_and_size(make_model):
     objective = Objective(make_model(grids=[2, 3]), multilabel_soft_margin, {"branches": 1.0, "patches": 1.0})
     objective.check([0], (64, 64))
     for phases, where in (([0, 1], "phase 1"), ([PLAIN, 0], "the warm-up")):
@@ -99,14 +99,14 @@ def test_a_loss_that_some_phase_cannot_have_is_named_with_phase_and_size(make_mo
     objective.check([PLAIN, 0, 1], (96, 96))
 
 
-def test_views_that_a_model_of_one_size_cannot_take_are_found_before_training(make_model):
+def test_views_of_a_size_that_the_model_refuses_are_found_before_training(make_model):
     model = create_model("test_vit_relpos", 3, mode="baseline", pretrained=False)
     with pytest.raises(PPLValueError, match=r"'equivariance' fails in phase 0 on images of 160x160 \(Input height"):
         Objective(model, multilabel_soft_margin, {"equivariance": 1.0}).check([0], (160, 160))
     Objective(model, multilabel_soft_margin, {"equivariance": {"scale": 1.0}}).check([0], (160, 160))
 
 
-def test_checking_leaves_model_and_random_state_as_they_were(make_model):
+def test_checking_changes_neither_model_nor_random_state(make_model):
     model = make_model(drop_rate=0.5).train()
     model.set_phase(0)
     before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
@@ -118,7 +118,7 @@ def test_checking_leaves_model_and_random_state_as_they_were(make_model):
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_the_warm_up_scores_the_patches_of_the_last_phase_wherever_the_model_stood(make_model, batch):
+def test_the_warm_up_scores_the_patches_of_the_last_phase_from_any_phase(make_model, batch):
     model = make_model(grids=[2, 1]).eval()
     objective, losses = Objective(model, multilabel_soft_margin, {"patches": 1.0}), []
     for phase in (0, 1):

@@ -39,7 +39,7 @@ def train_in_two_processes(*arguments):
         free.bind(("127.0.0.1", 0))
         address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
     environment = {**os.environ, **address, "WORLD_SIZE": "2"}
-    # without GPUs in sight, of which the two processes would each want one
+    # hide the GPUs: each of the two processes would take one
     environment |= {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
     subprocess.run([sys.executable, "-c", SHARE, *arguments], env=environment, check=True, timeout=300)
 
@@ -63,7 +63,7 @@ def test_two_processes_train_as_one_with_twice_the_batch(
         torch.testing.assert_close(weights[0][key], tensor, rtol=1e-2, atol=1e-3)
 
 
-def test_the_score_of_two_processes_is_that_of_the_weights_they_save(colours_root, colours_val, make_config, tmp_path):
+def test_the_score_of_two_processes_is_the_score_of_the_saved_weights(colours_root, colours_val, make_config, tmp_path):
     config = make_config(epochs=1, schedule="last", batch_norm="live", hflip=False, lr=3e-4)
     train_in_two_processes(str(colours_root), str(tmp_path), config.model_dump_json())
     told = json.loads((tmp_path / "metrics.jsonl").read_text())["val_mAP"]

@@ -24,13 +24,13 @@ def test_progressive_follows_the_epochs_given_per_phase_after_the_warm_up():
 
 
 @pytest.mark.parametrize("name", sorted(set(SCHEDULES) - {"progressive"}))
-def test_epochs_per_phase_are_no_matter_of_other_schedules(name):
+def test_other_schedules_ignore_the_epochs_per_phase(name):
     schedule = build_schedule(name, num_phases=1, epochs=4, epochs_per_phase=[2, 2])
     assert [schedule(epoch, 0) for epoch in range(4)] == [(0,)] * 4
 
 
 @pytest.mark.parametrize(("epochs", "share"), [(8, [2, 2, 3]), (4, [1, 1, 1]), (3, [])])
-def test_a_schedule_of_ones_own_is_told_each_phases_share_of_the_epochs(epochs, share, monkeypatch):
+def test_a_registered_schedule_gets_the_epochs_of_each_phase(epochs, share, monkeypatch):
     told = []
     mine = lambda epoch, update, *, num_phases, epochs: told.append(epochs) or (num_phases - 1,)  # noqa: E731
     monkeypatch.setattr(SCHEDULES, "_parts", {})
@@ -54,7 +54,7 @@ def test_every_schedule_stays_within_the_models_phases_and_reaches_the_last(name
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_a_model_with_one_phase_trains_it_whatever_the_schedule(name):
+def test_every_schedule_trains_the_only_phase_of_a_model(name):
     assert build_schedule(name, num_phases=1, epochs=1)(0, 3) == (0,)
 
 
@@ -70,6 +70,6 @@ def test_a_model_with_one_phase_trains_it_whatever_the_schedule(name):
         ("progressive", {"epochs_per_phase": [3, 0, 3]}, "each 1 or more"),
     ],
 )
-def test_what_cannot_be_scheduled_is_refused_with_the_way_out(name, options, message):
+def test_impossible_schedules_are_refused_with_the_fix(name, options, message):
     with pytest.raises(PPLValueError, match=message):
         build_schedule(name, **{"num_phases": 3, "epochs": 6, **options})

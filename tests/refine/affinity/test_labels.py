@@ -1,4 +1,4 @@
-"""Confident labels against IRN's rule written out."""
+"""Confident labels, compared with the rule of IRN."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def scene():
     return image, random.random((2, 16, 18)).astype(np.float32) ** 2
 
 
-def test_irns_rule(scene):
+def test_labels_follow_the_rule_of_irn(scene):
     image, maps = scene
 
     def hard(score):
@@ -35,7 +35,7 @@ def test_irns_rule(scene):
     np.testing.assert_array_equal(confident_labels(image, maps, [3, 8], foreground=0.5, background=0.1), expected)
 
 
-def test_without_refinement_it_is_two_thresholds(scene):
+def test_without_refiners_the_labels_are_two_thresholds(scene):
     image, maps = scene
     labels = confident_labels(image, maps, refiners=None)
     best = maps.max(axis=0)
@@ -73,21 +73,21 @@ def jobs(tmp_path, scene):
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_labels_in_the_place_of_the_pictures_are_refused(tmp_path, jobs, overwrite):
+def test_labels_that_would_overwrite_the_images_are_refused(tmp_path, jobs, overwrite):
     before = {path: path.read_bytes() for path in (tmp_path / "images").iterdir()}
     with pytest.raises(PPLValueError, match=r"a\.png would be overwritten by a result"):
         confident_label_folder(jobs, tmp_path / "images", refiners=None, overwrite=overwrite)
     assert {path: path.read_bytes() for path in (tmp_path / "images").iterdir()} == before
 
 
-def test_labels_of_a_replaced_picture_are_made_again_once(tmp_path, jobs):
+def test_labels_of_a_replaced_image_are_made_again_once(tmp_path, jobs):
     confident_label_folder(jobs, tmp_path / "out", refiners=None)
     Image.new("RGB", Image.open(tmp_path / "images" / "a.png").size).save(tmp_path / "images" / "a.png")
     os.utime(tmp_path / "images" / "a.png", (1e9, 1e9))
     assert [confident_label_folder(jobs, tmp_path / "out", refiners=None).done for _ in range(2)] == [1, 0]
 
 
-def test_folders(tmp_path, scene, jobs):
+def test_a_folder_of_labels_resumes_and_names_bad_images(tmp_path, scene, jobs):
     (tmp_path / "cams" / "c.npz").write_bytes(b"")
     jobs = jobs_from_folders(tmp_path / "images", tmp_path / "cams")
     summary = confident_label_folder(jobs, tmp_path / "out", refiners="guided_filter: 1", num_workers=2)

@@ -1,4 +1,4 @@
-"""The affinity loss and its pairs against loops over pairs; gradients through paths."""
+"""The affinity loss, compared with loops over pairs; gradients along paths."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_loss_equals_the_loop_over_pairs(labels):
     assert float(affinity_loss(edge_affinity(edges, 3), labels, 3)) == pytest.approx(expected, rel=1e-6)
 
 
-def test_gradients(labels):
+def test_gradients_are_those_of_finite_differences(labels):
     chance = torch.Generator().manual_seed(0)
     edges = torch.rand(2, 6, 7, generator=chance, dtype=torch.float64).requires_grad_()
     features = torch.rand(2, 3, 6, 7, generator=chance, dtype=torch.float64).requires_grad_()

@@ -1,4 +1,4 @@
-"""Affinity networks: the backbone stays as it is, the file holds all, threads do not disturb each other."""
+"""Affinity networks: a frozen backbone, files, several threads."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_all_stages_are_used_and_only_the_head_learns():
 
 
 @pytest.mark.parametrize("name", ["test_vit", "test_efficientnet", "test_convnext"])
-def test_other_families(name):
+def test_backbones_of_other_families_work(name):
     network = AffinityNetwork(name, backbone_options={"dynamic_img_size": True} if "vit" in name else None)
     assert network(torch.zeros(1, 3, 160, 160)).shape == (1, 1, 40, 40)
 
@@ -53,7 +53,7 @@ def test_flipped_images_give_flipped_edges(image):
     assert edges.min() >= 0 and edges.max() <= 1
 
 
-def test_prediction_leaves_the_mode_alone(image):
+def test_prediction_restores_the_mode(image):
     network = AffinityNetwork("test_resnet").train()
     predict_affinity(network, image)
     assert network.training
@@ -71,7 +71,7 @@ def test_file_round_trip(tmp_path, image, kind):
     torch.testing.assert_close(getattr(loaded, kind), getattr(predict_affinity(network, image), kind))
 
 
-def test_backbones_of_ones_own_are_passed_in(tmp_path, image):
+def test_a_custom_backbone_is_given_to_load_affinity(tmp_path, image):
     def make():
         return nn.Sequential(nn.Conv2d(3, 8, 3, 4, 1), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU())
 
@@ -88,7 +88,7 @@ def test_backbones_of_ones_own_are_passed_in(tmp_path, image):
         )
 
 
-def test_classifiers_weights_are_taken_over():
+def test_the_weights_of_a_classifier_are_used():
     classifier = timm.create_model("test_resnet", num_classes=7)
     network = AffinityNetwork("test_resnet", weights=classifier.state_dict())
     own = classifier.state_dict()
@@ -97,7 +97,7 @@ def test_classifiers_weights_are_taken_over():
         AffinityNetwork("test_resnet", weights={})
 
 
-def test_a_module_that_is_passed_in_stays_as_it_is():
+def test_a_given_module_is_copied():
     classifier = timm.create_model("test_resnet", num_classes=7).train()
     network = AffinityNetwork(classifier)
     network(torch.rand(1, 3, 64, 64))
@@ -106,7 +106,7 @@ def test_a_module_that_is_passed_in_stays_as_it_is():
     assert not any(module._forward_hooks for module in classifier.modules())
 
 
-def test_threads_share_weights_and_do_not_disturb_each_other(tmp_path):
+def test_threads_share_weights_and_give_equal_results(tmp_path):
     save_affinity(AffinityNetwork("test_resnet"), tmp_path / "a.safetensors")
     predict = load_affinity(tmp_path / "a.safetensors")
     images = [np.random.default_rng(i).integers(0, 256, (40 + 4 * i, 64, 3)).astype(np.uint8) for i in range(12)]
@@ -116,7 +116,7 @@ def test_threads_share_weights_and_do_not_disturb_each_other(tmp_path):
             torch.testing.assert_close(result.edges, edges)
 
 
-def test_the_random_walk_takes_the_file(tmp_path, image):
+def test_the_random_walk_uses_the_file(tmp_path, image):
     save_affinity(AffinityNetwork("test_resnet"), tmp_path / "a.safetensors")
     probs = np.random.default_rng(1).random((3, 61, 83)).astype(np.float32)
     probs /= probs.sum(axis=0)

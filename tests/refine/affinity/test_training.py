@@ -1,4 +1,4 @@
-"""Training the head: it learns what it should, resumes exactly, and reads files."""
+"""Training of affinity networks: learning, validation, precision, processes, exact resuming, files."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from ppl.refine.affinity.task import AffinityObjective
 
 
 def boxes(count, size=64):
-    """Bright boxes on a dark ground, their outline unsure."""
+    """Return images of bright boxes on a dark ground, with unsure outlines."""
     random = np.random.default_rng(0)
     pairs = []
     for _ in range(count):
@@ -60,7 +60,7 @@ def network():
     return AffinityNetwork("test_resnet")
 
 
-def test_it_learns_boundaries(network, tmp_path):
+def test_boundaries_are_learned(network, tmp_path):
     pairs = boxes(8)
     summary = fit_affinity(network, pairs, config(epochs=12), out=tmp_path)
     assert summary.losses[-1] < 0.6 * summary.losses[0]
@@ -73,14 +73,14 @@ def test_it_learns_boundaries(network, tmp_path):
     assert walked[inside].mean() > 3 * walked[~inside].mean()
 
 
-def test_features_learn_too(tmp_path):
+def test_features_are_learned(tmp_path):
     torch.manual_seed(0)
     network = AffinityNetwork("test_resnet", kind="features", stride=4)
     summary = fit_affinity(network, boxes(8), config(epochs=6, lr=0.05), out=tmp_path)
     assert summary.losses[-1] < summary.losses[0]
 
 
-def test_a_stopped_run_ends_as_one_that_was_not(network, tmp_path, monkeypatch):
+def test_an_interrupted_run_ends_with_the_weights_of_an_unbroken_one(network, tmp_path, monkeypatch):
     pairs = boxes(6)
     whole = fit_affinity(network, pairs, config(epochs=3), device="cpu", out=tmp_path / "whole")
     expected = {name: value.clone() for name, value in network.head.state_dict().items()}
@@ -174,7 +174,7 @@ def test_two_processes_train_as_one_with_twice_the_batch(network, tmp_path):
         torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-5)
 
 
-def test_chance_comes_from_the_seed_alone(network, tmp_path):
+def test_losses_depend_on_the_seed_alone(network, tmp_path):
     state = torch.get_rng_state()
     first = fit_affinity(network, boxes(4), config(epochs=1, scale=(0.5, 1.5)), device="cpu", out=tmp_path / "a")
     assert torch.equal(torch.get_rng_state(), state)
@@ -186,24 +186,24 @@ def test_chance_comes_from_the_seed_alone(network, tmp_path):
     assert first.losses == second.losses != third.losses
 
 
-def test_the_state_of_another_configuration_is_refused(network, tmp_path):
+def test_the_state_of_other_settings_is_refused(network, tmp_path):
     fit_affinity(network, boxes(2), config(epochs=1), out=tmp_path)
     with pytest.raises(PPLValueError, match="other settings"):
         fit_affinity(network, boxes(2), config(epochs=2), out=tmp_path)
 
 
-def test_files(network, tmp_path):
+def test_pairs_are_read_from_files(network, tmp_path):
     for index, (image, labels) in enumerate(boxes(3)):
         Image.fromarray(image).save(tmp_path / f"{index}.jpg", quality=95)
         if index:
             write_mask(tmp_path / "labels" / f"{index}.png", labels)
     pairs = LabelledImages((path, tmp_path / "labels" / f"{path.stem}.png") for path in sorted(tmp_path.glob("*.jpg")))
-    assert len(pairs) == 2  # the first has no labels
+    assert len(pairs) == 2  # the first image has no label map
     np.testing.assert_array_equal(pairs[1][1], boxes(3)[2][1])
     assert fit_affinity(network, pairs, config(epochs=1, num_workers=1), out=tmp_path / "out").path.is_file()
 
 
-def test_from_cams_to_masks_without_a_line_between(network, tmp_path):
+def test_cams_become_masks_in_two_calls(network, tmp_path):
     jobs = []
     for index, (image, labels) in enumerate(boxes(4)):
         Image.fromarray(image).save(tmp_path / f"{index}.png")
@@ -217,7 +217,7 @@ def test_from_cams_to_masks_without_a_line_between(network, tmp_path):
     assert done.done == 4 and [file.image_id for file in done.bad] == ["gone"]
 
 
-def test_no_image_that_could_be_labelled(network, tmp_path):
+def test_a_folder_without_usable_images_is_an_error(network, tmp_path):
     job = RefineJob("gone", tmp_path / "gone.png", tmp_path / "gone.npz")
     with pytest.raises(PPLValueError, match=r"none of the 1 images could be labelled; gone: .*gone\.png"):
         learn_affinity([job], tmp_path / "out", network, config())
@@ -279,7 +279,7 @@ def labelled(folder, name, value):
     return LabelledImages([(folder / "0.png", folder / f"{name}.png")])
 
 
-def test_other_labels_or_backbone_weights_are_not_taken_for_the_same_run(network, tmp_path):
+def test_other_labels_or_backbone_weights_are_another_run(network, tmp_path):
     settings = config(epochs=1)
     first, other = (labelled(tmp_path / "data", name, value) for name, value in (("one", 1), ("two", 0)))
     fit_affinity(network, first, settings, out=tmp_path / "out")
@@ -291,7 +291,7 @@ def test_other_labels_or_backbone_weights_are_not_taken_for_the_same_run(network
         fit_affinity(network, first, settings, out=tmp_path / "out")
 
 
-def test_labels_of_other_cams_are_not_taken_for_these(network, tmp_path):
+def test_labels_of_other_cams_are_another_run(network, tmp_path):
     image, labels = boxes(1)[0]
     Image.fromarray(image).save(tmp_path / "a.png")
     job = RefineJob("a", tmp_path / "a.png", tmp_path / "a.npz")
@@ -305,7 +305,7 @@ def test_labels_of_other_cams_are_not_taken_for_these(network, tmp_path):
     assert (read_mask(tmp_path / "out" / "labels" / "a.png") != before).any()
 
 
-def test_labels_without_a_confident_pair_are_no_success(network, tmp_path):
+def test_labels_without_a_confident_pair_are_an_error(network, tmp_path):
     unsure = np.full((48, 48), 255, np.uint8)
     with pytest.raises(PPLValueError, match="no two confident cells"):
         fit_affinity(network, [(np.zeros((48, 48, 3), np.uint8), unsure)], config(), out=tmp_path)
@@ -313,6 +313,6 @@ def test_labels_without_a_confident_pair_are_no_success(network, tmp_path):
 
 
 @pytest.mark.parametrize("scale", [(0, 0), (-1, -0.5), (2, 0.5), (1, float("inf"))])
-def test_views_have_a_size(scale):
+def test_impossible_scales_are_refused(scale):
     with pytest.raises(ValueError, match="scale"):
         AffinityConfig(scale=scale)
