@@ -170,7 +170,7 @@ def measured(file: str) -> list[dict[str, str]]:
 
 
 def gains(file: str) -> str:
-    """What the benchmark of refiners measured: one column of gains per start."""
+    """Return the gains of all refiners, one column per kind of maps that they started from."""
     lines = measured(file)
     starts = list(dict.fromkeys(line["start"] for line in lines))
     found = {(line["start"], line["refine"]): line for line in lines}
@@ -182,17 +182,17 @@ def gains(file: str) -> str:
             seconds = max(float(cell["cpu_s_per_image"]) for cell in cells if cell)
             rows.append([f"`{name}`", *numbers, f"{seconds:.2f}"])
     before = ", ".join(f"{float(found[start, 'none']['miou_before']):.1f} ({start})" for start in starts)
-    return f"Before refinement: {before}.\n\n" + table(["refine", *starts, "CPU s an image"], rows)
+    return f"Mean IoU before refinement: {before}.\n\n" + table(["refiner", *starts, "CPU s"], rows)
 
 
 def learned() -> str:
-    """What walks on learned affinities gain."""
+    """Return the gains of random walks on learned affinities."""
     rows = [
         [line["walk"], f"{float(line['miou']):.1f}", f"{float(line['gain']):+.1f}", line["train_cpu_s"] or "-",
          f"{float(line['cpu_s_per_image']):.2f}"]
         for line in measured("learned_clothing.csv")
     ]  # fmt: skip
-    return table(["maps", "mIoU", "gain", "CPU s of training", "CPU s an image"], rows)
+    return table(["maps", "mIoU", "gain", "CPU s of training", "CPU s"], rows)
 
 
 def crf_speed() -> str:
