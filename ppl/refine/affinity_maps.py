@@ -1,4 +1,4 @@
-"""From a trained affinity network to what the random walk takes, and the file that keeps the network."""
+"""Affinities of an image by a trained affinity network, and the file of the network."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = ["AffinityMaps", "load_affinity", "predict_affinity", "save_affinity"]
 
 @dataclass(frozen=True)
 class AffinityMaps:
-    """What an affinity network says about one image; exactly one of the two is given.
+    """The affinities of one image, as edges or as features; exactly one of the two is given.
 
     Args:
         edges: `(h, w)` class boundaries in [0, 1].
@@ -59,12 +59,12 @@ class AffinityMaps:
 def predict_affinity(
     network: AffinityNetwork, image: npt.NDArray[np.generic] | torch.Tensor, *, flip: bool = True
 ) -> AffinityMaps:
-    """Boundaries or features of one image, as `random_walk` takes them.
+    """Predict the class boundaries or features of one image for `random_walk`.
 
     Args:
-        network: in any mode; it is left in it.
+        network: the network; its training or evaluation mode does not change.
         image: `(H, W, 3)`, uint8 or floating point in [0, 1].
-        flip: average with the mirrored image's, as IRN does.
+        flip: average with the prediction for the mirrored image, as IRN does.
 
     Returns:
         The maps, on the network's device.
@@ -92,10 +92,10 @@ def predict_affinity(
 
 
 def save_affinity(network: AffinityNetwork, path: str | os.PathLike[str]) -> None:
-    """Write the whole network, backbone included, as safetensors, whole or not at all.
+    """Write a network with its backbone as safetensors, whole or not at all.
 
     Args:
-        network: what to keep.
+        network: the network.
         path: the file.
 
     Example:
@@ -115,19 +115,19 @@ def save_affinity(network: AffinityNetwork, path: str | os.PathLike[str]) -> Non
 def load_affinity(
     path: str | os.PathLike[str], *, backbone: nn.Module | None = None, device: str | torch.device | None = None
 ) -> Callable[[Any], AffinityMaps]:
-    """The network of a file, ready to be called with images, from several threads if need be.
+    """Load a network as a function of images, which several threads may call at the same time.
 
     Args:
-        path: what `save_affinity` wrote.
-        backbone: a module of the same architecture, for a network whose backbone is not one of timm's.
-        device: where it runs; by default a GPU if there is one.
+        path: a file that `save_affinity` wrote.
+        backbone: a module of the same architecture, for a network whose backbone is not a timm model.
+        device: device of the network; None: the GPU if there is one, else the CPU.
 
     Returns:
         A function `(H, W, 3) image -> AffinityMaps`.
 
     Raises:
-        PPLFileNotFoundError: if there is no such file.
-        PPLValueError: if it is not one that `save_affinity` wrote, or if a backbone is needed to load it.
+        PPLFileNotFoundError: if the file is missing.
+        PPLValueError: if the file is not an affinity network, or `backbone` is needed to load it.
     """
     file = Path(path)
     if not file.is_file():
@@ -177,7 +177,7 @@ def _read(path: Path, backbone: nn.Module | None) -> AffinityNetwork:
 
 
 class _Predictor:
-    """A network for many threads: each has its own hooks, all share the weights."""
+    """A network for several threads: every thread has its own hooks, all share the weights."""
 
     def __init__(self, network: AffinityNetwork, path: Path, digest: str) -> None:
         self.path, self.sha256 = path, digest
