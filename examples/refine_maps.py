@@ -1,6 +1,6 @@
-"""Refine maps that came from anywhere: plain arrays in, plain arrays out.
+"""Refine maps of any origin: NumPy arrays in, NumPy arrays out.
 
-The maps of "somebody else's method" are made here by blurring the true masks to the stride of a network.
+The maps of another method are simulated here: the true masks, blurred and displaced.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from ppl.metrics import ConfusionMatrix
 from ppl.refine import apply_refiners, cams_to_probs, crf, parse_refiners, pixel_adaptive, random_walk
 
 
-def somebody_elses_maps(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
-    """Image (H,W,3) uint8 and maps (k,H,W) in [0,1]: blurred, and displaced by a few pixels."""
+def simulated_maps(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+    """Return an image (H,W,3) uint8 and maps (k,H,W) in [0,1], one per tag."""
     mask = sample.read_mask()
     maps = np.stack([(mask == label + 1).astype(np.float32) for label in sample.labels])
     return np.asarray(sample.read_image()), ndimage.gaussian_filter(np.roll(maps, (2, 3), (1, 2)), (0, 3, 3))
@@ -26,21 +26,21 @@ def somebody_elses_maps(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
 def main(images: int = 8, size: int = 96, out: Path = Path("runs/examples/refine")) -> None:
     samples = open_dataset(make_creatures(out / "creatures", train=images, val=1, size=size), "train")
 
-    # One image, function by function. Channel 0 of the probabilities is the background.
-    image, maps = somebody_elses_maps(samples[0])
+    # One image, by functions. Channel 0 of the probabilities is the background.
+    image, maps = simulated_maps(samples[0])
     probs = cams_to_probs(maps, background=0.3)
     sharp = crf(image, probs, iterations=5)
     smooth = pixel_adaptive(image, probs, iterations=5, dilations=(1, 2, 4))
     colours = image[::4, ::4].transpose(2, 0, 1).astype(np.float32) / 255
-    walked = random_walk(None, maps[:, ::4, ::4], features=colours, beta=60, num_steps=32)  # on every fourth pixel
+    walked = random_walk(None, maps[:, ::4, ::4], features=colours, beta=60, num_steps=32)  # at stride 4
     print(f"crf {sharp.shape}, pixel_adaptive {smooth.shape}, random_walk {walked.shape}")
 
-    # All images, by names as a recipe writes them.
+    # All images, by lists of refiners as in a recipe.
     for recipe in (None, "pixel_adaptive: {iterations: 5, dilations: [1, 2, 4]}", "random_walk", "crf: seam-seg"):
         refiners, start = parse_refiners(recipe), time.process_time()
         confusion = ConfusionMatrix(len(samples.classes) + 1)
         for sample in samples:
-            image, maps = somebody_elses_maps(sample)
+            image, maps = simulated_maps(sample)
             probs = apply_refiners(refiners, image, cams_to_probs(maps, background=0.3))
             labels = np.array([0, *(label + 1 for label in sample.labels)])
             confusion.update(sample.read_mask(), labels[probs.argmax(axis=0)])

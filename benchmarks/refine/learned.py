@@ -1,11 +1,11 @@
-"""Affinities that are learned: what the random walk gains on them, against walking on colours and not walking at all.
+"""The gain of random walks on learned affinities, beside a random walk on colours and the CAMs themselves.
 
     python benchmarks/refine/learned.py DATASET --train-cams FOLDER --cams FOLDER --model FILE --out results.csv
 
-Boundaries (IRN's way) and features (PSA's) are trained on confident labels of the training CAMs, on the frozen backbone
-of the model that made them, as `ppl run` does. On each, the maps walk so many steps in PSA's way, the background like
-any other label, and 256 in IRN's, where the foreground alone walks and competes with a constant of 0.25. `train_cpu_s`
-is the CPU time of the training, labels excluded.
+Edges (as in IRN) and features (as in PSA) are trained on confident labels of the training CAMs, on the frozen backbone of
+the model that made the CAMs, as `ppl run` does. On each of them, the maps are propagated by 16, 64 and 256 steps as in
+PSA, with the background as one of the labels, and by 256 steps as in IRN, without the background, which gets the constant
+score 0.25. `train_cpu_s` is the CPU time of the training without the labels.
 """
 
 from __future__ import annotations

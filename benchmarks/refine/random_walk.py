@@ -2,9 +2,9 @@
 
     python benchmarks/refine/random_walk.py --out benchmarks/refine/results/random_walk.csv
 
-At the small sizes the dense walk is measured whole. At the size of a 500x375 image at stride 4 it needs eight squarings
-of a matrix of 552 MB; one is measured and the rest extrapolated, which the table says. Times are CPU seconds of the
-process, so that a busy machine distorts them less.
+At small sizes the whole dense walk is measured. At the size of a 500x375 image at stride 4, the dense walk needs eight
+squarings of a matrix of 552 MB; one squaring is measured and multiplied by eight, as the table says. Times are CPU
+seconds of the process, which depend less on the load of the machine.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def main() -> None:
         scenes.append((torch.rand(arguments.classes, h, w, generator=chance), edges))
     random_walk(scenes[0][1], scenes[0][0])  # compiles
 
-    # All of ours first: the peak of the memory can only be read while nothing larger has run.
+    # The stencil walks run first, since the peak memory of the process never falls.
     ours = []
     for maps, edges in scenes:
         before = megabytes()

@@ -1,12 +1,12 @@
-"""Which refiner gains how much: mIoU before and after each one, with the seconds that it takes.
+"""The gain of each refiner: mean IoU before and after, with its CPU time.
 
     python benchmarks/refine/which.py DATASET --split val --corrupt blur:8 stride:16 --limit 60 --out results.csv
     python benchmarks/refine/which.py DATASET --split val --cams RUN/cams/val --background 0.2 0.3 --out results.csv
 
-Without `--cams`, the ground-truth masks are corrupted, and the refiners are to recover them: `blur:S` blurs them by a
-Gaussian of S pixels, `stride:N` averages them over cells of N pixels and enlarges those, as a network's output is. The
-labels that an image has are known, as they are to a method that starts from tags. Seconds are CPU time of the thread
-that refines one image.
+Without `--cams`, the refiners start from corrupted ground-truth masks: `blur:S` blurs the masks by a Gaussian of S pixels,
+`stride:N` averages them over cells of N pixels and resizes the cells to the image, like the output of a network. The
+labels of each image are known, as for a method that starts from tags. Seconds are CPU time of the thread that refines
+one image.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ REFINERS = [
 
 
 def one_hot(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities of the labels that are there, background first, and the labels."""
+    """Return probabilities of the labels in a mask, background first, and the labels."""
     labels = np.union1d([0], np.setdiff1d(mask, [255]))
     maps = (mask[None] == labels[:, None, None]).astype(np.float32)
     maps[0] += mask == 255
@@ -68,7 +68,7 @@ def corrupt(maps: np.ndarray, how: str) -> np.ndarray:
 
 
 def start_of(sample, source: str, cams: Path | None) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Image, ground truth, and what a refiner gets: probabilities and the label of each channel."""
+    """Return the image, the ground truth, the probabilities before refinement and the label of each channel."""
     image, target = np.asarray(read_image(sample.image)), read_mask(sample.mask)
     if cams is None:
         maps, labels = one_hot(target)
@@ -79,20 +79,20 @@ def start_of(sample, source: str, cams: Path | None) -> tuple[np.ndarray, np.nda
     return image, target, probs, labels
 
 
-def evaluate(samples, source, chains, cams, num_classes, n_jobs):
+def evaluate(samples, source, lists, cams, num_classes, n_jobs):
     """Return mean IoU in percent and median CPU seconds of each list of refiners; every image is read once."""
 
     def one(sample):
         image, target, probs, labels = start_of(sample, source, cams)
         results = []
-        for refiners in chains:
+        for refiners in lists:
             start = time.thread_time()
             refined = apply_refiners(refiners, image, probs)
             seconds = time.thread_time() - start
             results.append((labels[refined.argmax(axis=0)].astype(np.uint8), seconds))
         return target, results
 
-    matrices, times = [ConfusionMatrix(num_classes) for _ in chains], [[] for _ in chains]
+    matrices, times = [ConfusionMatrix(num_classes) for _ in lists], [[] for _ in lists]
     for target, results in joblib.Parallel(n_jobs, prefer="threads", return_as="generator")(
         joblib.delayed(one)(sample) for sample in samples
     ):
@@ -109,11 +109,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", type=Path)
     parser.add_argument("--split", default="val")
-    parser.add_argument("--cams", type=Path, help="folder of .npz files; without it, corrupted masks")
-    parser.add_argument("--background", nargs="+", default=["auto"], help="scores or auto, with --cams")
+    parser.add_argument("--cams", type=Path, help="folder of .npz files; default: corrupted masks")
+    parser.add_argument("--background", nargs="+", default=["auto"], help="background rules, with --cams")
     parser.add_argument("--corrupt", nargs="+", default=["blur:8", "stride:16"])
-    parser.add_argument("--refiners", nargs="+", default=REFINERS, help="each as a recipe writes it")
-    parser.add_argument("--limit", type=int, help="so many images, evenly spread over the split")
+    parser.add_argument("--refiners", nargs="+", default=REFINERS, help="lists of refiners, each as in a recipe")
+    parser.add_argument("--limit", type=int, help="number of images, evenly spread over the split")
     parser.add_argument("--jobs", type=int, default=-1)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
@@ -130,10 +130,10 @@ def main() -> None:
 
     rows = []
     classes = len(dataset.classes) + 1
-    chains = [(), *(refiners for _, refiners in chosen)]
+    lists = [(), *(refiners for _, refiners in chosen)]
     for source in sources:
-        evaluate(samples[:1], source, chains, arguments.cams, classes, 1)  # compiles
-        (before, _), *refined = evaluate(samples, source, chains, arguments.cams, classes, arguments.jobs)
+        evaluate(samples[:1], source, lists, arguments.cams, classes, 1)  # compiles
+        (before, _), *refined = evaluate(samples, source, lists, arguments.cams, classes, arguments.jobs)
         for (name, _), (after, seconds) in zip(chosen, refined, strict=True):
             rows.append(
                 {
