@@ -2,10 +2,10 @@
 
     python benchmarks/refine/learned.py DATASET --train-cams FOLDER --cams FOLDER --model FILE --out results.csv
 
-Edges (as in IRN) and features (as in PSA) are trained on confident labels of the training CAMs, on the frozen backbone of
-the model that made the CAMs, as `ppl run` does. On each of them, the maps are propagated by 16, 64 and 256 steps as in
-PSA, with the background as one of the labels, and by 256 steps as in IRN, without the background, which gets the constant
-score 0.25. `train_cpu_s` is the CPU time of the training without the labels.
+Edges (as in IRN) and features (as in PSA) are trained on confident labels of the training CAMs, on the frozen backbone
+of the model that made the CAMs, as `ppl run` does. On each of them, the maps are propagated by 16, 64 and 256 steps as
+in PSA, with the background as one of the labels, and by 256 steps as in IRN, without the background, which gets the
+constant score 0.25. `train_cpu_s` is the CPU time of the training without the labels.
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@
     python benchmarks/refine/which.py DATASET --split val --corrupt blur:8 stride:16 --limit 60 --out results.csv
     python benchmarks/refine/which.py DATASET --split val --cams RUN/cams/val --background 0.2 0.3 --out results.csv
 
-Without `--cams`, the refiners start from corrupted ground-truth masks: `blur:S` blurs the masks by a Gaussian of S pixels,
-`stride:N` averages them over cells of N pixels and resizes the cells to the image, like the output of a network. The
-labels of each image are known, as for a method that starts from tags. Seconds are CPU time of the thread that refines
-one image.
+Without `--cams`, the refiners start from corrupted ground-truth masks: `blur:S` blurs the masks by a Gaussian of S
+pixels, `stride:N` averages them over cells of N pixels and resizes the cells to the image, like a network's output.
+The labels of each image are known, as for a method that starts from tags. Seconds are CPU time of the thread that
+refines one image.
 """
 
 from __future__ import annotations

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import os
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -176,22 +174,17 @@ def _read(path: Path, backbone: nn.Module | None) -> AffinityNetwork:
     return network.eval()
 
 
+@dataclass(frozen=True, repr=False)
 class _Predictor:
-    """A network for several threads: every thread has its own hooks, all share the weights."""
+    """A network of a file as a function of images."""
 
-    def __init__(self, network: AffinityNetwork, path: Path, digest: str) -> None:
-        self.path, self.sha256 = path, digest
-        self._network = network
-        self._local = threading.local()
-        self._lock = threading.Lock()
+    network: AffinityNetwork
+    path: Path
+    sha256: str
 
     def __repr__(self) -> str:
         """Return the file's name and the hash of its content, which records of finished work keep."""
         return f"load_affinity({self.path.name!r}, sha256={self.sha256!r})"
 
     def __call__(self, image: Any) -> AffinityMaps:
-        if not hasattr(self._local, "network"):
-            tensors = [*self._network.parameters(), *self._network.buffers()]
-            with self._lock:
-                self._local.network = copy.deepcopy(self._network, {id(tensor): tensor for tensor in tensors})
-        return predict_affinity(self._local.network, image)
+        return predict_affinity(self.network, image)
