@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ppl.backbones.untouched import contents_kept
 from ppl.layers.shared_copy import shared_copy
 
 __all__ = ["call_backbone", "has_forward_features", "make_dummy", "trial"]
@@ -46,6 +45,9 @@ def make_dummy(model: nn.Module, size: tuple[int, int], batch: int = 1) -> Tenso
     return torch.zeros(batch, channels, *size, dtype=parameter.dtype, device=parameter.device)
 
 
+_OF_TORCH = frozenset(vars(nn.Module()))
+
+
 @contextmanager
 def trial(thing: T, model: nn.Module | None = None) -> Iterator[T]:
     """Open a trial run: yield a copy in eval mode that shares all tensors; no gradients, random state restored.
@@ -61,6 +63,20 @@ def trial(thing: T, model: nn.Module | None = None) -> Iterator[T]:
         torch.random.fork_rng(devices=devices),
         torch.inference_mode(False),
         torch.no_grad(),
-        contents_kept(module),  # Hooks of the caller may fill them.
+        _contents_kept(module),  # Hooks of the caller may fill them.
     ):
         yield shared_copy(thing, module)
+
+
+@contextmanager
+def _contents_kept(model: nn.Module) -> Iterator[None]:
+    """Restore the contents of the dictionaries that modules of a model hold, torch's own excepted."""
+    values = (value for part in model.modules() for name, value in vars(part).items() if name not in _OF_TORCH)
+    before = [(value, dict(value)) for value in values if type(value) is dict]
+    try:
+        yield
+    finally:
+        for value, content in before:
+            if value.keys() != content.keys() or any(value[key] is not content[key] for key in content):
+                value.clear()
+                value.update(content)

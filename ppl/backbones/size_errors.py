@@ -12,7 +12,7 @@ from ppl.errors import PPLError
 
 __all__ = ["first_line", "size_error"]
 
-_OF_LAYERS = (RuntimeError, ValueError, AssertionError, IndexError, ZeroDivisionError)
+_OF_LAYERS = (RuntimeError, ValueError, AssertionError, IndexError)
 _OF_DEVICES = (torch.OutOfMemoryError, getattr(torch, "AcceleratorError", torch.OutOfMemoryError))
 
 

@@ -16,7 +16,6 @@ from ppl.backbones.families import family_of
 from ppl.backbones.stages import Stage
 from ppl.cam.capture import captured_output, graph_from, only_output
 from ppl.cam.dry_run import DryRun, dry_run, logits_of
-from ppl.cam.eval_mode import alone_with
 from ppl.cam.layouts import first_tensor, to_map
 from ppl.cam.linear_head import LinearHead, close
 from ppl.cam.methods.registry import MapsOf
@@ -157,7 +156,7 @@ class Classifier:
     @cached_property
     def dry_run(self) -> DryRun:
         """The maps of the model, found by one pass on a small image."""
-        return dry_run(self.model, self._forward)
+        return dry_run(self.model, self._output)
 
     @property
     def has_class_maps(self) -> bool:
@@ -182,8 +181,7 @@ class Classifier:
         Raises:
             PPLValueError: if the stages of the model are not known, or there is no such stage.
         """
-        with alone_with(self.model):
-            stages = self._stages()
+        stages = self._stages()
         names = default_cuts(stages)
         if not names:
             raise PPLValueError(
@@ -219,7 +217,7 @@ class Classifier:
 
     def logits(self, x: Tensor) -> Tensor:
         """Return the logits (B,K) of images (B,C,H,W)."""
-        return logits_of(self._forward(x), len(x))
+        return logits_of(self._output(self.model, x), len(x))
 
     def read_class_maps(self, x: Tensor) -> ClassMaps:
         """Return logits and class maps, exact and forward only.
@@ -262,8 +260,8 @@ class Classifier:
             return LayerReading(root, as_map, own, found.logits, None, own)
         return LayerReading(root, as_map, own, found.logits, found.maps, found.size)
 
-    def _forward(self, x: Tensor) -> Any:
-        return self.model(x)
+    def _output(self, model: nn.Module, x: Tensor) -> Any:
+        return model(x)
 
     @property
     def _head(self) -> LinearHead:
@@ -411,8 +409,8 @@ class NetClassifier(Classifier):
                 "use branch='unpatched', or method='cam' for the maps of all branches"
             )
 
-    def _forward(self, x: Tensor) -> Any:
-        return NetClassifier(self.model).read_class_maps(x).logits
+    def _output(self, model: nn.Module, x: Tensor) -> Any:
+        return NetClassifier(model).read_class_maps(x).logits
 
     def _stages(self) -> tuple[Stage, ...]:
         if not hasattr(self.model, "stages"):

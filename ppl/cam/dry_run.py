@@ -10,19 +10,15 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from ppl.backbones.dummy import make_dummy
+from ppl.backbones.dummy import make_dummy, trial
 from ppl.backbones.image_sizes import native_size
-from ppl.backbones.untouched import untouched
+from ppl.backbones.size_errors import first_line, size_error
 from ppl.cam.capture import graph_from
-from ppl.cam.eval_mode import alone_with
 from ppl.cam.layouts import MapLayout, find_layout, first_tensor
 from ppl.cam.linear_head import LinearHead, find_linear_head
 from ppl.errors import PPLTypeError, PPLValueError
 
-__all__ = ["SIZE_ERRORS", "DryRun", "dry_run", "logits_of"]
-
-SIZE_ERRORS = (AssertionError, RuntimeError, ValueError, IndexError)
-"""Errors that networks raise on images of a size that they do not take."""
+__all__ = ["DryRun", "dry_run", "logits_of"]
 
 # Not square, so that rows are told from columns; the larger ones are for networks that lose cells or need whole
 # windows.
@@ -84,14 +80,14 @@ def logits_of(output: Any, images: int) -> Tensor:
     )
 
 
-def dry_run(model: nn.Module, forward: Callable[[Tensor], Any]) -> DryRun:
+def dry_run(model: nn.Module, forward: Callable[[nn.Module, Tensor], Any]) -> DryRun:
     """Run a classifier once and record its maps; the model is left as it was.
 
     The result is kept for as long as the model lives and consists of the same modules.
 
     Args:
         model: the classifier.
-        forward: makes logits, or what :func:`logits_of` reads, of images (B,3,H,W).
+        forward: computes logits, or what :func:`logits_of` reads, from the model or its copy and images (B,3,H,W).
 
     Raises:
         PPLTypeError: if the model returns no logits.
@@ -101,8 +97,7 @@ def dry_run(model: nn.Module, forward: Callable[[Tensor], Any]) -> DryRun:
     known = _KNOWN.get(model)
     if known is not None and known[0] == modules:
         return known[1]
-    with alone_with(model):
-        found = _dry_run(model, forward)
+    found = _dry_run(model, forward)
     if found.complete:
         _KNOWN[model] = modules, found
     return found
@@ -111,28 +106,29 @@ def dry_run(model: nn.Module, forward: Callable[[Tensor], Any]) -> DryRun:
 _KNOWN: WeakKeyDictionary[nn.Module, tuple[tuple[int, ...], DryRun]] = WeakKeyDictionary()
 
 
-def _dry_run(model: nn.Module, forward: Callable[[Tensor], Any]) -> DryRun:
+def _dry_run(model: nn.Module, forward: Callable[[nn.Module, Tensor], Any]) -> DryRun:
     native = native_size(model)
     sizes = [size for size in _SIZES if size != native]
     for size in (*sizes, native):
-        record = _Record(model)
-        try:
-            with untouched(model), torch.enable_grad():
-                images = _noise(model, size).requires_grad_()
-                logits = logits_of(forward(images), len(images))
-                return _describe(model, forward, record, logits, size, fixed=size == native)
-        except torch.cuda.OutOfMemoryError:
-            raise
-        except SIZE_ERRORS as error:
-            reason = error
-        finally:
-            record.close()
-    words = str(reason).strip().splitlines()
+        found: list[DryRun] = []
+        with trial(model) as twin, torch.enable_grad():
+            reason = size_error(lambda: found.append(_run(twin, forward, size, fixed=size == native)))  # noqa: B023
+        if reason is None:
+            return found[0]
     raise PPLValueError(
         f"{type(model).__name__} fails on images of {native[0]}x{native[1]} and on smaller ones: "
-        f"{type(reason).__name__}: {words[0] if words else ''}; if the model takes one size alone, name that size in "
+        f"{first_line(reason)}; if the model takes one size alone, name that size in "
         "its attribute `img_size`"
     ) from reason
+
+
+def _run(
+    model: nn.Module, forward: Callable[[nn.Module, Tensor], Any], size: tuple[int, int], *, fixed: bool
+) -> DryRun:
+    record = _Record(model)
+    images = _noise(model, size).requires_grad_()
+    logits = logits_of(forward(model, images), len(images))
+    return _describe(model, forward, record, logits, size, fixed=fixed)
 
 
 def _noise(model: nn.Module, size: tuple[int, int]) -> Tensor:
@@ -174,7 +170,7 @@ class _Record:
 
 def _describe(
     model: nn.Module,
-    forward: Callable[[Tensor], Any],
+    forward: Callable[[nn.Module, Tensor], Any],
     record: _Record,
     logits: Tensor,
     size: tuple[int, int],
@@ -218,10 +214,16 @@ def _maps_that_count(model: nn.Module, record: _Record, logits: Tensor, layouts:
     return whole or used
 
 
-def _is_read(model: nn.Module, forward: Callable[[Tensor], Any], images: Tensor, name: str, layout: MapLayout) -> bool:
+def _is_read(
+    model: nn.Module,
+    forward: Callable[[nn.Module, Tensor], Any],
+    images: Tensor,
+    name: str,
+    layout: MapLayout,
+) -> bool:
     """Tell whether the logits depend on the output of a layer and not on a tensor that the layer only handed on."""
     with graph_from(model.get_submodule(name)) as roots:
-        logits = logits_of(forward(images), len(images))
+        logits = logits_of(forward(model, images), len(images))
         total = (logits * _projection(logits)).sum()
         (gradient,) = torch.autograd.grad(total, roots[0], allow_unused=True)
     return _reaches_cells(gradient, layout)

@@ -11,14 +11,14 @@ from torch import nn
 
 from ppl.backbones.eval_mode import EvalMode
 
-__all__ = ["alone_with", "in_eval_mode"]
+__all__ = ["in_eval_mode"]
 
 
 class _Users:
     """The threads that use one model."""
 
     def __init__(self) -> None:
-        self.condition = threading.Condition()
+        self.lock = threading.Lock()
         self.count = 0
         self.mode: EvalMode | None = None
 
@@ -31,7 +31,7 @@ _LOCK = threading.Lock()
 def in_eval_mode(model: nn.Module) -> Iterator[None]:
     """Put a model in eval mode; its own mode comes back when the last thread that uses the model leaves."""
     users = _users_of(model)
-    with users.condition:
+    with users.lock:
         if users.count == 0:
             users.mode = EvalMode(model.modules())
             users.mode.__enter__()
@@ -39,25 +39,11 @@ def in_eval_mode(model: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        with users.condition:
+        with users.lock:
             users.count -= 1
             if users.count == 0 and users.mode is not None:
                 users.mode.__exit__()
                 users.mode = None
-                users.condition.notify_all()
-
-
-@contextmanager
-def alone_with(model: nn.Module) -> Iterator[None]:
-    """Wait until no thread is inside of :func:`in_eval_mode`, and keep the others out.
-
-    A dry run needs that: it restores the attributes of all modules after it. Never call this inside of
-    :func:`in_eval_mode`, which would wait for itself.
-    """
-    users = _users_of(model)
-    with users.condition:
-        users.condition.wait_for(lambda: users.count == 0)
-        yield
 
 
 def _users_of(model: nn.Module) -> _Users:

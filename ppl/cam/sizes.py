@@ -10,7 +10,6 @@ from weakref import WeakKeyDictionary
 from torch import nn
 
 from ppl.backbones.image_sizes import native_size, runs_on, size_multiple
-from ppl.cam.eval_mode import alone_with
 from ppl.errors import PPLValueError
 
 __all__ = ["SizeRule", "classifier_sizes", "net_sizes", "scaled_size"]
@@ -68,12 +67,9 @@ def net_sizes(net: Any) -> SizeRule:
     """Return the sizes that a `PPLNet` takes."""
 
     def check(height: int, width: int) -> None:
-        with alone_with(net):
-            net.check_input_size(height, width)
+        net.check_input_size(height, width)
 
-    with alone_with(net):
-        least = net.min_size
-    return SizeRule(type(net).__name__, least, getattr(net, "size_multiple", 1), None, check)
+    return SizeRule(type(net).__name__, net.min_size, getattr(net, "size_multiple", 1), None, check)
 
 
 def classifier_sizes(model: nn.Module, name: str, *, fixed: bool) -> SizeRule:
@@ -89,12 +85,11 @@ def classifier_sizes(model: nn.Module, name: str, *, fixed: bool) -> SizeRule:
             name, (1, 1), 1, native_size(model), lambda height, width: _check_embed(model, name, height, width)
         )
     if model not in _KNOWN:
-        with alone_with(model):
-            info = getattr(model, "feature_info", None)
-            stride = int(info[-1]["reduction"]) if info else 32
-            sides = (side for side in (stride, *_SIDES) if side >= stride)
-            least = next((side for side in sides if runs_on(model, (side, side))), stride)
-            _KNOWN[model] = least, size_multiple(model, least)
+        info = getattr(model, "feature_info", None)
+        stride = int(info[-1]["reduction"]) if info else 32
+        sides = (side for side in (stride, *_SIDES) if side >= stride)
+        least = next((side for side in sides if runs_on(model, (side, side))), stride)
+        _KNOWN[model] = least, size_multiple(model, least)
     least, multiple = _KNOWN[model]
     return SizeRule(name, (least, least), multiple, None, lambda height, width: None)
 
