@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,21 +15,21 @@ from ppl.data.mask_sources import MappedMask
 from ppl.errors import PPLError, PPLValueError
 from ppl.io import BadImageError
 from ppl.io.images import ImageInfo, image_info
-from ppl.io.listing import examples, normalize_name
-from ppl.parallel import BadFile, tracked
+from ppl.io.listing import counted, examples, normalize_name
+from ppl.parallel import BadFile, check_workers, tracked
 
 __all__ = ["check_images", "warn_shared_images"]
 
 
 def check_images(
-    dataset: TaggedImages, *, masks: bool = True, workers: int | None = None, progress: bool = True
+    dataset: TaggedImages, *, masks: bool = True, num_workers: int = -1, progress: bool = True
 ) -> tuple[TaggedImages, list[BadFile]]:
     """Decode every image once and leave out those that cannot be used.
 
     Args:
         dataset: data set.
         masks: check the masks too: readable, of the image's size, class indices 0..K or 255.
-        workers: number of threads; None is one per core.
+        num_workers: number of threads; -1: one per core.
         progress: show a bar if the error stream is a terminal.
 
     Returns:
@@ -44,20 +43,21 @@ def check_images(
             tags that contradict each other, pictures with masks that an EXIF tag mirrors or turns upside down, and
             16-bit pictures that hold small values only.
     """
-    found = Parallel(n_jobs=workers or os.cpu_count() or 1, prefer="threads", return_as="generator")(
-        delayed(_look_at)(sample, len(dataset.classes), masks) for sample in dataset
+    check_workers(num_workers)
+    found = Parallel(n_jobs=num_workers, prefer="threads", return_as="generator")(
+        delayed(_inspect)(sample, len(dataset.classes), masks) for sample in dataset
     )
     bar = tracked(found, "checking the images", len(dataset), show=progress)
-    looks = list(zip(dataset, bar, strict=True))
-    bad = [BadFile(sample.image_id, look.fault) for sample, look in looks if look.fault]
+    inspections = list(zip(dataset, bar, strict=True))
+    bad = [BadFile(sample.image_id, found.fault) for sample, found in inspections if found.fault]
     if bad and len(bad) == len(dataset):
         raise PPLValueError(f"{dataset.name}: none of the {len(bad)} images can be used; the first: {bad[0].reason}")
     for file in bad[:_NAMED]:
         warnings.warn(f"{dataset.name}: {file.image_id!r} is left out: {file.reason}", stacklevel=2)
     if len(bad) > _NAMED:
         more = [file.image_id for file in bad[_NAMED:]]
-        warnings.warn(f"{dataset.name}: {len(more)} more images are left out: {examples(more)}", stacklevel=2)
-    good = [(sample, look) for sample, look in looks if not look.fault]
+        warnings.warn(f"{dataset.name}: {counted(len(more), 'more image')} left out: {examples(more)}", stacklevel=2)
+    good = [(sample, found) for sample, found in inspections if not found.fault]
     _refuse_black_and_white_masks(dataset, good)
     for warning in (_contradictions(dataset, good), _mirrored(good), _dark(good)):
         if warning:
@@ -70,10 +70,9 @@ def warn_shared_images(train: TaggedImages, val: TaggedImages) -> None:
     in_train = {normalize_name(image_id) for image_id in train.image_ids}
     shared = [image_id for image_id in val.image_ids if normalize_name(image_id) in in_train]
     if shared:
-        what = f"{len(shared)} images: {examples(shared)}" if len(shared) > 1 else f"1 image: {shared[0]!r}"
-        which = "them" if len(shared) > 1 else "it"
+        what = f"{counted(len(shared), 'image')}: {examples(shared)}"
         warnings.warn(
-            f"{train.name} and {val.name} share {what}; scores on {which} are scores on images that were trained on",
+            f"{train.name} and {val.name} share {what}; scores there are scores on images that were trained on",
             stacklevel=2,
         )
 
@@ -86,7 +85,7 @@ _DARK = (1 << 14) - 1
 
 
 @dataclass(frozen=True)
-class _Look:
+class _Inspection:
     """What one image and its mask hold.
 
     Attributes:
@@ -100,17 +99,17 @@ class _Look:
     values: frozenset[int] | None = None
 
 
-_Looks = Sequence[tuple[Sample, _Look]]
+_Inspections = Sequence[tuple[Sample, _Inspection]]
 
 
-def _look_at(sample: Sample, num_classes: int, masks: bool) -> _Look:
+def _inspect(sample: Sample, num_classes: int, masks: bool) -> _Inspection:
     try:
         sample.read_image(at_least=1)  # a JPEG at 1/8 of its size: every byte is still decoded
         info = image_info(sample.image)
         values = _mask_values(sample, info, num_classes) if masks and sample.mask is not None else None
-        return _Look(None, info, values)
+        return _Inspection(None, info, values)
     except PPLError as error:
-        return _Look(fault=str(error))
+        return _Inspection(fault=str(error))
 
 
 def _mask_values(sample: Sample, info: ImageInfo, num_classes: int) -> frozenset[int]:
@@ -136,12 +135,12 @@ def _other_size(sample: Sample, size: tuple[int, ...], info: ImageInfo) -> str:
             f"{source.source} says that {sample.image} is {size} but the image is {info.size} (height, width); use "
             "the pictures that the annotations were drawn on"
         )
-    return f"the mask of {sample.image} is {size} but the image is {info.size} (height, width); redo it"
+    return f"the mask of {sample.image} is {size} but the image is {info.size} (height, width); draw the mask again"
 
 
-def _refuse_black_and_white_masks(dataset: TaggedImages, looks: _Looks) -> None:
+def _refuse_black_and_white_masks(dataset: TaggedImages, inspections: _Inspections) -> None:
     """Raise PPLValueError if no mask holds a class, some hold 255, and nobody has said what 255 means."""
-    masks = [(sample, look.values) for sample, look in looks if look.values is not None]
+    masks = [(sample, found.values) for sample, found in inspections if found.values is not None]
     for sample, values in masks:
         if values - {0, 255} or (isinstance(sample.mask, MappedMask) and sample.mask.defines(255)):
             return
@@ -151,13 +150,13 @@ def _refuse_black_and_white_masks(dataset: TaggedImages, looks: _Looks) -> None:
         if len(dataset.classes) > 1:
             fix = "write the index of the class into the masks: line i of classes.txt is i"
         raise PPLValueError(
-            f"{dataset.name}: the only values of {len(masks)} masks are 0 and 255: object or ignore? 255 means pixels "
-            f"that are not scored, yet {examples(white)} have tags; {fix}"
+            f"{dataset.name}: the only values of {counted(len(masks), 'mask')} are 0 and 255: object or ignore? Pixels "
+            f"of 255 are not scored, yet {examples(white)} have tags; {fix}"
         )
 
 
-def _contradictions(dataset: TaggedImages, looks: _Looks) -> str | None:
-    masks = [(sample, look.values - {0, 255}) for sample, look in looks if look.values is not None]
+def _contradictions(dataset: TaggedImages, inspections: _Inspections) -> str | None:
+    masks = [(sample, found.values - {0, 255}) for sample, found in inspections if found.values is not None]
     differing = [(sample, values) for sample, values in masks if values != {label + 1 for label in sample.labels}]
     if not differing:
         return None
@@ -175,31 +174,31 @@ def _contradictions(dataset: TaggedImages, looks: _Looks) -> str | None:
     )
 
 
-def _mirrored(looks: _Looks) -> str | None:
+def _mirrored(inspections: _Inspections) -> str | None:
     mirrored = [
         sample.image_id
-        for sample, look in looks
-        if look.values is not None and look.info is not None and look.info.orientation in (2, 3, 4)
+        for sample, found in inspections
+        if found.values is not None and found.info is not None and found.info.orientation in (2, 3, 4)
     ]
     if not mirrored:
         return None
     return (
-        f"{len(mirrored)} pictures with masks have an EXIF orientation of 2, 3 or 4: {examples(mirrored)}; the picture "
-        "is turned upright, the mask is not; if the masks were drawn on the stored pixels, remove the EXIF tags"
+        f"{counted(len(mirrored), 'picture')} with a mask and an EXIF orientation of 2, 3 or 4: {examples(mirrored)}; "
+        "pictures are turned upright, masks are not; if masks were drawn on the stored pixels, remove the EXIF tags"
     )
 
 
-def _dark(looks: _Looks) -> str | None:
+def _dark(inspections: _Inspections) -> str | None:
     wide = [
-        (sample.image_id, look.info.largest)
-        for sample, look in looks
-        if look.info is not None and look.info.largest is not None and not sample.value_range
+        (sample.image_id, found.info.largest)
+        for sample, found in inspections
+        if found.info is not None and found.info.largest is not None and not sample.value_range
     ]
     top = max((value for _, value in wide), default=0)
     if not 0 < top <= _DARK:
         return None
     return (
-        f"{len(wide)} pictures are stored in 16 bits but hold no value above {top}, and come out nearly black: "
+        f"{counted(len(wide), 'picture')} of 16 bits without a value above {top}, nearly black when scaled by 65535: "
         f"{examples(name for name, _ in wide)}; set value_range to the camera's largest value, "
         f"{(1 << top.bit_length()) - 1} for example"
     )

@@ -6,7 +6,7 @@ import json
 import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ppl.data.dataset import BACKGROUND_NAMES, IGNORE_NAMES, Sample, TaggedImages, warn_about_tags, warn_unmasked
 from ppl.data.image_index import ImageIndex, Missing
@@ -51,20 +51,21 @@ def read_labelme(root: str | os.PathLike[str], split: str | None = None, *, miss
     files = find_labelme(root)
     if not files:
         raise PPLFileNotFoundError(f"{root} holds no labelme files (.json with shapes and imagePath)")
-    contents = {name: _read(path) for name, path in files.items()}
-    classes = _classes(root, contents, files)
+    annotations = {name: _read(path) for name, path in files.items()}
+    classes = _classes(root, annotations, files)
     if split is not None:
         splits = [name for name in SPLIT_NAMES if any(file.startswith(f"{name}/") for file in files)]
-        folder = find_split(splits, split, root)
-        contents = {name: content for name, content in contents.items() if name.startswith(f"{folder}/")}
+        prefix = f"{find_split(splits, split, root)}/"
+        annotations = {name: annotation for name, annotation in annotations.items() if name.startswith(prefix)}
     index = ImageIndex(root)
     samples = []
-    for name, content in contents.items():
+    for name, annotation in annotations.items():
         image_id = name.removesuffix(".json")
         image = index.images.get(image_id)
-        if image is None:  # the file names its image
-            image_id, image = index.find(str(content.get("imagePath") or name), str(files[name]))
-        samples.append(Sample(image_id, image, _labels(content, classes), _mask(content, classes, files[name])))
+        if image is None:  # not beside the file, which then names the image
+            image_id, image = index.find(annotation.image or name, str(files[name]))
+        labels = tuple(number for number, label in enumerate(classes) if label in annotation.names())
+        samples.append(Sample(image_id, image, labels, _mask(annotation, classes, files[name])))
     index.check(missing)
     dataset = TaggedImages(classes, tuple(samples), f"{root.name}/{split}" if split else root.name)
     unmasked = [sample for sample in dataset if sample.mask is None]
@@ -89,60 +90,73 @@ def is_labelme(path: Path) -> bool:
     return b'"shapes"' in start and b'"version"' in start
 
 
-def _read(path: Path) -> dict[str, Any]:
+class _Shape(NamedTuple):
+    label: str
+    kind: str | None
+    points: list[list[float]]
+
+
+class _Annotation(NamedTuple):
+    """The content of one file: shapes, true flags, the image's (height, width) and name, if given."""
+
+    shapes: list[_Shape]
+    flags: list[str]
+    size: tuple[Any, Any]
+    image: str | None
+
+    def names(self) -> set[str]:
+        return {*(shape.label for shape in self.shapes), *self.flags}
+
+
+def _read(path: Path) -> _Annotation:
     try:
-        content: dict[str, Any] = json.loads(path.read_bytes())
-        shapes = [(shape["label"], shape.get("shape_type", "polygon"), shape["points"]) for shape in content["shapes"]]
-        flags = [name for name, value in (content.get("flags") or {}).items() if value]
+        content = json.loads(path.read_bytes())
+        shapes = [
+            _Shape(normalize_name(str(shape["label"])), shape.get("shape_type"), shape["points"])
+            for shape in content["shapes"]
+        ]
+        flags = [normalize_name(name) for name, value in (content.get("flags") or {}).items() if value]
         size = content.get("imageHeight"), content.get("imageWidth")
+        return _Annotation(shapes, flags, size, content.get("imagePath"))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         what = f"{type(error).__name__}: {error}"
         raise PPLValueError(f"{path} is not a whole labelme file ({what}); save it again, or take it out") from error
-    return {"shapes": shapes, "flags": flags, "size": size, "imagePath": content.get("imagePath")}
 
 
-def _classes(root: Path, contents: dict[str, dict[str, Any]], files: dict[str, Path]) -> tuple[str, ...]:
+def _classes(root: Path, annotations: dict[str, _Annotation], files: dict[str, Path]) -> tuple[str, ...]:
     """Return the lines of labels.txt, or else all labels, without labelme's names of background and ignored regions."""
     extra = BACKGROUND_NAMES + IGNORE_NAMES
+    found = {label: files[name] for name, annotation in annotations.items() for label in annotation.names()}
     listed = root / "labels.txt"
-    names = {
-        normalize_name(str(label)): files[name]
-        for name, content in contents.items()
-        for label in (*(shape[0] for shape in content["shapes"]), *content["flags"])
-    }
     if not listed.is_file():
-        return tuple(sorted(name for name in names if name not in extra))
+        return tuple(sorted(label for label in found if label not in extra))
     classes = tuple(name for _, name in read_lines(listed, "a file with one class name per line") if name not in extra)
-    for name, path in names.items():
-        if name not in (*classes, *extra):
-            raise PPLValueError(f"{path}: label {name!r} is not in {listed}{nearest(name, classes)}")
+    for label, path in found.items():
+        if label not in (*classes, *extra):
+            raise PPLValueError(f"{path}: label {label!r} is not in {listed}{nearest(label, classes)}")
     return classes
 
 
-def _labels(content: dict[str, Any], classes: tuple[str, ...]) -> tuple[int, ...]:
-    names = {normalize_name(str(name)) for name in (*(shape[0] for shape in content["shapes"]), *content["flags"])}
-    return tuple(index for index, name in enumerate(classes) if name in names)
-
-
-def _mask(content: dict[str, Any], classes: tuple[str, ...], path: Path) -> InstanceMask | None:
+def _mask(annotation: _Annotation, classes: tuple[str, ...], path: Path) -> InstanceMask | None:
     """Return the mask of a file; None if the size, an outline or the place of a flag is unknown."""
-    if content["flags"] or not all(isinstance(side, int) and side > 0 for side in content["size"]):
+    if annotation.flags or not all(isinstance(side, int) and side > 0 for side in annotation.size):
         return None
     values = {name: index for index, name in enumerate(classes)}
     values |= dict.fromkeys(BACKGROUND_NAMES, -1) | dict.fromkeys(IGNORE_NAMES, _IGNORED)
     instances = []
-    for label, kind, points in content["shapes"]:
-        if kind in ("point", "line", "linestrip", "points"):
+    for shape in annotation.shapes:
+        if shape.kind in ("point", "line", "linestrip", "points"):
             continue
-        outline = _outline(kind, points)
+        outline = _outline(shape)
         if outline is None:
             return None
-        instances.append(Instance(values[normalize_name(str(label))], 0.0, [outline]))  # area 0: drawn in this order
-    return InstanceMask(content["size"], tuple(instances), path.name)
+        instances.append(Instance(values[shape.label], 0.0, [outline]))  # area 0: drawn in this order
+    return InstanceMask(annotation.size, tuple(instances), path.name)
 
 
-def _outline(kind: str | None, points: list[list[float]]) -> list[float] | None:
+def _outline(shape: _Shape) -> list[float] | None:
     """Return x and y of the corners in turn; None for other kinds of shapes."""
+    _, kind, points = shape
     if kind == "rectangle" and len(points) == 2:
         (left, top), (right, bottom) = points
         return [left, top, right, top, right, bottom, left, bottom]

@@ -74,8 +74,8 @@ def register_layout(
         ...     classes = tuple(sorted({path.name.split("_")[0] for path in paths}))
         ...     samples = [Sample(path.stem, path, (classes.index(path.name.split("_")[0]),)) for path in paths]
         ...     return TaggedImages(classes, tuple(samples), root.name)
-        >>> register_layout("prefixes", read_prefixes)
-        >>> "prefixes" in LAYOUTS
+        >>> register_layout("by_prefix", read_prefixes)
+        >>> "by_prefix" in LAYOUTS
         True
     """
     if name == "auto":

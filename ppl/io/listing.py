@@ -15,6 +15,7 @@ from ppl.errors import PPLFileNotFoundError, PPLValueError
 __all__ = [
     "IMAGE_SUFFIXES",
     "by_image_id",
+    "counted",
     "examples",
     "list_files",
     "list_image_files",
@@ -67,6 +68,16 @@ def examples(names: Iterable[str], count: int = 3) -> str:
     return f"{shown} and {len(names) - count} more" if len(names) > count else shown
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun for a message.
+
+    Example:
+        >>> counted(1, "mask"), counted(3, "mask")
+        ('1 mask', '3 masks')
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def list_images(folder: Path) -> dict[str, Path]:
     """List the pictures in a folder and its sub-folders by image id.
 
@@ -103,8 +114,8 @@ def list_image_files(folder: Path) -> dict[str, Path]:
     unreadable = _with_suffix(files, set(IMAGE_SUFFIXES).difference(readable))
     if unreadable:
         warnings.warn(
-            f"{folder}: Pillow cannot read {len(unreadable)} of its files, which are left out: {examples(unreadable)}; "
-            "convert them to PNG or JPEG, or register a plugin (pillow-heif for .heic)",
+            f"{folder}: Pillow cannot read {counted(len(unreadable), 'file')}, left out: {examples(unreadable)}; "
+            "convert to PNG or JPEG, or register a plugin (pillow-heif for .heic)",
             stacklevel=3,
         )
     return _with_suffix(files, readable)
@@ -131,21 +142,21 @@ def list_masks(folder: Path, images: Collection[str]) -> dict[str, Path]:
     lossy = _with_suffix(files, set(IMAGE_SUFFIXES).difference(_LOSSLESS_SUFFIXES))
     if lossy:
         warnings.warn(
-            f"{folder}: {len(lossy)} masks are left out, their format is lossy and changes class indices: "
-            f"{examples(lossy)}; draw them again as PNG",
+            f"{folder}: {counted(len(lossy), 'mask')} left out, because the format is lossy and changes class indices: "
+            f"{examples(lossy)}; draw again as PNG",
             stacklevel=3,
         )
-    strangers = [name for name in masks if name not in images]
-    if files and not lossy and len(strangers) == len(masks):
+    unmatched = [name for name in masks if name not in images]
+    if files and not lossy and len(unmatched) == len(masks):
         warnings.warn(
             f"{folder} holds {len(files)} files and none is named after an image: scores need NAME.png for every image "
             f"NAME, and here are {examples(files)}",
             stacklevel=3,
         )
-    elif strangers:
+    elif unmatched:
         warnings.warn(
-            f"{folder}: {len(strangers)} of {len(masks)} masks are not named after an image and are left out: "
-            f"{examples(strangers)}",
+            f"{folder}: {len(unmatched)} of {counted(len(masks), 'mask')} left out, because no image has the name: "
+            f"{examples(unmatched)}",
             stacklevel=3,
         )
     return masks

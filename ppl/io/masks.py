@@ -13,6 +13,7 @@ from PIL import Image
 from ppl.errors import PPLFileNotFoundError, PPLValueError
 from ppl.io.files import atomic_write
 from ppl.io.images import BadImageError, too_many_pixels
+from ppl.io.listing import counted
 
 __all__ = ["mask_image", "palette", "read_color_mask", "read_mask", "write_mask"]
 
@@ -107,8 +108,9 @@ def read_color_mask(path: str | os.PathLike[str], colors: Mapping[tuple[int, int
     unknown = [code for code in found.tolist() if code not in indices]
     if unknown:
         code = unknown[0]
-        what = f"{path} holds {len(unknown)} colours without a class, ({code >> 16}, {code >> 8 & 255}, {code & 255})"
-        raise BadImageError(f"{what} first; add them to the colour table, and store masks without smoothed edges")
+        what = f"{path} holds {counted(len(unknown), 'colour')} without a class"
+        first = f"({code >> 16}, {code >> 8 & 255}, {code & 255})"
+        raise BadImageError(f"{what}, {first} first; complete the colour table, and store masks without smoothed edges")
     return np.array([indices[code] for code in found.tolist()], np.uint8)[position].reshape(codes.shape)
 
 

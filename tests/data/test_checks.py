@@ -33,7 +33,7 @@ def test_one_bad_file_is_named_and_left_out(root, fault):
         mask.write_bytes(b"PNG")
     dataset = read_folder(root, missing="keep")
     with pytest.warns(UserWarning, match="pets: 'a' is left out"):
-        good, bad = check_images(dataset, workers=2)
+        good, bad = check_images(dataset, num_workers=2)
     assert good.image_ids == ("b.c", "sub/d")
     assert [file.image_id for file in bad] == ["a"]
     words = {"mask size": "(40, 30) but the image is (30, 40)", "mask index": "index 3, but there are 2 classes"}
@@ -79,7 +79,7 @@ def test_mirrored_pictures_with_masks_are_one_warning(root, orientation):
     for name, size in {"a.jpg": (40, 30), "sub/d.JPG": (64, 64)}.items():
         Image.new("RGB", size).save(root / "images" / name, format="JPEG", exif=exif)
     with pytest.warns(
-        UserWarning, match="2 pictures with masks have an EXIF orientation of 2, 3 or 4: 'a', 'sub/d'"
+        UserWarning, match="2 pictures with a mask and an EXIF orientation of 2, 3 or 4: 'a', 'sub/d'"
     ) as all_:
         check_images(read_folder(root))
     assert len(all_) == 1
@@ -104,7 +104,7 @@ def wide(root, top):
 
 def test_16_bit_pictures_with_small_values_are_named_and_the_range_can_be_set(root):
     values = wide(root, 4000)
-    with pytest.warns(UserWarning, match="1 pictures are stored in 16 bits but hold no value above 4000, .* 4095 for"):
+    with pytest.warns(UserWarning, match="1 picture of 16 bits without a value above 4000, .* 4095 for"):
         check_images(read_folder(root))
     dataset = open_dataset(root, value_range=4095)
     assert check_images(dataset) == (dataset, [])
@@ -130,14 +130,14 @@ def test_many_bad_files_are_counted(root):
         str(warning.message) for warning in caught if "left out" in str(warning.message) and "x" in str(warning.message)
     ]
     assert len(told) == 4
-    assert told[-1] == "pets: 17 more images are left out: 'x3', 'x4', 'x5' and 14 more"
+    assert told[-1] == "pets: 17 more images left out: 'x3', 'x4', 'x5' and 14 more"
 
 
 def test_images_of_both_splits_are_counted_and_named():
     samples = tuple(Sample(name, Path(f"{name}.jpg"), (0,)) for name in "abcdef")
     images = TaggedImages(("cat",), samples, "pets")
     with pytest.warns(
-        UserWarning, match="pets and pets share 4 images: 'b', 'c', 'd' and 1 more; scores on them are scores"
+        UserWarning, match="pets and pets share 4 images: 'b', 'c', 'd' and 1 more; scores there are scores"
     ):
         warn_shared_images(images[:5], images[1:])
     with warnings.catch_warnings():

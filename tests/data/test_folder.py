@@ -181,7 +181,7 @@ def test_masks_with_an_ending_in_capitals_are_read(root):
 
 def test_masks_of_no_image_are_named_in_a_warning(root):
     (root / "masks" / "a.png").rename(root / "masks" / "a_mask.png")
-    with pytest.warns(UserWarning, match="1 of 2 masks are not named after an image and are left out: 'a_mask'"):
+    with pytest.warns(UserWarning, match="1 of 2 masks left out, because no image has the name: 'a_mask'"):
         assert [sample.mask for sample in read_folder(root, "val")] == [None]
     (root / "masks" / "sub" / "d.png").rename(root / "masks" / "sub" / "e.png")
     with pytest.warns(

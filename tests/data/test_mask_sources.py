@@ -54,7 +54,7 @@ def test_classes_txt_sets_the_order(coloured):
 
 def test_a_colour_without_a_class_is_named(coloured):
     (coloured / "labelmap.txt").write_text("cat:250,50,83::\ndog:0,200,10::\n")
-    with pytest.raises(PPLValueError, match=r"none of the 1 images .* 1 colours without a class, \(224, 224, 192\)"):
+    with pytest.raises(PPLValueError, match=r"none of the 1 images .* 1 colour without a class, \(224, 224, 192\)"):
         check_images(open_dataset(coloured))
 
 

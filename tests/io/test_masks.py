@@ -89,5 +89,5 @@ def test_colours_are_looked_up_pixel_by_pixel(tmp_path):
     table = {tuple(map(int, colour)): int(index) for index, colour in enumerate(colours)}
     assert np.array_equal(read_color_mask(tmp_path / "a.png", table), indices)
     del table[tuple(map(int, colours[3]))]
-    with pytest.raises(BadImageError, match=r"holds 1 colours without a class, \({}, {}, {}\)".format(*colours[3])):
+    with pytest.raises(BadImageError, match=r"holds 1 colour without a class, \({}, {}, {}\)".format(*colours[3])):
         read_color_mask(tmp_path / "a.png", table)
