@@ -196,3 +196,25 @@ def test_torch_in_torch_out(dtype):
     assert (refined.dtype, refined.device, refined.requires_grad) == (torch.float32, probs.device, False)
     labels = crf(torch.tensor(IMAGE), labels=torch.tensor(LABELS), num_labels=2)
     assert isinstance(labels, torch.Tensor)
+
+
+@pytest.mark.parametrize("backend", ["native", "torch"])
+@pytest.mark.parametrize("given", ["probs", "labels", "unary"])
+def test_each_way_to_give_maps_returns_their_kind_of_array(backend, given):
+    random = np.random.default_rng(0)
+    image = random.integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    probs = random.dirichlet((1, 1), (4, 5)).transpose(2, 0, 1)
+    maps = {"probs": probs, "labels": probs.argmax(axis=0), "unary": -np.log(probs)}[given]
+    features = image.astype(np.float32)
+    of_numpy = crf(image, features=features, backend=backend, **{given: maps})
+    of_torch = crf(torch.tensor(image), features=torch.tensor(features), backend=backend, **{given: torch.tensor(maps)})
+    assert isinstance(of_numpy, np.ndarray) and isinstance(of_torch, torch.Tensor)
+    assert of_numpy.dtype == np.float32 and of_torch.dtype == torch.float32
+    np.testing.assert_array_equal(of_torch.numpy(), of_numpy)
+
+
+def test_features_take_the_place_of_the_image():
+    features = np.zeros((4, 5, 2))
+    np.testing.assert_array_equal(crf(None, PROBS, features=features), crf(IMAGE, PROBS, features=features))
+    with pytest.raises(PPLTypeError, match="image must be a numpy array or a torch tensor, got NoneType"):
+        crf(None, PROBS)
