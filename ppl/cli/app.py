@@ -18,6 +18,7 @@ from ppl.cli.check import check
 from ppl.cli.evaluate import evaluate
 from ppl.cli.refine import refine
 from ppl.cli.run import demo, report, run, train
+from ppl.cli.segment import predict, segment
 from ppl.errors import PPLError
 
 __all__ = ["app", "main"]
@@ -46,7 +47,7 @@ def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
     return call
 
 
-for command in (run, train, cam, refine, evaluate, report, check, demo):
+for command in (run, train, cam, refine, segment, predict, evaluate, report, check, demo):
     app.command()(_interruptible(command))
 
 

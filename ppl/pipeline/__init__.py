@@ -6,6 +6,7 @@ from ppl.io.lock import FolderInUseError
 from ppl.pipeline.cam_folder import cam_folder
 from ppl.pipeline.demo import demo_recipe
 from ppl.pipeline.plugins import import_plugins
+from ppl.pipeline.prediction import predict_folder
 from ppl.pipeline.presets import PRESETS
 from ppl.pipeline.recipe import AffinityRecipe, CamRecipe, Recipe
 from ppl.pipeline.recipe_file import check_recipe, check_section, load_recipe
@@ -13,6 +14,7 @@ from ppl.pipeline.refinement import refine_cams
 from ppl.pipeline.run import STEPS, RunResult, run_recipe
 from ppl.pipeline.run_folder import RunFolder
 from ppl.pipeline.scoring import score_masks
+from ppl.pipeline.segmentation import segment_dataset
 from ppl.pipeline.source import default_out, resolve_recipe
 
 __all__ = [
@@ -31,8 +33,10 @@ __all__ = [
     "demo_recipe",
     "import_plugins",
     "load_recipe",
+    "predict_folder",
     "refine_cams",
     "resolve_recipe",
     "run_recipe",
     "score_masks",
+    "segment_dataset",
 ]

@@ -20,6 +20,7 @@ from ppl.pipeline.masks import outdated_masks
 from ppl.pipeline.recipe import Recipe
 from ppl.pipeline.refinement import finished_refined
 from ppl.pipeline.run_folder import RunFolder
+from ppl.pipeline.segmentation import finished_predictions
 
 __all__ = ["score_split"]
 
@@ -40,7 +41,8 @@ def score_split(
     Returns:
         Shares in [0, 1] by name: `CAM mIoU` at the recipe's background rule; `recall` and `precision` of all classes
         but the background, counted together; `CAM best` at the best constant threshold; `refined mIoU` over the images
-        that have a refined mask; and the share of each part that the CAM's mask covers, if the data set has part masks.
+        that have a refined mask; `segmenter mIoU` over the images that the segmentation network has segmented, without
+        their tags; and the share of each part that the CAM's mask covers, if the data set has part masks.
         Empty if every pixel of the true masks is 255.
 
     Raises:
@@ -51,11 +53,12 @@ def score_split(
     _check_current(recipe, folder, split, scored)
     where, num_classes = f"{recipe.model.mode}, {split}", len(images.classes) + 1
     sweep = ThresholdSweep(num_classes)
-    cam, refined = ConfusionMatrix(num_classes), ConfusionMatrix(num_classes)
+    cam, refined, network = (ConfusionMatrix(num_classes) for _ in range(3))
     per_image: dict[str, float | None] = {}
     part_masks = PartMasks(recipe.data.root)
     parts, without_parts = PartCoverage(part_masks.names), []
     final = _refined_masks(recipe, folder, split, scored, notes)
+    predicted = finished_predictions(recipe, folder, split, scored)
     for sample in scored:
         target = sample.read_mask()
         result = CamResult.load(folder.cams(split) / f"{sample.image_id}.npz")
@@ -64,6 +67,8 @@ def score_split(
         cam.update(target, mask)
         if part_masks:
             without_parts += _cover_parts(parts, part_masks, sample.image_id, target, mask)
+        if sample.image_id in predicted:
+            network.update(target, read_mask(predicted[sample.image_id]))
         if sample.image_id in final:
             mask = read_mask(final[sample.image_id])
             refined.update(target, mask)
@@ -89,6 +94,7 @@ def score_split(
         "precision": precision,
         "CAM best": sweep.scores(best)["miou"],
         "refined mIoU": refined.compute()["miou"] if final else None,
+        "segmenter mIoU": network.compute()["miou"] if predicted else None,
         **(parts.compute() if part_masks and len(without_parts) < len(scored) else {}),
     }
     scores = {name: None if value is None or math.isnan(value) else round(value, 5) for name, value in scores.items()}
@@ -96,6 +102,8 @@ def score_split(
     per_class = {"CAM": _per_class(names, cam.compute())}
     if final:
         per_class["refined"] = _per_class(names, refined.compute())
+    if predicted:
+        per_class["segmenter"] = _per_class(names, network.compute())
     with atomic_write(folder.path / f"thresholds_{split}.csv", "w") as file:
         file.write("threshold,miou\n")
         file.writelines(f"{t:.2f},{miou:.5f}\n" for t, miou in zip(sweep.thresholds, sweep.miou(), strict=True))

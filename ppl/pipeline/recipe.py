@@ -15,6 +15,7 @@ from ppl.parallel import check_workers
 from ppl.refine import parse_refiners
 from ppl.refine.affinity import AffinityConfig
 from ppl.refine.specs import replace_files
+from ppl.segment import SegmentConfig
 from ppl.train import TrainConfig
 
 __all__ = ["AffinityRecipe", "CamRecipe", "Recipe"]
@@ -49,7 +50,7 @@ class AffinityRecipe(Config):
 
 
 class Recipe(Config):
-    """One run: train, CAM, refine, evaluate, report."""
+    """One run: train, CAM, refine, segment, evaluate, report."""
 
     data: DatasetConfig
     model: ModelConfig = ModelConfig()
@@ -63,6 +64,9 @@ class Recipe(Config):
         [DEFAULT_REFINE],
         description="refiners in their order; [] for none; paths in them are relative to the recipe's folder; maps by "
         'sharpened_cam gain more by a narrower CRF, "crf: toco-cam"',
+    )
+    segment: SegmentConfig | None = Field(
+        SegmentConfig(), description="train a segmentation network on the masks of the training images; null: do not"
     )
     device: str = Field("auto", description='"cpu", "cuda", "cuda:1", "mps"; "auto": the accelerator, or else the CPU')
     num_workers: int = Field(-1, description="processes or threads for work on the CPU; -1: one per core")

@@ -14,6 +14,7 @@ from ppl.io import read_mask
 from ppl.pipeline.recipe import Recipe
 from ppl.pipeline.refinement import finished_refined
 from ppl.pipeline.run_folder import RunFolder
+from ppl.pipeline.segmentation import finished_predictions
 from ppl.pipeline.splits import Splits
 from ppl.report import GridRow, image_grid, overlay, overlay_mask, read_run, write_report
 
@@ -41,12 +42,15 @@ def make_report(recipe: Recipe, folder: RunFolder, splits: Splits, modes: Sequen
     split, images = next(iter(splits.masked.items()))
     shown = _spread(images, _ROWS)
     has_truth = any(sample.mask is not None for sample in shown)
-    refined = finished_refined(recipe, folder, split, images.subset(sample.image_id for sample in shown))
+    subset = images.subset(sample.image_id for sample in shown)
+    refined = finished_refined(recipe, folder, split, subset)
+    predicted = finished_predictions(recipe, folder, split, subset)
     columns = [
         "image",
         *(["ground truth"] if has_truth else []),
         *(f"CAM, {mode}" for mode in modes),
         *(["refined mask"] if refined else []),
+        *(["segmenter"] if predicted else []),
     ]
     rows = []
     for sample in shown:
@@ -55,8 +59,8 @@ def make_report(recipe: Recipe, folder: RunFolder, splits: Splits, modes: Sequen
         if has_truth:
             cells.append(None if sample.mask is None else overlay_mask(image, sample.read_mask()))
         cells += [_cam(image, folders[mode].cams(split) / f"{sample.image_id}.npz") for mode in modes]
-        if refined:
-            path = refined.get(sample.image_id)
+        for made in filter(None, (refined, predicted)):
+            path = made.get(sample.image_id)
             cells.append(None if path is None else overlay_mask(image, read_mask(path)))
         tags = ", ".join(images.classes[label] for label in sample.labels)
         rows.append(GridRow(f"{sample.image_id}: {tags}", cells))

@@ -19,14 +19,16 @@ from ppl.pipeline.recipe_file import dump_recipe
 from ppl.pipeline.refinement import refine_masks
 from ppl.pipeline.reporting import make_report
 from ppl.pipeline.run_folder import RunFolder
+from ppl.pipeline.segmentation import build_segmenter, predict_masks, train_segmenter
 from ppl.pipeline.splits import Splits, open_splits
 from ppl.pipeline.training import check_models, train_classifier, with_mode
 from ppl.refine import parse_refiners
 from ppl.refine.specs import check_files
+from ppl.segment import SegmentConfig
 
 __all__ = ["STEPS", "RunResult", "run_recipe"]
 
-STEPS = ("train", "cam", "refine", "evaluate", "report")
+STEPS = ("train", "cam", "refine", "segment", "evaluate", "report")
 """The steps of a run, in their order."""
 
 Log = Callable[[str], None]
@@ -109,6 +111,8 @@ def _run(recipe: Recipe, folder: RunFolder, steps: Sequence[str], progress: bool
     folder.remove_abandoned_files()
     if "train" in steps:
         check_models(recipe, arms, splits, maps="cam" in steps)
+    if "segment" in steps and recipe.segment is not None:
+        build_segmenter(recipe, recipe.segment, len(splits.train.classes))
     if not folder.recipe.exists():
         _write_recipe(folder, recipe)
     _record_data(folder, recipe, splits, steps)
@@ -141,7 +145,6 @@ def _run_model(
     if "refine" in steps and recipe.affinity is not None:
         learn_affinities(recipe, recipe.affinity, folder, splits.train, progress=progress)
         log(f"{mode}: affinities learned from {len(splits.train)} training images")
-    scores: dict[str, dict[str, float | None]] = {}
     for split, images in splits.masked.items():
         if "cam" in steps:
             made = make_cams(recipe, folder, split, images, progress=progress)
@@ -153,9 +156,15 @@ def _run_model(
                 log(f"{mode}: no mask: {bad.image_id}: {bad.reason}")
         if "refine" in steps:
             _refine(recipe, folder, split, images, progress, log)
-        if "evaluate" in steps and _with_mask(images):
-            scores[split] = score_split(recipe, folder, split, images, notes)
-    return scores
+    if "segment" in steps and recipe.segment is not None:
+        _segment(recipe, recipe.segment, folder, splits, progress, log)
+    if "evaluate" not in steps:
+        return {}
+    return {
+        split: score_split(recipe, folder, split, images, notes)
+        for split, images in splits.masked.items()
+        if _with_mask(images)
+    }
 
 
 def _refine(recipe: Recipe, folder: RunFolder, split: str, images: TaggedImages, progress: bool, log: Log) -> None:
@@ -167,6 +176,19 @@ def _refine(recipe: Recipe, folder: RunFolder, split: str, images: TaggedImages,
     log(f"{mode}: refined {refined.done + refined.skipped} masks of {split} ({refined.done} new)")
     for bad in refined.bad:
         log(f"{mode}: not refined: {bad.image_id}: {bad.reason}")
+
+
+def _segment(
+    recipe: Recipe, settings: SegmentConfig, folder: RunFolder, splits: Splits, progress: bool, log: Log
+) -> None:
+    mode = recipe.model.mode
+    summary = train_segmenter(recipe, settings, folder, splits.train, splits.val, progress=progress)
+    if summary is not None:
+        score = "" if summary.best_score is None else f", validation mIoU {100 * summary.history[-1]['val_mIoU']:.1f}"
+        log(f"{mode}: segmentation network trained {summary.epochs} epochs in {summary.seconds:.0f} s{score}")
+    for split, images in splits.masked.items():
+        made = predict_masks(recipe, settings, folder, split, images, progress=progress)
+        log(f"{mode}: {len(images)} images of {split} segmented ({made} new)")
 
 
 def _check_cams(recipe: Recipe, folder: RunFolder, split: str, images: TaggedImages, notes: list[str]) -> None:
@@ -186,7 +208,11 @@ def _with_mask(images: TaggedImages) -> list[Sample]:
 
 
 def _needs_training_images(recipe: Recipe, steps: Sequence[str]) -> bool:
-    return "train" in steps or ("refine" in steps and recipe.affinity is not None)
+    return (
+        "train" in steps
+        or ("refine" in steps and recipe.affinity is not None)
+        or ("segment" in steps and recipe.segment is not None)
+    )
 
 
 def _write_recipe(folder: RunFolder, recipe: Recipe) -> None:

@@ -82,6 +82,15 @@ class RunFolder:
         return self.path / "refined" / split
 
     @property
+    def segmenter(self) -> Path:
+        """The segmentation network, if the recipe trains one."""
+        return self.path / "segmenter" / "last.safetensors"
+
+    def segmented(self, split: str) -> Path:
+        """Return the folder of the segmentation network's predictions (palette PNG)."""
+        return self.path / "segmented" / split
+
+    @property
     def affinity(self) -> Path:
         """The affinity network, if the recipe learns one."""
         return self.path / "affinity" / "affinity.safetensors"

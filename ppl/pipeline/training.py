@@ -63,13 +63,13 @@ def check_models(recipe: Recipe, arms: Mapping[str, RunFolder], splits: Splits, 
 
 
 def with_mode(recipe: Recipe, mode: str) -> Recipe:
-    """Return the recipe for another mode, without comparisons and without the losses that this mode cannot have."""
+    """Return the recipe for another mode, without comparisons, segmenter and the losses that the mode cannot have."""
     if mode == recipe.model.mode:
         return recipe.model_copy(update={"compare": []})
     model = recipe.model.model_copy(update={"mode": mode})
     kept = {name: value for name, value in recipe.train.auxiliary.items() if name not in unfit_auxiliary(mode)}
     train = recipe.train.model_copy(update={"auxiliary": kept})
-    return recipe.model_copy(update={"model": model, "train": train, "compare": []})
+    return recipe.model_copy(update={"model": model, "train": train, "compare": [], "segment": None})
 
 
 def train_classifier(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -56,6 +56,17 @@ class SegmentConfig(EngineConfig):
     batch_norm: Literal["auto", "frozen", "live"] = Field(
         "auto", description="statistics of the encoder's BatchNorm; auto: frozen if they were learned before"
     )
+
+    # prediction
+    scales: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        (1.0,), min_length=1, description="input scales whose logits are averaged"
+    )
+    flip: bool = Field(True, description="average the logits of the mirrored image as well")
+    crf: str | None = Field(None, description='preset of the CRF that refines predictions, such as "deeplab"')
+
+    def prediction(self) -> dict[str, Any]:
+        """Return the keyword arguments of :func:`ppl.segment.predict`."""
+        return {"scales": self.scales, "flip": self.flip, "crf": self.crf}
 
     @field_validator("decoder")
     @classmethod

@@ -18,11 +18,14 @@ from ppl.cam.labels import check_labels
 from ppl.cam.stream import check_count
 from ppl.errors import PPLTypeError, PPLValueError
 from ppl.refine import crf as dense_crf
+from ppl.segment.config import SegmentConfig
 from ppl.segment.result import SegmentResult
 from ppl.segment.segmenter import Segmenter
 from ppl.segment.windows import averaged_logits, windowed_mask
 
 __all__ = ["iter_predict", "predict"]
+
+_DEFAULTS = SegmentConfig()
 
 _WHOLE_PIXELS = 2**21
 """Images of more pixels are predicted in windows. 1448x1448: about 3 GB in a ResNet-50 at stride 16 on a GPU."""
@@ -37,9 +40,9 @@ def predict(
     images: Tensor | Iterable[ImageLike],
     labels: Tensor | Sequence[Any] | None = None,
     *,
-    scales: Sequence[float] = (1.0,),
-    flip: bool = True,
-    crf: str | None = None,
+    scales: Sequence[float] = _DEFAULTS.scales,
+    flip: bool = _DEFAULTS.flip,
+    crf: str | None = _DEFAULTS.crf,
     batch_size: int | None = None,
     amp: bool = False,
 ) -> list[SegmentResult]:
@@ -89,9 +92,9 @@ def iter_predict(
     images: Tensor | Iterable[ImageLike],
     labels: Tensor | Sequence[Any] | None = None,
     *,
-    scales: Sequence[float] = (1.0,),
-    flip: bool = True,
-    crf: str | None = None,
+    scales: Sequence[float] = _DEFAULTS.scales,
+    flip: bool = _DEFAULTS.flip,
+    crf: str | None = _DEFAULTS.crf,
     batch_size: int | None = None,
     amp: bool = False,
 ) -> Iterator[SegmentResult]:

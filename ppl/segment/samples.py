@@ -92,14 +92,15 @@ def train_batches(
         pin_memory: make copies to a GPU faster.
 
     Raises:
-        PPLValueError: if the images do not fill one batch per process.
+        PPLValueError: if the images do not fill one batch for each of several processes.
     """
-    if len(images) < num_processes * config.batch_size:
+    if num_processes > 1 and len(images) < num_processes * config.batch_size:
         raise PPLValueError(
             f"{len(images)} images with masks do not fill a batch of {config.batch_size} for each of {num_processes} "
-            "processes: lower batch_size"
+            "processes: lower batch_size or use fewer processes"
         )
-    sampler = EpochSampler(len(images), config.batch_size, seed=config.seed)
+    drop_last = len(images) >= config.batch_size
+    sampler = EpochSampler(len(images), config.batch_size, seed=config.seed, drop_last=drop_last)
     workers = loader_workers(config.num_workers, num_processes)
     loader = TrainLoader(
         _Crops(images, config, data_config),

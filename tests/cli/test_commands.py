@@ -23,6 +23,7 @@ TINY = [
     *("--set", "model.cuts=[layer2]", "--set", "model.pretrained=false", "--set", "train.size=[64, 64]"),
     *("--set", "train.num_workers=0", "--set", "train.batch_size=4", "--set", "cam.scales=[1.0]"),
     *("--set", "refine=[{crf: {iterations: 1}}]", "--set", "device=cpu", "--set", "num_workers=1"),
+    *("--set", "segment=null"),
 ]
 
 
@@ -334,3 +335,25 @@ def test_a_step_with_a_wrong_file_leaves_a_run_as_it_was(run_folder: Path, capsy
     words = ("refine", run_folder, "--refiners", "random_walk: typo.safetensors")
     assert "there is no file at typo.safetensors" in refused(capsys, *words)
     assert {path: path.stat().st_mtime_ns for path in (run_folder / "refined" / "val").iterdir()} == before != {}
+
+
+def test_a_run_is_given_a_segmentation_network_which_segments_pictures(
+    run_folder: Path, creatures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = shutil.copytree(run_folder, tmp_path / "run")
+    settings = "{decoder: fpn, epochs: 1, batch_size: 4, crop: 64, num_workers: 0}"
+    assert call("segment", out, "--quiet", "--set", f"segment={settings}") == 0
+    assert "segmenter" in capsys.readouterr().out
+    assert call("predict", out, "--images", creatures / "images", "--out", tmp_path / "predicted", "--quiet") == 0
+    assert "12 pictures segmented (12 new)" in capsys.readouterr().out
+    assert len(list((tmp_path / "predicted" / "masks").rglob("*.png"))) == 12
+    told = refused(capsys, "predict", run_folder, "--images", creatures / "images", "--out", tmp_path / "none")
+    assert "segmenter" in told
+
+
+def test_a_checkpoint_of_a_classifier_cannot_predict(
+    run_folder: Path, creatures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = run_folder / "last.safetensors"
+    told = refused(capsys, "predict", weights, "--images", creatures / "images", "--out", tmp_path / "none")
+    assert "holds a classifier, which ppl.load_model reads" in told

@@ -23,6 +23,7 @@ def _recipe(root: Path, **changes: object) -> Recipe:
         "train": {"epochs": 1, "batch_size": 4, "size": [64, 64], "num_workers": 0},
         "cam": {"scales": [1.0], "batch_size": 2},
         "refine": [{"crf": {"preset": "psa", "iterations": 1}}],
+        "segment": None,
         "device": "cpu",
         "num_workers": 1,
     }

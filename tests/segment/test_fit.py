@@ -159,8 +159,6 @@ def test_faults_are_told_before_training(squares, tmp_path):
     bare = replace(squares, samples=(replace(squares[0], mask=None), *squares.samples[1:]))
     with pytest.raises(PPLValueError, match="1 of 12 images of squares have no mask, such as '0'"):
         fit(make_model(), bare, None, make_config(), tmp_path)
-    with pytest.raises(PPLValueError, match="12 images with masks do not fill a batch of 16"):
-        fit(make_model(), squares, None, make_config(batch_size=16), tmp_path)
     fit(make_model(), squares, None, make_config(epochs=1), tmp_path)
     with pytest.raises(PPLValueError, match=r"lr \(0\.001 -> 0\.01\)"):
         fit(make_model(), squares, None, make_config(epochs=1, lr=0.01), tmp_path)
@@ -179,3 +177,7 @@ def test_batches_of_one_image_train_under_decoders_that_pool_to_one_cell(squares
     assert np.isfinite(summary.loss)
     assert all(torch.isfinite(buffer).all() for buffer in model.buffers())
     assert any(isinstance(module, nn.BatchNorm2d) for module in model.network.decoder.modules())
+
+
+def test_fewer_images_than_a_batch_make_one_batch(squares, tmp_path):
+    assert fit(make_model(), squares[:3], None, make_config(epochs=2, batch_size=16), tmp_path).steps == 2

@@ -1,0 +1,134 @@
+"""Predictions of a segmentation network for any pictures, in a folder."""
+
+from __future__ import annotations
+
+import html
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ppl.data import TaggedImages, check_images, read_images
+from ppl.errors import PPLValueError
+from ppl.io import atomic_write, write_mask
+from ppl.io.fingerprint import fingerprint, sha256
+from ppl.io.lock import folder_lock
+from ppl.parallel import FolderSummary, tracked
+from ppl.pipeline.device import torch_device
+from ppl.pipeline.results import ResultFolder, hash_files
+from ppl.pipeline.writer import background_writer
+from ppl.report import overlay_mask
+from ppl.segment import SegmentConfig, Segmenter, SegmentResult, iter_predict, load
+
+__all__ = ["predict_folder"]
+
+_DEFAULTS = SegmentConfig()
+_SHOWN = 200
+"""Pictures on the HTML page; a page of thousands does not open."""
+
+
+def predict_folder(
+    model: str | Path,
+    images: str | Path,
+    out: str | Path,
+    *,
+    scales: tuple[float, ...] = _DEFAULTS.scales,
+    flip: bool = _DEFAULTS.flip,
+    crf: str | None = _DEFAULTS.crf,
+    amp: bool = False,
+    device: str = "auto",
+    num_workers: int = -1,
+    progress: bool = True,
+) -> FolderSummary:
+    """Segment pictures: `out/masks/<image id>.png`, `out/overlays/<image id>.jpg` and the page `out/index.html`.
+
+    Pictures whose mask was made from the same content by the same network and settings are not segmented again.
+
+    Args:
+        model: file of the network, such as `segmenter/last.safetensors` of a run folder; or the run folder.
+        images: a folder of pictures, or one picture.
+        out: folder of the results.
+        scales: see `ppl.segment.predict`.
+        flip: see `ppl.segment.predict`.
+        crf: see `ppl.segment.predict`.
+        amp: see `ppl.segment.predict`.
+        device: "auto", "cpu", "cuda", ...
+        num_workers: threads that write files; -1 for one per core.
+        progress: show a bar.
+
+    Returns:
+        The number of pictures that were segmented and that were finished before, and the pictures that were left out.
+
+    Raises:
+        PPLFileNotFoundError: if the network or the pictures are missing.
+        PPLValueError: if the file holds no segmentation network, `out` lies in `images`, or a setting is out of range.
+        FolderInUseError: if another process is at work in `out`.
+    """
+    path, images, out = _network_file(Path(model)), Path(images), Path(out)
+    if images.is_dir() and out.resolve().is_relative_to(images.resolve()):
+        raise PPLValueError(f"{out} lies in {images}, so its masks would be taken for pictures; choose another --out")
+    start = time.perf_counter()
+    network = load(path).to(torch_device(device))
+    classes = network.classes or tuple(f"class {index}" for index in range(network.num_classes))
+    dataset, bad = check_images(read_images(images, classes), progress=progress)
+    settings = {"weights": sha256(path), "scales": scales, "flip": flip, "crf": crf}
+    results = ResultFolder(out / "masks", ".png", settings)
+    with folder_lock(out):
+        keys = hash_files({sample.image_id: sample.image for sample in dataset}, num_workers)
+        missing = set(results.begin({image_id: fingerprint(key) for image_id, key in keys.items()}, keep_others=True))
+        todo = dataset.subset(image_id for image_id in dataset.image_ids if image_id in missing)
+        found = iter_predict(network, [s.picture for s in todo], scales=scales, flip=flip, crf=crf, amp=amp)
+        with background_writer(num_workers) as submit:
+            for sample, result in zip(todo, tracked(found, "predictions", len(todo), show=progress), strict=True):
+                submit(_save, result, sample.image, out, results, sample.image_id, fingerprint(keys[sample.image_id]))
+        _write_page(out, dataset, network)
+    return FolderSummary(len(todo), len(dataset) - len(todo), tuple(bad), time.perf_counter() - start)
+
+
+def _network_file(model: Path) -> Path:
+    return model / "segmenter" / "last.safetensors" if model.is_dir() else model
+
+
+def _save(result: SegmentResult, image: Path, out: Path, results: ResultFolder, image_id: str, key: str) -> None:
+    from ppl.io import read_image
+
+    shown = Image.fromarray(overlay_mask(np.asarray(read_image(image)), result.mask))
+    with atomic_write(out / "overlays" / f"{image_id}.jpg") as handle:
+        shown.save(handle, format="JPEG", quality=90)
+    write_mask(results.file(image_id), result.mask)
+    results.finish(image_id, key)
+
+
+def _write_page(out: Path, images: TaggedImages, network: Segmenter) -> None:
+    """Write a page with the overlays, which opens without a server."""
+    shown = images.image_ids[:_SHOWN]
+    figures = "\n".join(
+        f'<figure><img loading="lazy" src="overlays/{html.escape(name)}.jpg" alt="{html.escape(name)}">'
+        f"<figcaption>{html.escape(name)}</figcaption></figure>"
+        for name in shown
+    )
+    more = f"<p>The first {len(shown)} of {len(images)} pictures.</p>" if len(shown) < len(images) else ""
+    classes = ", ".join(network.classes or ())
+    text = f"""<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>Predictions of {len(images)} pictures</title>
+<style>
+body {{ font: 16px/1.4 system-ui, sans-serif; margin: 1.5rem; }}
+main {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(16rem, 1fr)); gap: 1rem; }}
+figure {{ margin: 0; }}
+img {{ width: 100%; height: auto; }}
+figcaption {{ font-size: .85rem; overflow-wrap: anywhere; }}
+</style>
+<h1>Predictions of {len(images)} pictures</h1>
+<p>Classes: {html.escape(classes)}</p>
+{more}
+<main>
+{figures}
+</main>
+</html>
+"""
+    with atomic_write(out / "index.html", "w") as file:
+        file.write(text)

@@ -1,0 +1,244 @@
+"""The segmentation step: train a network on the masks of the training images, and predict with it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ppl.data import Sample, TaggedImages
+from ppl.engine import RUNTIME_KEYS, TrainSummary
+from ppl.errors import PPLValueError
+from ppl.io import write_mask
+from ppl.io.fingerprint import fingerprint, sha256
+from ppl.io.lock import folder_lock
+from ppl.parallel import tracked
+from ppl.pipeline.cams import affinity_split, make_cams
+from ppl.pipeline.device import torch_device
+from ppl.pipeline.masks import make_masks
+from ppl.pipeline.recipe import Recipe
+from ppl.pipeline.recipe_file import check_recipe, with_overrides
+from ppl.pipeline.refinement import refine_masks
+from ppl.pipeline.results import ResultFolder, hash_files
+from ppl.pipeline.run_folder import RunFolder
+from ppl.pipeline.splits import open_splits
+from ppl.pipeline.writer import background_writer
+from ppl.segment import SegmentConfig, Segmenter, SegmentResult, create_segmenter, fit, iter_predict, load, with_masks
+
+__all__ = ["build_segmenter", "finished_predictions", "predict_masks", "segment_dataset", "train_segmenter"]
+
+
+def build_segmenter(
+    recipe: Recipe, settings: SegmentConfig, num_classes: int, classifier: Path | None = None
+) -> Segmenter:
+    """Build the network of a recipe; the same seed gives the same new weights.
+
+    Args:
+        recipe: the recipe of the run.
+        settings: its `segment` section.
+        num_classes: K, the number of classes without the background.
+        classifier: checkpoint of the run's classifier, from which an encoder of the same backbone starts; None for an
+            encoder with random weights, to find faults before there is a classifier.
+
+    Raises:
+        PPLValueError: if encoder, decoder and output stride do not fit together.
+    """
+    encoder = settings.encoder or recipe.model.backbone
+    weights = settings.checkpoint_path or (classifier if encoder == recipe.model.backbone else None)
+    if classifier is None:
+        return _create(settings, encoder, num_classes, None, pretrained=False)
+    return _create(settings, encoder, num_classes, weights, pretrained=settings.pretrained and weights is None)
+
+
+def _create(
+    settings: SegmentConfig, encoder: str, num_classes: int, weights: Path | None, *, pretrained: bool
+) -> Segmenter:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        return create_segmenter(
+            encoder,
+            num_classes,
+            decoder=settings.decoder,
+            pretrained=pretrained,
+            checkpoint_path=weights,
+            output_stride=settings.output_stride,
+            **settings.options,
+        )
+
+
+def train_segmenter(
+    recipe: Recipe,
+    settings: SegmentConfig,
+    folder: RunFolder,
+    train: TaggedImages,
+    val: TaggedImages | None,
+    *,
+    progress: bool = True,
+) -> TrainSummary | None:
+    """Train the segmentation network on the masks of the training images, unless it is trained already.
+
+    CAMs and masks of the training images are made first, where they are missing. True masks of validation images are
+    scored after each epoch; they decide nothing, since predictions come from the weights of the last epoch.
+
+    Args:
+        recipe: the recipe of the run.
+        settings: its `segment` section.
+        folder: a run whose classifier is trained.
+        train: the training images.
+        val: the validation images, or None.
+        progress: show bars.
+
+    Returns:
+        The summary of the training; None if the network was trained already.
+    """
+    images = with_masks(train, _make_training_masks(recipe, folder, train, progress=progress))
+    classifier = folder.weights(recipe.cam.checkpoint)
+    masks = hash_files({sample.image_id: _path(sample) for sample in images}, recipe.num_workers)
+    content = settings.model_dump(mode="json", exclude=set(RUNTIME_KEYS))
+    key = fingerprint({"segment": content, "masks": masks, "classifier": sha256(classifier)})
+    if folder.is_done("segment", key) and folder.segmenter.exists():
+        return None
+    if not folder.has_begun("segment", key):  # the network, or its half-trained state, belongs to other masks
+        shutil.rmtree(folder.segmenter.parent, ignore_errors=True)
+    scored = None if val is None else val.subset(sample.image_id for sample in val if sample.mask is not None)
+    with folder.step("segment", key, images=len(images)):
+        model = build_segmenter(recipe, settings, len(train.classes), classifier)
+        out = folder.segmenter.parent
+        return fit(model, images, scored or None, settings, out, progress=progress, device=recipe.device)
+
+
+def predict_masks(
+    recipe: Recipe,
+    settings: SegmentConfig,
+    folder: RunFolder,
+    split: str,
+    images: TaggedImages,
+    *,
+    progress: bool = True,
+) -> int:
+    """Write `segmented/<split>/<image id>.png`, the network's prediction, for every image that has none yet.
+
+    The network sees the pictures alone, not their tags.
+
+    Args:
+        recipe: the recipe of the run.
+        settings: its `segment` section.
+        folder: a run whose segmentation network is trained.
+        split: name of the split in the run folder.
+        images: the images of the split.
+        progress: show a bar.
+
+    Returns:
+        The number of masks that this call made.
+    """
+    results = _results(settings, folder, split)
+    keys = _keys(recipe, images)
+    if not results.unfinished(keys) and len(results.record) == len(images):
+        return 0
+    with folder.step(f"segmented/{split}", fingerprint(results.settings), images=len(images)):
+        missing = set(results.begin(keys))
+        todo = [sample for sample in images if sample.image_id in missing]
+        model = load(folder.segmenter).to(torch_device(recipe.device))
+        found = iter_predict(model, [sample.picture for sample in todo], **settings.prediction())
+        with background_writer(recipe.num_workers) as submit:
+            for sample, result in zip(todo, tracked(found, "predictions", len(todo), show=progress), strict=True):
+                submit(_save, result, results, sample.image_id, keys[sample.image_id])
+    return len(todo)
+
+
+def finished_predictions(recipe: Recipe, folder: RunFolder, split: str, images: TaggedImages) -> dict[str, Path]:
+    """Return, by image id, the predictions that the run's present network made of the present pictures."""
+    if recipe.segment is None or not folder.segmenter.exists() or not folder.segmented(split).is_dir():
+        return {}
+    results, keys = _results(recipe.segment, folder, split), _keys(recipe, images)
+    unfinished = set(results.unfinished(keys))
+    return {image_id: results.file(image_id) for image_id in keys if image_id not in unfinished}
+
+
+def _make_training_masks(recipe: Recipe, folder: RunFolder, train: TaggedImages, *, progress: bool) -> Path:
+    """Make CAMs and masks of the training images, and return the folder of the masks."""
+    split = affinity_split(recipe)
+    make_cams(recipe, folder, split, train, progress=progress)
+    make_masks(recipe, folder, split, train, progress=progress)
+    if not recipe.refine:
+        return folder.masks(split)
+    refine_masks(recipe, folder, split, train, progress=progress)
+    return folder.refined(split)
+
+
+def _results(settings: SegmentConfig, folder: RunFolder, split: str) -> ResultFolder:
+    content: dict[str, Any] = {"weights": sha256(folder.segmenter)} | settings.prediction()
+    return ResultFolder(folder.segmented(split), ".png", content)
+
+
+def _keys(recipe: Recipe, images: TaggedImages) -> dict[str, str]:
+    hashes = hash_files({sample.image_id: sample.image for sample in images}, recipe.num_workers)
+    return {
+        sample.image_id: fingerprint({"image": hashes[sample.image_id], "value_range": sample.value_range})
+        for sample in images
+    }
+
+
+def _save(result: SegmentResult, results: ResultFolder, image_id: str, key: str) -> None:
+    write_mask(results.file(image_id), result.mask)
+    results.finish(image_id, key)
+
+
+def _path(sample: Sample) -> Path:
+    assert isinstance(sample.mask, Path)
+    return sample.mask
+
+
+def segment_dataset(
+    source: str | Path,
+    masks: str | Path | None,
+    out: str | Path | None,
+    overrides: Sequence[str] = (),
+    *,
+    progress: bool = True,
+    log: Callable[[str], None] = lambda line: None,
+) -> Path:
+    """Train a segmentation network on a data set with masks of any origin: drawn by hand, or made by another tool.
+
+    Args:
+        source: folder of the data set.
+        masks: folder of palette PNGs `<image id>.png` for the training images; None for the masks of the data set.
+        out: folder of the network and its training curve; None for `runs/<data set>-segmenter`.
+        overrides: `KEY=VALUE` of the recipe's sections `segment` and `data`, and of its key `device`.
+        progress: show bars.
+        log: gets one line at the end.
+
+    Returns:
+        The file of the network.
+
+    Raises:
+        PPLFileNotFoundError: if the data set, a split or the masks are missing.
+        PPLValueError: if no encoder is named, or settings and data do not fit each other.
+        FolderInUseError: if another process is at work in `out`.
+    """
+    recipe = check_recipe(with_overrides({"data": {"root": str(source)}, "segment": {}}, list(overrides)))
+    settings = recipe.segment
+    if settings is None or settings.encoder is None:
+        raise PPLValueError("name the network's encoder: add --set segment.encoder=resnet50, or another timm model")
+    folder = Path("runs") / f"{recipe.data.root.resolve().name}-segmenter" if out is None else Path(out)
+    splits = open_splits(recipe.data, progress=progress)
+    for note in splits.notes:
+        log(note)
+    train = splits.train if masks is None else with_masks(splits.train, masks)
+    train = train.subset(sample.image_id for sample in train if sample.mask is not None)
+    if not len(train):
+        raise PPLValueError(f"{splits.train.name} has no masks to train on: add --masks FOLDER")
+    val = splits.val
+    scored = None if val is None else val.subset(sample.image_id for sample in val if sample.mask is not None)
+    RunFolder(folder).make()
+    with folder_lock(folder):
+        weights = settings.checkpoint_path
+        pretrained = settings.pretrained and weights is None
+        model = _create(settings, settings.encoder, len(train.classes), weights, pretrained=pretrained)
+        summary = fit(model, train, scored or None, settings, folder, progress=progress, device=recipe.device)
+    score = "" if summary.best_score is None else f", best validation mIoU {100 * summary.best_score:.1f}"
+    log(f"trained on {len(train)} images for {summary.epochs} epochs in {summary.seconds:.0f} s{score}")
+    return summary.last_path

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ppl.data import open_dataset
+from ppl.errors import PPLValueError
+from ppl.io import read_mask, write_mask
+from ppl.pipeline import RunFolder, predict_folder, run_recipe, segment_dataset
+from ppl.segment import load, predict
+
+SEGMENT = {"decoder": "fpn", "epochs": 1, "batch_size": 4, "crop": 64, "num_workers": 0}
+
+
+@pytest.fixture(scope="module")
+def run(creatures, tiny_recipe, tmp_path_factory):
+    out = tmp_path_factory.mktemp("segmented") / "run"
+    recipe = tiny_recipe(creatures, segment=SEGMENT)
+    return recipe, out, run_recipe(recipe, out, progress=False)
+
+
+def test_a_run_ends_with_a_network_that_starts_from_the_classifier_and_segments_without_tags(run, creatures):
+    recipe, out, result = run
+    folder = RunFolder(out)
+    network = load(folder.segmenter)
+    assert network.config["encoder"] == recipe.model.backbone
+    val = open_dataset(creatures, "val")
+    assert {path.stem for path in folder.segmented("val").glob("*.png")} == set(val.image_ids)
+    for sample in val:
+        expected = predict(network, [sample.image])[0].mask.numpy()
+        assert (read_mask(folder.segmented("val") / f"{sample.image_id}.png") == expected).all()
+    scores = result.scores["progressive"]["val"]
+    assert 0 <= scores["segmenter mIoU"] <= 1
+    assert "segmenter" in folder.read_manifest()["per_class"]["val"]
+
+
+def test_the_network_is_trained_on_the_refined_masks_of_the_training_images(run, creatures):
+    _, out, _ = run
+    folder = RunFolder(out)
+    train = open_dataset(creatures, "train")
+    assert {path.stem for path in folder.refined("train").glob("*.png")} == set(train.image_ids)
+    assert folder.read_manifest()["steps"]["segment"]["images"] == len(train)
+
+
+def test_a_finished_network_is_not_trained_again_and_other_settings_train_another(run, tmp_path):
+    recipe, out, _ = run
+    copy = tmp_path / "copy"
+    shutil.copytree(out, copy)
+    before = RunFolder(copy).segmenter.stat().st_mtime_ns
+    lines = []
+    run_recipe(recipe, copy, ("segment",), progress=False, log=lines.append)
+    assert RunFolder(copy).segmenter.stat().st_mtime_ns == before
+    assert lines == ["progressive: 4 images of val segmented (0 new)"]
+    other = recipe.model_copy(update={"segment": recipe.segment.model_copy(update={"seed": 7})})
+    run_recipe(other, copy, ("segment",), progress=False, log=lines.append)
+    assert "(4 new)" in lines[-1] and RunFolder(copy).segmenter.stat().st_mtime_ns != before
+
+
+def test_an_encoder_that_cannot_be_dilated_is_told_before_training(creatures, tiny_recipe, tmp_path):
+    recipe = tiny_recipe(creatures, segment=SEGMENT | {"encoder": "pvt_v2_b0", "decoder": "deeplabv3plus"})
+    with pytest.raises(PPLValueError, match=r"'pvt_v2_b0' .*decoder='fpn'"):
+        run_recipe(recipe, tmp_path, progress=False)
+    assert not RunFolder(tmp_path).weights("last").exists()
+
+
+def test_pictures_of_any_folder_are_segmented_once_and_bad_ones_are_named(run, creatures, tmp_path):
+    _, out, _ = run
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for number, size in enumerate([(50, 70), (64, 64)]):
+        noise = np.random.default_rng(number).integers(0, 256, (*size, 3)).astype(np.uint8)
+        Image.fromarray(noise).save(pictures / f"a & b {number}.png")
+    (pictures / "broken.jpg").write_bytes(b"no picture")
+    with pytest.warns(UserWarning, match="broken"):
+        summary = predict_folder(out, pictures, tmp_path / "out", device="cpu", progress=False)
+    assert (summary.done, summary.skipped, [bad.image_id for bad in summary.bad]) == (2, 0, ["broken"])
+    assert read_mask(tmp_path / "out" / "masks" / "a & b 0.png").shape == (50, 70)
+    assert Image.open(tmp_path / "out" / "overlays" / "a & b 0.jpg").size == (70, 50)
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert "a &amp; b 0" in page and "Predictions of 2 pictures" in page
+    (pictures / "broken.jpg").unlink()
+    again = predict_folder(out, pictures, tmp_path / "out", device="cpu", progress=False)
+    assert (again.done, again.skipped) == (0, 2)
+    single = predict_folder(out, pictures / "a & b 1.png", tmp_path / "one", device="cpu", progress=False)
+    assert single.done == 1
+
+
+def test_results_do_not_go_into_the_folder_of_the_pictures(run, creatures):
+    _, out, _ = run
+    with pytest.raises(PPLValueError, match="would be taken for pictures"):
+        predict_folder(out, creatures / "images", creatures / "images" / "out", progress=False)
+
+
+def test_masks_of_any_origin_train_a_network(creatures, tmp_path):
+    train = open_dataset(creatures, "train")
+    for sample in train[:6]:
+        write_mask(tmp_path / "drawn" / f"{sample.image_id}.png", np.ones((64, 64), np.uint8))
+    lines: list[str] = []
+    overrides = [f"segment.{key}={value}" for key, value in SEGMENT.items()]
+    overrides += ["segment.encoder=test_resnet", "segment.pretrained=false", "device=cpu"]
+    path = segment_dataset(creatures, tmp_path / "drawn", tmp_path / "out", overrides, progress=False, log=lines.append)
+    assert load(path).classes == train.classes
+    assert lines[-1].startswith("trained on 6 images for 1 epochs")
+    with pytest.raises(PPLValueError, match=r"--set segment\.encoder="):
+        segment_dataset(creatures, tmp_path / "drawn", tmp_path / "out", progress=False)
+    bare = shutil.copytree(creatures, tmp_path / "bare")
+    shutil.rmtree(bare / "masks")
+    with pytest.raises(PPLValueError, match="add --masks FOLDER"):
+        segment_dataset(bare, None, tmp_path / "none", ["segment.encoder=test_resnet"], progress=False)
