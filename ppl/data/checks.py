@@ -1,4 +1,4 @@
-"""Decode every file of a data set once before the work begins, and name what cannot be meant."""
+"""Decode every file of a data set once before the work begins; name unusable files and contradictions."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def check_images(
         PPLValueError: if no image can be used, or the masks hold only 0 and 255, so that 255 may mean the object.
 
     Warns:
-        UserWarning: for images that are left out; and once for each of these, with a count and examples: masks and
-            tags that contradict each other, pictures with masks that an EXIF tag mirrors or turns upside down, and
-            16-bit pictures that hold small values only.
+        UserWarning: for images that are left out; for masks and tags that contradict each other; for pictures with
+            masks that an EXIF tag mirrors or turns upside down; and for 16-bit pictures with small values only. Each
+            warning counts its images and names three.
     """
     check_workers(num_workers)
     found = Parallel(n_jobs=num_workers, prefer="threads", return_as="generator")(
@@ -139,7 +139,7 @@ def _other_size(sample: Sample, size: tuple[int, ...], info: ImageInfo) -> str:
 
 
 def _refuse_black_and_white_masks(dataset: TaggedImages, inspections: _Inspections) -> None:
-    """Raise PPLValueError if no mask holds a class, some hold 255, and nobody has said what 255 means."""
+    """Raise PPLValueError if no mask holds a class, some hold 255, and the meaning of 255 is not set."""
     masks = [(sample, found.values) for sample, found in inspections if found.values is not None]
     for sample, values in masks:
         if values - {0, 255} or (isinstance(sample.mask, MappedMask) and sample.mask.defines(255)):

@@ -36,7 +36,7 @@ def read_class_folders(
         The data set: classes in the order of their names, image ids are paths below `root` (or `images/`).
 
     Raises:
-        PPLFileNotFoundError: if `root` holds no such folders; `NoSplitError` if the split does not exist.
+        PPLFileNotFoundError: if `root` holds no folders of images; `NoSplitError` if the split does not exist.
     """
     root = Path(root)
     splits = find_class_folders(root)

@@ -26,7 +26,7 @@ def read_folder(root: str | os.PathLike[str], split: str | None = None, *, missi
         images/       any names, sizes and formats, also in sub-folders
         labels.csv    header image,labels; one row per image, ";" between names, empty for "none of the classes"
         classes.txt   one class per line, background not among them; without it the tags, sorted
-        train.txt     a split: one image name per line, any number of such lists
+        train.txt     a split: one image name per line, any number of lists
         masks/        <name>.png where masks exist: 0 background, line i of classes.txt is i, 255 ignore
         labelmap.txt  only where colours of the masks mean classes: name:red,green,blue on every line
 

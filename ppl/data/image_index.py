@@ -52,8 +52,8 @@ class ImageIndex:
         r"""Return the image id and the path of the image that a name means.
 
         The name may lack the extension, lead to another folder (`images/a.jpg`, `C:\photos\a.jpg`,
-        `../../upload/a.jpg`) or be percent-encoded. The file is the one at that path below the folder, or at the
-        longest end of that path; the base name alone is enough if no other image has the same.
+        `../../upload/a.jpg`) or be percent-encoded. The file at that path below the folder is taken, else the file at
+        the longest end of the path that exists. The base name alone is enough if it is unique among the images.
 
         Args:
             name: name as written.

@@ -102,7 +102,7 @@ def open_dataset(
             registered), or "auto" to recognise the layout by its files.
         missing: "error" refuses a list with an image that does not exist; "keep" leaves such images in the data set,
             and `check_images` reports them.
-        zero: meaning of value 0 in masks: "background", or "ignore" where 0 means that nobody has labelled the pixel.
+        zero: meaning of value 0 in masks: "background", or "ignore" where 0 means that the pixel is not labelled.
         white: meaning of value 255 in masks: "ignore", or "object" for black-and-white masks of the only class. None
             means "ignore", and `check_images` refuses masks without any other value.
         value_range: largest value of 16-bit pictures; see `ppl.io.read_image`.

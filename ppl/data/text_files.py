@@ -22,7 +22,7 @@ def read_text(path: Path, purpose: str) -> str:
 
     Raises:
         PPLFileNotFoundError: if the file does not exist.
-        PPLValueError: if it is not such text.
+        PPLValueError: if the content is in another encoding.
     """
     try:
         content = path.read_bytes()
