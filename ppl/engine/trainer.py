@@ -98,7 +98,7 @@ class Trainer:
         self.record = RunRecord()
 
     @property
-    def shipped(self) -> nn.Module:
+    def model_to_save(self) -> nn.Module:
         """The model that is validated and saved: the moving average if there is one."""
         return self.task.model if self.average is None else self.average.module
 
@@ -128,7 +128,7 @@ class Trainer:
                     board.write(record.history[-1])
         if not (out / "last.safetensors").is_file():  # the user deleted the weights of a finished run
             self._save_weights(out, best=record.best_epoch == record.epoch - 1)
-        self.task.model.load_state_dict(self.shipped.state_dict())
+        self.task.model.load_state_dict(self.model_to_save.state_dict())
         return TrainSummary(
             epochs=record.epoch,
             steps=record.step,
@@ -204,7 +204,7 @@ class Trainer:
         self._share_buffers()
         line[task.score] = None
         if task.val is not None:
-            line |= task.validate(self.shipped, self.accelerator)
+            line |= task.validate(self.model_to_save, self.accelerator)
         line["images_per_second"] = round(images * self.accelerator.num_processes / seconds, 2)
         line["seconds"] = round(time.perf_counter() - started, 3)
         improved = record.close_epoch(
@@ -226,7 +226,7 @@ class Trainer:
     def _save_weights(self, out: Path, *, best: bool) -> None:
         if self.accelerator.is_main_process:
             for name in ("best", "last") if best else ("last",):
-                self.task.save(self.shipped, out / f"{name}.safetensors")
+                self.task.save(self.model_to_save, out / f"{name}.safetensors")
 
     def _save_state(self, out: Path) -> None:
         """Write the state of all processes, and the curves."""
@@ -274,7 +274,7 @@ class Trainer:
         from accelerate.utils import broadcast
 
         if self.accelerator.num_processes > 1:
-            for buffer in self.shipped.buffers():
+            for buffer in self.model_to_save.buffers():
                 if buffer.is_floating_point():
                     buffer.copy_(broadcast(buffer.contiguous()))
 

@@ -47,13 +47,12 @@ def register_loss(name: str, loss: Callable[..., Tensor]) -> None:
         PPLValueError: if there is another loss of that name.
 
     Example:
-        >>> def focal(logits: Tensor, targets: Tensor, *, gamma: float = 2.0) -> Tensor:
-        ...     losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-        ...     return ((1 - (-losses).exp()) ** gamma * losses).mean()
-        >>> register_loss("focal", focal)
+        >>> def hinge(logits: Tensor, targets: Tensor, *, margin: float = 1.0) -> Tensor:
+        ...     return F.relu(margin - (2 * targets - 1) * logits).mean()
+        >>> register_loss("hinge", hinge)
         >>> from ppl.train import TrainConfig
-        >>> TrainConfig(loss="focal", loss_options={"gamma": 1.5}).loss
-        'focal'
+        >>> TrainConfig(loss="hinge", loss_options={"margin": 0.5}).loss
+        'hinge'
     """
     LOSSES.register(name, loss)
 
