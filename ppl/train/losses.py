@@ -49,8 +49,8 @@ def register_loss(name: str, loss: Callable[..., Tensor]) -> None:
     Example:
         >>> def hinge(logits: Tensor, targets: Tensor, *, margin: float = 1.0) -> Tensor:
         ...     return F.relu(margin - (2 * targets - 1) * logits).mean()
+        >>> from ppl.train import TrainConfig, register_loss
         >>> register_loss("hinge", hinge)
-        >>> from ppl.train import TrainConfig
         >>> TrainConfig(loss="hinge", loss_options={"margin": 0.5}).loss
         'hinge'
     """
