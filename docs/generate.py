@@ -30,6 +30,7 @@ from ppl.pipeline import AffinityRecipe, CamRecipe, Recipe
 from ppl.refine import PRESETS, REFINERS
 from ppl.refine.affinity import AffinityConfig
 from ppl.refine.refiners import main_option
+from ppl.segment import SegmentConfig
 from ppl.train import TrainConfig
 
 DOCS = Path(__file__).parent
@@ -112,6 +113,7 @@ def recipe_keys() -> str:
         "cam": CamRecipe,
         "affinity": AffinityRecipe,
         "affinity.train": AffinityConfig,
+        "segment": SegmentConfig,
     }
     parts = []
     for name, model in sections.items():

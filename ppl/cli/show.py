@@ -47,7 +47,8 @@ def show_scores(result: RunResult) -> None:
         )
         table.add_column("model", no_wrap=True)
         for column in columns:
-            table.add_column(column, justify="right")
+            longest = max(map(len, column.split()))
+            table.add_column(column, justify="right", min_width=longest)  # no word is cut
         for name, scores in rows:
             table.add_row(name, *(percent(scores.get(column)) for column in columns))
         console.print(table)

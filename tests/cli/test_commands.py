@@ -343,7 +343,8 @@ def test_a_run_is_given_a_segmentation_network_which_segments_pictures(
     out = shutil.copytree(run_folder, tmp_path / "run")
     settings = "{decoder: fpn, epochs: 1, batch_size: 4, crop: 64, num_workers: 0}"
     assert call("segment", out, "--quiet", "--set", f"segment={settings}") == 0
-    assert "segmenter" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "segmenter" in told, told
     assert call("predict", out, "--images", creatures / "images", "--out", tmp_path / "predicted", "--quiet") == 0
     assert "12 pictures segmented (12 new)" in capsys.readouterr().out
     assert len(list((tmp_path / "predicted" / "masks").rglob("*.png"))) == 12
