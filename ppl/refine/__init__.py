@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ppl.refine.segments import superpixel_segments, superpixels
     from ppl.refine.specs import RefinerSpec, parse_refiners
     from ppl.refine.walk import random_walk
+    from ppl.refine.walk_features import feature_walk
 
 _MODULES = {
     "REFINERS": "refiners",
@@ -30,6 +31,7 @@ _MODULES = {
     "RefinerSpec": "specs",
     "apply_refiners": "apply",
     "cams_to_probs": "probabilities",
+    "feature_walk": "walk_features",
     "guided_filter": "guided",
     "iterate_refiners": "apply",
     "jobs_from_folders": "jobs",
@@ -55,6 +57,7 @@ __all__ = [
     "crf",
     "crf_backend",
     "crf_many",
+    "feature_walk",
     "guided_filter",
     "iterate_refiners",
     "jobs_from_folders",

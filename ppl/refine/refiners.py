@@ -18,6 +18,7 @@ from ppl.refine.adaptive import pixel_adaptive
 from ppl.refine.crf_refiner import crf_refiner, resolve_crf_options
 from ppl.refine.guided import guided_filter
 from ppl.refine.segments import superpixels
+from ppl.refine.walk_features import feature_walk
 from ppl.refine.walk_refiner import random_walk_refiner, resolve_walk_options
 from ppl.registry import Registry
 
@@ -91,6 +92,7 @@ _RESOLVERS: dict[str, Callable[[Mapping[str, Any], str], dict[str, Any]]] = {
 }
 
 register_refiner("crf", crf_refiner)
+register_refiner("feature_walk", feature_walk)
 register_refiner("guided_filter", guided_filter)
 register_refiner("pixel_adaptive", pixel_adaptive)
 register_refiner("random_walk", random_walk_refiner)

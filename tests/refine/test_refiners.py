@@ -7,9 +7,11 @@ from typing import Annotated
 
 import numpy as np
 import pytest
+import timm
 import torch
 import yaml
 from pydantic import Field
+from safetensors.torch import save_file
 
 from ppl.errors import PPLError, PPLTypeError, PPLValueError
 from ppl.refine import (
@@ -96,23 +98,35 @@ def test_mistakes_are_found_before_any_work(recipe, error, words):
     assert isinstance(caught.value, PPLError) and "\n" not in str(caught.value)
 
 
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """Weights of the backbone of `feature_walk`, which would be downloaded otherwise."""
+    path = tmp_path_factory.mktemp("weights") / "resnet.safetensors"
+    save_file(timm.create_model("test_resnet", pretrained=False).state_dict(), path)
+    return {"feature_walk": {"backbone": "test_resnet", "checkpoint_path": path}}
+
+
 @pytest.mark.parametrize("name", REFINERS)
-def test_every_refiner_maps_probabilities_to_probabilities(scene, name):
+def test_every_refiner_maps_probabilities_to_probabilities(scene, weights, name):
     image, probs = scene
-    refined = apply_refiners(parse_refiners(name), image, probs)
+    refiners = parse_refiners({name: weights.get(name)})
+    refined = apply_refiners(refiners, image, probs)
     assert refined.shape == probs.shape and refined.dtype == np.float32
     assert refined.min() >= 0
     np.testing.assert_allclose(refined.sum(axis=0), 1, atol=1e-4)
-    as_torch = apply_refiners(parse_refiners(name), torch.from_numpy(image), torch.from_numpy(probs))
+    as_torch = apply_refiners(refiners, torch.from_numpy(image), torch.from_numpy(probs))
     assert isinstance(as_torch, torch.Tensor)
     np.testing.assert_allclose(as_torch.numpy(), refined, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", REFINERS)
 @pytest.mark.parametrize("size", [(1, 1), (2, 9)])
-def test_every_refiner_takes_tiny_images_and_the_background_alone(name, size):
+def test_every_refiner_takes_tiny_images_and_the_background_alone(weights, name, size):
     image, probs = np.zeros((*size, 3), np.uint8), np.ones((1, *size), np.float32)
-    np.testing.assert_allclose(apply_refiners(parse_refiners(name), image, probs), 1, atol=1e-5)
+    refiners = parse_refiners({name: weights.get(name)})
+    np.testing.assert_allclose(apply_refiners(refiners, image, probs), 1, atol=1e-5)
+    halves = np.full((2, *size), 0.5, np.float32)
+    np.testing.assert_allclose(apply_refiners(refiners, image, halves).sum(axis=0), 1, atol=1e-5)
 
 
 def test_steps_run_in_order_and_each_result_is_handed_out(scene):
@@ -243,14 +257,14 @@ def test_a_value_that_converts_without_loss_is_taken(scene, name, setting, exact
     np.testing.assert_array_equal(run(*scene, **setting), run(*scene, **exact))
 
 
-@pytest.mark.parametrize("name", ["guided_filter", "pixel_adaptive", "superpixels", "random_walk"])
+@pytest.mark.parametrize("name", ["guided_filter", "pixel_adaptive", "superpixels", "random_walk", "feature_walk"])
 def test_float_images_beyond_one_are_refused(scene, name):
     image, probs = scene
     with pytest.raises(PPLValueError, match=r"must lie in \[0, 1\].*divide by 255"):
         REFINERS[name](image.astype(np.float32), probs)
 
 
-@pytest.mark.parametrize("name", ["guided_filter", "pixel_adaptive", "superpixels", "random_walk"])
+@pytest.mark.parametrize("name", ["guided_filter", "pixel_adaptive", "superpixels", "random_walk", "feature_walk"])
 def test_maps_that_are_no_array_are_refused(scene, name):
     with pytest.raises(PPLTypeError, match="got list"):
         REFINERS[name](scene[0], [[[0.5]]])
