@@ -1,4 +1,4 @@
-"""How the images that a backbone expects are made."""
+"""Normalisation and size of the images that a backbone expects."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _IMAGENET: dict[str, Any] = {
 
 
 def data_config(model: nn.Module) -> dict[str, Any]:
-    """Normalisation and input size that a model was trained with.
+    """Return the normalisation and the input size of a model's training images.
 
     Args:
-        model: a timm model, whose own configuration is read, or any module, for which ImageNet's defaults are given.
+        model: a timm model, whose configuration is read, or any module, which gets ImageNet's defaults.
 
     Returns:
         "mean" and "std" (three floats each, for images in [0,1]), "input_size" (C,H,W) and "interpolation".

@@ -1,4 +1,4 @@
-"""The error of a backbone that patches cannot be run through."""
+"""The error of a backbone that cannot be cut into patches."""
 
 from __future__ import annotations
 
@@ -8,4 +8,4 @@ __all__ = ["UnsupportedBackboneError"]
 
 
 class UnsupportedBackboneError(PPLValueError):
-    """A backbone, or a place in one, that cannot be cut; the message says why and what to take instead."""
+    """A backbone or a cut that is not supported; the message names the reason and an alternative."""

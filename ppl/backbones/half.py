@@ -1,4 +1,4 @@
-"""Which 16-bit number format a device computes in."""
+"""The 16-bit number format in which a device computes."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ __all__ = ["half_precision"]
 
 
 def half_precision(device: torch.device) -> torch.dtype | None:
-    """The format for mixed precision: bfloat16, float16 on older GPUs, or None on a CPU without bfloat16.
+    """Return the format for mixed precision: bfloat16, float16 on older GPUs, None on a CPU without bfloat16.
 
-    A CPU without bfloat16 instructions computes in it too, but converts number by number: a MobileNetV2 was thirteen
-    times as slow as in float32 (`benchmarks/backbones/half_precision.py`). A warning says so.
+    A CPU without bfloat16 instructions converts number by number: a MobileNetV2 took thirteen times as long as in
+    float32 (`benchmarks/backbones/half_precision.py`). A warning tells of it.
 
     Args:
-        device: where the model is.
+        device: device of the model.
 
     Returns:
-        The format for `torch.autocast`, or None if float32 is the faster one.
+        The format for `torch.autocast`, or None if float32 is faster.
 
     Example:
         >>> half_precision(torch.device("cpu")) in (torch.bfloat16, None)
         True
     """
     if device.type == "cuda":
-        # emulated bfloat16, as on a T4 or V100, is slower than their own float16
+        # Emulated bfloat16 (T4, V100) is slower than float16.
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     if device.type == "cpu" and not _cpu_has_bfloat16():
         warnings.warn("this CPU has no bfloat16 instructions: computing in float32, which is faster here", stacklevel=2)

@@ -1,4 +1,4 @@
-"""Which modules end the stages of a model."""
+"""The modules that end the stages of a model."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ __all__ = ["check_timm_name", "last_leaf", "stage_names"]
 
 
 def check_timm_name(name: str) -> None:
-    """Raise PPLValueError if timm has no model of that name; the message holds near ones.
+    """Raise PPLValueError if timm has no model of that name; the message offers the nearest names.
 
     Example:
         >>> check_timm_name("resnet50")
     """
     import timm
 
-    if ":" not in name and not timm.is_model(name):  # a colon: from a hub, which is asked later
+    if ":" not in name and not timm.is_model(name):  # Names with a colon are looked up on a hub later.
         near = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
         raise PPLValueError(f"timm has no model {name!r}" + (f": did you mean {', '.join(near)}?" if near else ""))
 
 
 def stage_names(model: nn.Module, stages: Sequence[str] | None) -> list[str]:
-    """Names of the modules that end the stages: those given, or those of the model's own `feature_info`.
+    """Return the names of the modules that end the stages: those given, or those of the model's `feature_info`.
 
     Args:
         model: the backbone.
         stages: dotted module names, or None.
 
     Returns:
-        Dotted names, each of which is a module of the model.
+        Dotted names of modules of the model.
 
     Raises:
-        PPLValueError: if a given name is no module of the model, or none is given and the model names none itself.
+        PPLValueError: if a name is no module of the model, or none is given and the model has no `feature_info`.
         PPLTypeError: if `stages` is a single string.
     """
     if isinstance(stages, str):
@@ -55,7 +55,7 @@ def stage_names(model: nn.Module, stages: Sequence[str] | None) -> list[str]:
     if not info:
         children = ", ".join(name for name, _ in model.named_children())
         raise PPLValueError(
-            f"{type(model).__name__} does not say what its stages are (it has no feature_info): "
+            f"{type(model).__name__} does not name its stages (it has no feature_info): "
             f"name them with stages=[...]; its modules are {children}"
         )
     names = [entry["module"] for entry in info]
@@ -66,7 +66,7 @@ def stage_names(model: nn.Module, stages: Sequence[str] | None) -> list[str]:
 
 
 def last_leaf(model: nn.Module, name: str) -> str:
-    """Follow a stage's plain `Sequential`s down to the last block: gradient checkpointing calls around containers."""
+    """Return the last block in a stage's plain `Sequential`s, which gradient checkpointing does not bypass."""
     module = model.get_submodule(name)
     while isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward and len(module):
         last = list(module._modules)[-1]

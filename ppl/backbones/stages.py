@@ -1,4 +1,4 @@
-"""The stages of a backbone: where it can be cut, and what comes out there."""
+"""The stages of a backbone and the cuts after them."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ Layout: TypeAlias = Literal["NCHW", "NHWC", "NLC", "list"]
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of a backbone, as a dry run found it.
+    """One stage of a backbone, found by a dry run.
 
     Attributes:
-        name: what the backbone calls it ("layer2").
-        module: dotted path of the module whose output is the stage's: the stage's last block, which is called even
-            where gradient checkpointing bypasses the container.
-        layout: how its output lies: maps "NCHW" or "NHWC", tokens "NLC", or a "list" of maps at several resolutions.
+        name: name of the stage in the backbone ("layer2").
+        module: dotted name of the stage's last block, whose output is the stage's output; gradient checkpointing
+            bypasses the stage's container but not the block.
+        layout: layout of the output: maps "NCHW" or "NHWC", tokens "NLC", or a "list" of maps of several resolutions.
         channels: channels of the output.
         reduction: input pixels per cell of the output, along one axis.
-        prefix_tokens: class, distillation and register tokens ahead of the cells ("NLC" alone).
-        refusal: why the backbone cannot be cut here; empty where it can.
+        prefix_tokens: class, distillation and register tokens before the cells ("NLC" only).
+        refusal: the reason why the backbone cannot be cut after this stage; empty if it can.
     """
 
     name: str
@@ -40,18 +40,18 @@ class Stage:
 
 
 def find_stage(stages: Sequence[Stage], cut: str | int) -> int:
-    """Index of the stage that a cut names; the cut stands after that stage, so it cannot be the last.
+    """Return the index of the stage after which a cut stands; the last stage is refused.
 
     Args:
         stages: all stages of the backbone, in order.
-        cut: a stage's name or its index.
+        cut: name or index of a stage.
 
     Returns:
         The index, in `0..len(stages)-2`.
 
     Raises:
-        PPLValueError: if there is no such stage or it is the last; the message lists the valid ones.
-        UnsupportedBackboneError: if the backbone cannot be cut there.
+        PPLValueError: if there is no such stage, or it is the last; the message lists the valid cuts.
+        UnsupportedBackboneError: if the backbone cannot be cut after that stage.
         PPLTypeError: if `cut` is neither a string nor an integer.
 
     Example:
@@ -83,16 +83,16 @@ def find_stage(stages: Sequence[Stage], cut: str | int) -> int:
 
 
 def default_cuts(stages: Sequence[Stage]) -> tuple[str, ...]:
-    """Where to cut if nobody says: after the last three stages that are not the last, or fewer where there are fewer.
+    """Return the default cuts: after the last three stages before the final one, or fewer if there are fewer.
 
-    The paper names no stages; this default is ours. Of several stages of equal reduction (the blocks of a ViT, say)
-    a quarter, half and three quarters of the depth are taken.
+    The paper names no stages; this default is ours. Stages of equal reduction, such as the blocks of a ViT, are cut at
+    a quarter, half and three quarters of the depth.
 
     Args:
         stages: all stages of the backbone, in order.
 
     Returns:
-        Names, shallow to deep.
+        Names of stages, shallow to deep.
 
     Example:
         >>> stages = [Stage(f"layer{i}", f"layer{i}", "NCHW", 64, 2 ** (i + 1)) for i in (1, 2, 3, 4)]

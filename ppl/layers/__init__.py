@@ -1,4 +1,4 @@
-"""The operations of patch learning on plain tensors: cut, merge, run a tail patch by patch, fuse the branches."""
+"""Patch learning on plain tensors: cut maps, merge patches, run layers patch by patch, fuse branches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Classify the maps of several branches together (the C and the classifier of the paper's figures)."""
+"""Classify the maps of several branches together (C and the classifier of the paper's figures)."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ __all__ = ["GranularityFusion"]
 
 
 class GranularityFusion(nn.Module):
-    """Bias-free 1x1 classifier over the concatenation of several branches' maps, without the concatenation.
+    """Classify the maps of several branches by a bias-free 1x1 convolution of their concatenation.
 
-    A 1x1 convolution of concatenated maps is the sum of one 1x1 convolution per branch, so each branch keeps a
-    classifier of its own. The wide tensor is never made and every branch's own class maps come for free.
+    A 1x1 convolution of concatenated maps is the sum of one 1x1 convolution per branch, so each branch has its own
+    classifier. The concatenated tensor is never made, and the class maps of every branch are available.
 
     Args:
         in_channels: channels of each branch's map, one integer per branch.
         num_classes: K, the number of classes.
-        pooling: from class maps to logits: "average", as the paper, "max", "generalised_mean:POWER",
-            "log_sum_exp:SHARPNESS" or "ngwp:POWER".
+        pooling: from class maps to logits: "average" (as in the paper), "max", "generalised_mean:POWER",
+            "log_sum_exp:SHARPNESS", "ngwp:POWER", or a name given to :func:`register_pooling`.
 
     Raises:
-        PPLValueError: if a number is below 1, there is no branch or no such pooling.
+        PPLValueError: if a number is below 1, there is no branch, or the pooling is unknown.
 
     Source:
         Concatenation C and classifier, Progressive Patch Learning (Li et al., IEEE TMM 2022), figures 2 and 5.
@@ -45,7 +45,7 @@ class GranularityFusion(nn.Module):
     def __init__(self, in_channels: Sequence[int], num_classes: int, pooling: str = "average") -> None:
         super().__init__()
         self.in_channels = tuple(in_channels)
-        self.num_classes = operator.index(num_classes)  # a number of numpy would not go into a file
+        self.num_classes = operator.index(num_classes)  # a number of numpy cannot be written to a file
         self.pooling = pooling
         self._pool = build_pooling(pooling)
         if not self.in_channels or min(self.in_channels) < 1:
@@ -58,32 +58,32 @@ class GranularityFusion(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw new weights, from the distribution that torch gives to the one wide convolution."""
+        """Draw new weights from torch's initial distribution of the convolution over the concatenation."""
         bound = 1 / math.sqrt(sum(self.in_channels))
         for weight in self.parameters():
             nn.init.uniform_(weight, -bound, bound)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Logits (B,K): the pooled :meth:`class_maps`."""
+        """Return logits (B,K): the pooled :meth:`class_maps`."""
         return self.pool(self.class_maps(maps))
 
     def pool(self, class_maps: Tensor) -> Tensor:
-        """Logits (B,K) of class maps (B,K,h,w): their spatial mean, or what `pooling` says."""
+        """Return logits (B,K) of class maps (B,K,h,w)."""
         return self._pool(class_maps)
 
     def class_maps(self, maps: Sequence[Tensor]) -> Tensor:
-        """Class maps (B,K,h,w), before any ReLU: the sum of :meth:`branch_class_maps`.
+        """Return class maps (B,K,h,w), before ReLU: the sum of :meth:`branch_class_maps`.
 
         Args:
             maps: one map (B,C_i,h,w) per branch, all of one size.
 
         Raises:
-            PPLValueError: if their number, channels or sizes are not those of this fusion.
+            PPLValueError: if the number, channels or sizes of the maps do not fit.
         """
         return functools.reduce(torch.add, self.branch_class_maps(maps))
 
     def branch_class_maps(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Class maps (B,K,h,w) of every branch on its own; they sum to :meth:`class_maps`."""
+        """Return class maps (B,K,h,w) of every branch; they sum to :meth:`class_maps`."""
         self._check(maps)
         return [classifier(branch) for classifier, branch in zip(self.classifiers, maps, strict=True)]
 

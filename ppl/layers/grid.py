@@ -1,4 +1,4 @@
-"""The grid that a map is cut by: its one spelling and its checks."""
+"""Grids of patches: their notation and their checks."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ Grid: TypeAlias = int | Sequence[int]
 
 
 def as_grid(grid: Grid) -> tuple[int, int]:
-    """Spell a grid as `(rows, columns)`.
+    """Return a grid as `(rows, columns)`.
 
     Args:
-        grid: a positive integer, for as many rows as columns, or a pair of positive integers.
+        grid: a positive integer, for equal numbers of rows and columns, or a pair of positive integers.
 
     Returns:
         `(gh, gw)`.
 
     Raises:
-        PPLTypeError: if it is neither an integer nor a pair of integers.
+        PPLTypeError: if `grid` is neither an integer nor a pair of integers.
         PPLValueError: if a number is below 1.
 
     Example:
@@ -53,5 +53,5 @@ def check_grid_fits(grid: tuple[int, int], height: int, width: int) -> None:
     if grid[0] > height or grid[1] > width:
         raise PPLValueError(
             f"grid {grid[0]}x{grid[1]} is larger than the {height}x{width} map it should cut: "
-            "take a smaller grid, a larger input or an earlier cut"
+            "use a smaller grid, a larger input or an earlier cut"
         )

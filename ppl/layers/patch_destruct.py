@@ -1,4 +1,4 @@
-"""Cut a map into a grid of patches (the P of the paper's figure 2)."""
+"""Cut maps into grids of patches (P in the paper's figure 2)."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ __all__ = ["PatchDestruct", "patch_destruct"]
 def patch_destruct(x: Tensor, grid: Grid, *, multiple: Grid = 1) -> Tensor:
     """Cut every map of a batch into a grid of equal patches and stack them along the batch.
 
-    A size that the grid does not divide is zero-padded at the bottom and on the right.
+    Maps are zero-padded at the bottom and on the right if the grid does not divide their size.
 
     Args:
-        x: maps, shape (B,C,H,W), any dtype; the channels_last memory format is kept.
+        x: maps (B,C,H,W) of any dtype; the channels_last memory format is kept.
         grid: rows and columns of patches, `gh x gw`.
-        multiple: the height and width of a patch are rounded up to a multiple of it. With the stride of the layers
-            that follow, a patch's results lie exactly where the un-cut map's results lie.
+        multiple: round the height and width of a patch up to a multiple of this number. With the stride of the layers
+            that follow, the results of patches lie exactly over the results of the whole map.
 
     Returns:
-        Patches, shape (B*gh*gw,C,h,w), image-major: row `b*gh*gw + r*gw + c` is patch (r,c) of image b.
+        Patches (B*gh*gw,C,h,w), image-major: row `b*gh*gw + r*gw + c` is patch (r,c) of image b.
 
     Raises:
         PPLTypeError: if `grid` is neither an integer nor a pair of integers.
@@ -83,5 +83,5 @@ class PatchDestruct(nn.Module):
 
 
 def is_channels_last(x: Tensor) -> bool:
-    """Whether the map lies in memory as (B,H,W,C) and not also as (B,C,H,W)."""
+    """Tell whether a map lies in memory as (B,H,W,C) and not also as (B,C,H,W)."""
     return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()

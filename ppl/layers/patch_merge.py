@@ -1,4 +1,4 @@
-"""Stitch patches together again (the M of the paper's figure 2)."""
+"""Merge patches into maps (M in the paper's figure 2)."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ __all__ = ["PatchMerge", "patch_merge"]
 
 
 def patch_merge(x: Tensor, grid: Grid, size: tuple[int, int] | None = None) -> Tensor:
-    """Undo :func:`ppl.layers.patch_destruct`: put the patches of every image back into one map.
+    """Merge the patches of every image into one map: the inverse of :func:`ppl.layers.patch_destruct`.
 
     Args:
-        x: patches, shape (B*gh*gw,C,h,w), image-major; the channels_last memory format is kept.
+        x: patches (B*gh*gw,C,h,w), image-major; the channels_last memory format is kept.
         grid: rows and columns of patches, `gh x gw`.
-        size: (H,W) to crop to, at the bottom and on the right; None keeps all of (gh*h,gw*w).
+        size: (H,W) of the result, cropped at the bottom and on the right; None keeps (gh*h,gw*w).
 
     Returns:
-        Maps, shape (B,C,H,W).
+        Maps (B,C,H,W).
 
     Raises:
         PPLTypeError: if `grid` is neither an integer nor a pair of integers.
-        PPLValueError: if `x` is not 4-dimensional, its rows are no multiple of gh*gw, or `size` is larger than the
-            stitched map.
+        PPLValueError: if `x` is not 4-dimensional, the number of patches is no multiple of gh*gw, or `size` is larger
+            than the merged map.
 
     Source:
         Merge operation M, Progressive Patch Learning (Li et al., IEEE TMM 2022), figure 2.
@@ -43,7 +43,7 @@ def patch_merge(x: Tensor, grid: Grid, size: tuple[int, int] | None = None) -> T
     if x.shape[0] % (rows * columns):
         raise PPLValueError(
             f"x of shape {tuple(x.shape)} has {x.shape[0]} patches, which is no multiple of the "
-            f"{rows * columns} of a {rows}x{columns} grid: merge with the grid that cut it"
+            f"{rows * columns} of a {rows}x{columns} grid: merge with the grid of the cut"
         )
     if is_channels_last(x):
         merged = rearrange(x, "(b gh gw) c h w -> b (gh h) (gw w) c", gh=rows, gw=columns)
@@ -55,7 +55,7 @@ def patch_merge(x: Tensor, grid: Grid, size: tuple[int, int] | None = None) -> T
     height, width = size
     if height > merged.shape[-2] or width > merged.shape[-1]:
         raise PPLValueError(
-            f"size ({height},{width}) is larger than the stitched map of {merged.shape[-2]}x{merged.shape[-1]}: "
+            f"size ({height},{width}) is larger than the merged map of {merged.shape[-2]}x{merged.shape[-1]}: "
             "the layers between cutting and merging lost pixels (convolutions without padding?)"
         )
     return merged[..., :height, :width]
@@ -78,7 +78,7 @@ class PatchMerge(nn.Module):
         self.grid = as_grid(grid)
 
     def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-        """Stitch (B*gh*gw,C,h,w) into (B,C,H,W)."""
+        """Merge (B*gh*gw,C,h,w) into (B,C,H,W)."""
         return patch_merge(x, self.grid, size)
 
     def extra_repr(self) -> str:

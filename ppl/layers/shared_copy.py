@@ -16,14 +16,13 @@ T = TypeVar("T")
 def shared_copy(thing: T, model: nn.Module, device: str | None = None, *, hooks: bool = True) -> T:
     """Copy a module, or an object that holds one, around the same tensors.
 
-    A forward pass of the copy in eval mode changes nothing in the original: attributes, caches and hooks are copies.
+    A forward pass of the copy in eval mode changes nothing in the original: attributes and caches are copies.
 
     Args:
         thing: the module or object.
         model: the module whose tensors are shared and whose copy is put in eval mode.
         device: give the copy tensors of this device ("meta") instead of the shared ones.
-        hooks: copy the hooks of the model, too. Hooks of other people hold objects that cannot be copied, and must not
-            see a trial run.
+        hooks: keep the hooks of the model; hooks from outside the library are shared, not copied.
 
     Returns:
         The copy.
@@ -38,8 +37,11 @@ def shared_copy(thing: T, model: nn.Module, device: str | None = None, *, hooks:
         id(tensor): tensor if device is None else tensor.detach().to(device) for tensor in _tensors_of(model)
     }
     memo[id(memo)] = list(_tensors_of(model))  # Ids stay valid as long as the tensors live.
-    if not hooks:
-        memo |= {id(value): type(value)() for value in _hooks_of(model)}
+    for table in _hooks_of(model):
+        if hooks:
+            memo |= {id(hook): hook for hook in table.values() if not type(hook).__module__.startswith("ppl.")}
+        else:
+            memo[id(table)] = type(table)()
     twin = copy.deepcopy(thing, memo)
     inside = memo[id(model)]
     for part in inside.modules():

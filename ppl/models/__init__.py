@@ -1,4 +1,4 @@
-"""Classifiers that learn from patches: a backbone, cuts, and one fusion of the branches; and their files."""
+"""Patch-learning classifiers: a backbone, its cuts and one fusion of the branches; settings and files of models."""
 
 from __future__ import annotations
 

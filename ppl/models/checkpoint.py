@@ -1,4 +1,4 @@
-"""Models in files: safetensors for the weights, JSON in its header for everything else. Nothing is ever unpickled."""
+"""Save and load models: weights as safetensors, everything else as JSON in the header. Nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _HEADER = "ppl"
 
 
 def save_model(model: PPLNet, path: str | os.PathLike[str]) -> None:
-    """Write a model to a safetensors file: weights, and in its header all that :func:`load_model` needs.
+    """Write a model to a safetensors file that :func:`load_model` reads.
 
     Args:
-        model: the model; its `config`, `phase` and `classes` are kept too.
-        path: the file, which appears whole or not at all.
+        model: the model; the file also holds its `config`, `phase` and `classes`.
+        path: the file, which is written whole or not at all.
 
     Raises:
-        PPLTypeError: if `model` is no PPLNet, or was created with arguments that JSON cannot hold.
-        FileWriteError: if the disk is full or the place cannot be written to.
+        PPLTypeError: if `model` is no PPLNet, or was created with arguments that JSON cannot represent.
+        FileWriteError: if the disk is full or the folder cannot be written to.
 
     Example:
         >>> import tempfile
@@ -45,7 +45,7 @@ def save_model(model: PPLNet, path: str | os.PathLike[str]) -> None:
     if not isinstance(model, PPLNet):
         raise PPLTypeError(f"model must be a PPLNet, got {type(model).__name__}: unwrap it first (`.module`)")
     text = header_text(model)
-    # Clones, since safetensors refuses tensors that share memory.
+    # Clone: safetensors refuses tensors that share memory.
     state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
     with atomic_write(path) as handle:
         handle.write(save(state, metadata={_HEADER: text}))
@@ -56,15 +56,15 @@ def load_model(path: str | os.PathLike[str], *, backbone: nn.Module | None = Non
 
     Args:
         path: the file.
-        backbone: the module to fill, needed only if the model was built on a module of your own.
+        backbone: the module that gets the weights, needed only if the model was built on a module of your own.
 
     Returns:
-        The model, on the CPU, in training mode as after `create_model`.
+        The model, on the CPU and in training mode, as after `create_model`.
 
     Raises:
         PPLFileNotFoundError: if there is no such file.
-        PPLValueError: if it is no such file, or the weights are those of another backbone; the message names the first
-            keys or shapes that differ.
+        PPLValueError: if the file has another format, or weights of another backbone; the message names the first keys
+            or shapes that differ.
     """
     state, metadata = read_safetensors(path)
     header = _read_header(metadata, path)
@@ -88,13 +88,13 @@ def load_model(path: str | os.PathLike[str], *, backbone: nn.Module | None = Non
 
 
 def header_text(model: PPLNet) -> str:
-    """The header of a model's file: all but its weights, as JSON.
+    """Return the header of a model's file, everything except the weights, as JSON.
 
     Args:
         model: the model.
 
     Raises:
-        PPLTypeError: if the model was created with arguments that JSON cannot hold.
+        PPLTypeError: if the model was created with arguments that JSON cannot represent.
     """
     header = {
         "config": model.config,
@@ -105,7 +105,7 @@ def header_text(model: PPLNet) -> str:
         return json.dumps(header)
     except (TypeError, ValueError) as error:
         raise PPLTypeError(
-            f"the model was created with an argument that JSON cannot hold ({error}), so it could not be saved: "
+            f"the model was created with an argument that JSON cannot represent ({error}) and cannot be saved: "
             "give numbers and names, such as act_layer='gelu'"
         ) from error
 

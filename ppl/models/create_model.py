@@ -1,4 +1,4 @@
-"""From a backbone's name to a `PPLNet`."""
+"""Build a `PPLNet` from the name of a timm backbone."""
 
 from __future__ import annotations
 
@@ -38,29 +38,29 @@ def create_model(
     """Build a patch-learning classifier on a timm backbone.
 
     Args:
-        backbone: name of a timm model; `ppl.check_backbone` tells which ones can be cut.
+        backbone: name of a timm model; `ppl.check_backbone` tells whether a model can be cut.
         num_classes: K, the number of classes.
         mode: "baseline", "control", "progressive" or "explicit"; see :class:`ppl.PPLNet`.
-        cuts: stages or blocks after which to cut; None takes the last three stages before the final one.
-        grids: an integer or a pair for all cuts, or a list with one per cut.
+        cuts: stages or blocks after which the feature map is cut; None: the last three stages before the final one.
+        grids: rows and columns of patches: an integer or a pair for all cuts, or a list with one entry per cut.
         padding: values that convolutions after a cut see beyond a patch: "zeros", "replicate" or "reflect".
         halo: cells of real context that each patch keeps on every side.
         pooling: from class maps to logits: "average", "max", "generalised_mean:POWER", "log_sum_exp:SHARPNESS" or
             "ngwp:POWER".
         pretrained: start from timm's weights, which timm downloads if they are not in its cache.
-        checkpoint_path: timm-keyed weights of the backbone, in a safetensors file or one that
-            `torch.load(weights_only=True)` accepts; nothing is downloaded then. A classifier in it is left out.
+        checkpoint_path: weights of the backbone with timm's keys, in a safetensors file or a file that
+            `torch.load(weights_only=True)` accepts; nothing is downloaded then. Weights of a classifier are ignored.
         output_stride: stride of the final map (8, 16 or 32), for the families in which timm can lower it.
-        **timm_kwargs: anything else that `timm.create_model` takes, such as `drop_path_rate`.
+        **timm_kwargs: further arguments of `timm.create_model`, such as `drop_path_rate`.
 
     Returns:
         The model, in training mode, in its last phase.
 
     Raises:
-        PPLValueError: unknown backbone, mode or cut; an argument that the family does not take; an output stride that
-            it cannot have; weights of another model.
+        PPLValueError: unknown backbone, mode or cut; an argument or output stride that the family does not accept;
+            weights of another model.
         PPLFileNotFoundError: if `checkpoint_path` does not exist.
-        PPLError: if the pretrained weights cannot be had.
+        PPLError: if the pretrained weights are not available.
 
     Example:
         >>> import torch
@@ -80,7 +80,7 @@ def create_model(
 
 
 def make_backbone(source: dict[str, Any], *, pretrained: bool) -> nn.Module:
-    """The timm model, without classifier, that a `PPLNet.source` describes.
+    """Build the timm model, without a classifier, that a `PPLNet.source` describes.
 
     Args:
         source: "backbone", "output_stride" and "timm_kwargs", as :func:`create_model` got them.
@@ -98,12 +98,12 @@ def make_backbone(source: dict[str, Any], *, pretrained: bool) -> nn.Module:
         options["output_stride"] = output_stride
     try:
         network: nn.Module = timm.create_model(name, pretrained=pretrained, **options)
-    except Exception as error:  # families refuse arguments, and hubs downloads, in many ways
+    except Exception as error:  # Families and download clients raise errors of many types.
         reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no reason'}"
         if pretrained:
-            make_backbone(source, pretrained=False)  # raises if the arguments are at fault
+            make_backbone(source, pretrained=False)  # raises if the arguments are wrong
             raise PPLError(
-                f"timm's pretrained weights of {name!r} cannot be had ({reason}): "
+                f"timm's pretrained weights of {name!r} are not available ({reason}): "
                 "give a file of them (checkpoint_path=..., --weights FILE) or start from scratch (pretrained=False, "
                 "--set model.pretrained=false)"
             ) from error
@@ -114,7 +114,7 @@ def make_backbone(source: dict[str, Any], *, pretrained: bool) -> nn.Module:
 
 
 def _no_output_stride(name: str, output_stride: int, reason: str) -> str:
-    """The message for a family whose stride cannot be changed."""
+    """Return the message for a family whose stride cannot be changed."""
     from timm.models import get_arch_name, model_entrypoint
 
     family = model_entrypoint(get_arch_name(name)).__module__.rpartition(".")[2]

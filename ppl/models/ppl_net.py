@@ -1,4 +1,4 @@
-"""The classifier of the paper's figures: one backbone, its cuts, and one fusion of the branches."""
+"""The classifier of the paper's figures: one backbone, its cuts and one fusion of the branches."""
 
 from __future__ import annotations
 
@@ -24,51 +24,51 @@ _MODES: tuple[Mode, ...] = get_args(Mode)
 _DEFAULTS = ModelConfig()
 
 _MOST_ROOM = 512
-"""Pixels beyond a cell for every patch up to which sizes are tried."""
+"""Pixels beyond the minimum that are tried when the smallest image size is searched."""
 
 
 class PPLNet(nn.Module):
-    """A backbone whose final map is computed once as usual and, in branches, patch by patch, and classified together.
+    """Classify images by the maps of several branches of one backbone: patched maps and the un-patched map.
 
-    The modes differ in their branches; the un-patched map is always among them:
+    The modes differ in their branches; every mode has the un-patched branch:
 
-    * ``baseline``: the un-patched map alone, an ordinary CAM classifier.
+    * ``baseline``: the un-patched map only, an ordinary CAM classifier.
     * ``control``: the un-patched map twice. As many parameters as ``progressive``, no patches.
-    * ``progressive`` (figure 2): the map patched after one cut, and the un-patched one. :meth:`set_phase` moves the
-      cut; backbone and fusion are the same in every phase, and no gradient is stopped.
-    * ``explicit`` (figure 5): the map patched after every cut, and the un-patched one. The features of each patch
-      branch are detached before the cut, those of the un-patched branch are not.
+    * ``progressive`` (figure 2): the map patched after one cut, and the un-patched map. :meth:`set_phase` moves the
+      cut; all phases share backbone and fusion, and no gradient is stopped.
+    * ``explicit`` (figure 5): the maps patched after every cut, and the un-patched map. The features of each patch
+      branch are detached before the cut, the features of the un-patched branch are not.
 
-    What comes before a cut is computed once per image, whatever the number of branches. In training, BatchNorm layers
-    behind a cut see every branch in turn, with patches as a batch.
+    Layers before a cut run once per image, for any number of branches. In training, BatchNorm layers after a cut see
+    every branch in turn, with patches as a batch. Several threads can run one model in eval mode.
 
     Args:
-        backbone: a timm model or any module (B,3,H,W) -> (B,C,h,w); it becomes `.backbone` as it is.
+        backbone: a timm model or any module (B,3,H,W) -> (B,C,h,w).
         num_classes: K, the number of classes.
-        mode: one of the four above.
-        cuts: stages after which to cut, by name or index, or blocks by name, in the order of the schedule. None takes
-            the last three stages before the final one. Modes without patches have no cuts and ignore them.
-        grids: patches per cut: an integer or a pair `(rows, columns)` (a tuple) for all cuts, or a list with one of
-            these per cut.
+        mode: one of the four modes above.
+        cuts: stages after which the map is cut, by name or index, or blocks by name, in the order of the schedule.
+            None: the last three stages before the final one. Ignored in modes without patches.
+        grids: rows and columns of patches: an integer or a tuple `(rows, columns)` for all cuts, or a list with one
+            entry per cut.
         stages: names of the backbone's stages, if it has no `feature_info`.
         padding: values that convolutions after a cut see beyond a patch: "zeros", "replicate" or "reflect".
         halo: cells of real context that each patch keeps on every side.
         pooling: from class maps to logits: "average", "max", "generalised_mean:POWER", "log_sum_exp:SHARPNESS" or
             "ngwp:POWER".
 
-    The figures show a 2x2 grid and tell neither cuts nor padding: all defaults are ours.
+    The figures show a 2x2 grid and name neither cuts nor padding: all defaults are ours.
 
     Attributes:
-        backbone: the backbone, untouched.
+        backbone: the backbone.
         fusion: the `GranularityFusion` of the branches.
         mode: the mode.
         cuts: names of the stages after which the map is cut; empty without patches.
         grids: the grid `(rows, columns)` of each cut.
-        classes: names of the classes, or None; kept in checkpoints.
+        classes: names of the classes, or None; stored in checkpoints.
 
     Raises:
         PPLValueError: unknown mode, unknown cut, no cut where one is needed, grids that do not fit the cuts.
-        PPLTypeError: `backbone` is no module; a grid is no integer or pair.
+        PPLTypeError: `backbone` is no module, or a grid is no integer or pair.
 
     Source:
         Progressive Patch Learning (Li et al., IEEE TMM 2022), figures 2 and 5.
@@ -121,7 +121,7 @@ class PPLNet(nn.Module):
         try:
             self.fusion = GranularityFusion((self._cutter.num_features,) * branches, num_classes, pooling)
         except Exception:
-            self._cutter.remove_hooks()  # the backbone is the caller's
+            self._cutter.remove_hooks()  # The backbone belongs to the caller.
             raise
         self.classes: tuple[str, ...] | None = None
         self._stages = None if stages is None else list(stages)
@@ -131,12 +131,12 @@ class PPLNet(nn.Module):
 
     @property
     def num_classes(self) -> int:
-        """K, the number of classes."""
+        """Number of classes K."""
         return self.fusion.num_classes
 
     @property
     def num_phases(self) -> int:
-        """Phases of progressive training: one per cut in mode ``progressive``, otherwise 1."""
+        """Number of training phases: one per cut in mode ``progressive``, otherwise 1."""
         return len(self.cuts) if self.mode == "progressive" else 1
 
     @property
@@ -159,7 +159,7 @@ class PPLNet(nn.Module):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The backbone's stages, shallow to deep, without the blocks that only a cut names."""
+        """Stages of the backbone, shallow to deep, without blocks that only a cut names."""
         return self._cutter.stages
 
     @property
@@ -168,11 +168,11 @@ class PPLNet(nn.Module):
         return self._cutter.stride
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Compute patch branches a second time in the backward pass instead of keeping them in memory.
+        """Compute patch branches a second time in the backward pass instead of keeping their activations.
 
-        Whatever the number of branches, training then holds the activations of the un-patched branch and of one
-        patched branch at a time. The numbers stay the same, but for dropout where no BatchNorm statistics move: a batch
-        goes through in halves then, each of which draws for itself.
+        Memory then holds the activations of the un-patched branch and of one patched branch at a time. Results stay
+        the same, except for dropout if no BatchNorm statistics are updated: a batch is then processed in two halves
+        with random numbers of their own.
         """
         self._recompute = enable
 
@@ -188,9 +188,9 @@ class PPLNet(nn.Module):
 
     @property
     def config(self) -> dict[str, Any]:
-        """All that is needed to build this model again, without its weights, as plain JSON values.
+        """Everything that is needed to build the model again, except its weights, as JSON values.
 
-        `source` says how `create_model` made the backbone; it is None for a backbone that was handed over as a module.
+        `source` holds the arguments of `create_model` for the backbone; None if the backbone was given as a module.
         """
         return {
             "num_classes": self.num_classes,
@@ -206,18 +206,18 @@ class PPLNet(nn.Module):
 
     @property
     def size_multiple(self) -> int:
-        """What heights and widths of images must be multiples of: 1 for most backbones, 32 for HRNet and DLA."""
+        """Heights and widths of images must be multiples of it: 1 for most backbones, 32 for HRNet and DLA."""
         return self._cutter.size_multiple
 
     @cached_property
     def min_size(self) -> tuple[int, int]:
-        """The smallest (H,W) whose final map has a cell and whose cut maps have a cell for every patch."""
+        """Smallest (H,W) of images: one cell of the final map, and one cell of every cut map for each patch."""
         cuts = [(cut.reduction, grid) for cut, grid in zip(self._cutter.cuts, self.grids, strict=True)]
         heights = [reduction * grid[0] for reduction, grid in cuts]
         widths = [reduction * grid[1] for reduction, grid in cuts]
         smallest = self._cutter.min_size
         least = max([smallest[0], *heights]), max([smallest[1], *widths])
-        # convolutions without padding, and reflections, need more room than a cell: how much is tried
+        # Convolutions without padding, and reflections, need more room than a cell; larger sizes are tried.
         if cuts and (self._cutter.unpadded or self._cutter.padding == "reflect"):
             larger = ((least[0] + room, least[1] + room) for room in range(0, _MOST_ROOM, self.stride))
             return next((size for size in larger if self._runs_on(size)), least)
@@ -239,33 +239,33 @@ class PPLNet(nn.Module):
         self._cutter.check_input_size(height, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (B,K) of images (B,3,H,W): the pooled :meth:`class_maps`.
+        """Return logits (B,K) of images (B,3,H,W): the pooled :meth:`class_maps`.
 
         Raises:
-            PPLValueError: if a grid is larger than the map that it should cut.
+            PPLValueError: if a grid is larger than its map.
         """
         return self.fusion(self._branches(x))  # type: ignore[no-any-return]
 
     def class_maps(self, x: Tensor) -> Tensor:
-        """Class maps (B,K,h,w) of images (B,3,H,W), before ReLU: what CAMs are read from."""
+        """Return class maps (B,K,h,w) of images (B,3,H,W), before ReLU; CAMs are read from them."""
         return self.fusion.class_maps(self._branches(x))
 
     def branch_class_maps(self, x: Tensor) -> list[Tensor]:
-        """Class maps (B,K,h,w) of every branch, the un-patched one last; they sum to :meth:`class_maps`."""
+        """Return class maps (B,K,h,w) of every branch, the un-patched branch last; they sum to :meth:`class_maps`."""
         return self.fusion.branch_class_maps(self._branches(x))
 
     def unpatched_class_maps(self, x: Tensor) -> list[Tensor]:
-        """Class maps (B,K,h,w) as of :meth:`branch_class_maps` if nothing were cut: all branches see the whole map.
+        """Return class maps (B,K,h,w) of every branch, computed from the un-patched map.
 
-        Since a patched map equals the un-patched one but near the borders of patches, their sum stands for
-        :meth:`class_maps` at the price of a single pass; the last is the un-patched branch's own.
+        A patched map differs from the un-patched map only near the borders of patches, so the sum of the result is
+        close to :meth:`class_maps` at the cost of a single pass. The last entry is the un-patched branch's own map.
         """
         refuse_data_parallel(self)
         whole, _ = self._cutter.forward_features(x)
         return self.fusion.branch_class_maps([whole] * len(self.fusion.in_channels))
 
     def pool(self, class_maps: Tensor) -> Tensor:
-        """Logits (B,K) of class maps (B,K,h,w): the second half of :meth:`forward`, for who wants both."""
+        """Return logits (B,K) of class maps (B,K,h,w): the second half of :meth:`forward`."""
         return self.fusion.pool(class_maps)
 
     def extra_repr(self) -> str:
@@ -292,7 +292,7 @@ class PPLNet(nn.Module):
 
 
 def _detach(features: Any) -> Any:
-    """Stop the gradient of a stage's output, be it a tensor or a list of them."""
+    """Stop the gradient of a stage's output, a tensor or a list of tensors."""
     if isinstance(features, Tensor):
         return features.detach()
     return type(features)(_detach(member) for member in features)
@@ -304,7 +304,7 @@ def _grid_per_cut(grids: Grid | Sequence[Grid], count: int) -> tuple[tuple[int, 
         return (as_grid(grids),) * count  # type: ignore[arg-type]
     if len(grids) != count:
         raise PPLValueError(
-            f"grids must be an integer or a pair (rows, columns) for all cuts or a list of one per cut, "
-            f"{count} in all, got {grids!r}"
+            f"grids must be an integer or a pair (rows, columns) for all cuts, or a list with one entry for each of "
+            f"{count} cuts, got {grids!r}"
         )
     return tuple(as_grid(grid) for grid in grids)

@@ -1,4 +1,4 @@
-"""Patch branches that are computed twice instead of kept in memory."""
+"""Compute patch branches a second time in the backward pass instead of keeping their activations."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ __all__ = ["checkpointed"]
 
 
 def checkpointed(cutter: CutBackbone) -> Callable[..., Tensor]:
-    """`cutter.patched` with its activations dropped after the forward pass and computed again in the backward pass.
+    """Return `cutter.patched` with activations that are dropped after the forward pass and recomputed for the backward.
 
-    Where no BatchNorm statistics move, the batch goes through in two halves, so that half a branch is in memory at a
-    time. Random numbers are the same in both passes, and statistics move only once.
+    If no BatchNorm statistics are updated, the batch is processed in two halves, so half a branch is in memory at a
+    time. Random numbers are the same in both passes, and statistics are updated once.
 
     Args:
         cutter: the cut backbone.
@@ -41,7 +41,7 @@ def checkpointed(cutter: CutBackbone) -> Callable[..., Tensor]:
     return partial(_recomputed, cutter)
 
 
-# the compiler cannot trace a checkpoint with contexts: what it compiles ends here and goes on behind
+# The compiler cannot trace a checkpoint with contexts: a compiled graph breaks here.
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def _recomputed(cutter: CutBackbone, cut_index: int, features: Any, *where: Any) -> Tensor:
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
@@ -49,19 +49,19 @@ def _recomputed(cutter: CutBackbone, cut_index: int, features: Any, *where: Any)
 
     run = partial(checkpoint, cutter.patched, use_reentrant=False, context_fn=contexts)
     live = any(norm.training for norm in batch_norms(cutter.model))
-    halves = [features] if live else _halves(features)  # live statistics of a half would be other ones
+    halves = [features] if live else _halves(features)  # Statistics of half a batch would differ.
     return torch.cat([run(cut_index, half, *where) for half in halves])
 
 
 def _halves(features: Any) -> list[Any]:
-    """The two halves of a batch of features, be they a tensor or a list of them; one if the batch is one image."""
+    """Return the two halves of a batch of features (a tensor or a list), or the batch if it is a single image."""
     images = len(tensors_of(features)[-1])
     first = images - images // 2
     return [_images(features, images, *part) for part in ((0, first), (first, images)) if part[0] < part[1]]
 
 
 def _images(features: Any, images: int, start: int, stop: int) -> Any:
-    """Those of so many images; a tensor may have several rows for each."""
+    """Return the features of the images `start` to `stop`; a tensor may have several rows per image."""
     if isinstance(features, Tensor):
         rows = len(features) // images
         return features[start * rows : stop * rows]
@@ -70,7 +70,7 @@ def _images(features: Any, images: int, start: int, stop: int) -> Any:
 
 @contextmanager
 def _still_statistics(model: nn.Module) -> Iterator[None]:
-    """BatchNorm layers compute as they did, but leave their running statistics where they are."""
+    """Let BatchNorm layers compute as before, but not update their running statistics."""
     norms = [norm for norm in batch_norms(model) if norm.training]
     kept = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:

@@ -1,4 +1,4 @@
-"""Read weights from files without ever unpickling, and put them into a module that they fit exactly."""
+"""Read weights from files without unpickling, and load them into modules of exactly their shapes."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _SHOWN = 3
 
 
 def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors (on the CPU) and metadata of a safetensors file.
+    """Return the tensors (on the CPU) and the metadata of a safetensors file.
 
     Raises:
         PPLFileNotFoundError: if there is no such file.
-        PPLValueError: if it is not a whole safetensors file.
+        PPLValueError: if the file is no complete safetensors file.
     """
     if not Path(path).is_file():
         raise PPLFileNotFoundError(f"no weights at {os.fspath(path)}")
@@ -36,10 +36,10 @@ def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], d
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Named tensors of a `.safetensors` file, or of any other file that `torch.load(weights_only=True)` accepts.
+    """Return the tensors of a `.safetensors` file or of a file that `torch.load(weights_only=True)` accepts.
 
-    Checkpoints that keep the weights under "state_dict", "state_dict_ema" or "model" are understood, and so is the
-    "module." that DistributedDataParallel puts before every name.
+    Weights may lie under "state_dict", "state_dict_ema" or "model"; the prefix "module." of DistributedDataParallel is
+    removed.
 
     Args:
         path: the file.
@@ -49,7 +49,7 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
     Raises:
         PPLFileNotFoundError: if there is no such file.
-        PPLValueError: if it is broken, or holds anything but plain tensors (it is never unpickled).
+        PPLValueError: if the file is broken, or holds anything but plain tensors (nothing is unpickled).
     """
     if Path(path).suffix == ".safetensors" or not Path(path).is_file():
         return read_safetensors(path)[0]
@@ -58,7 +58,8 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise PPLValueError(
-            f"{os.fspath(path)} cannot be read as plain tensors ({reason}): convert it to safetensors where it was made"
+            f"{os.fspath(path)} cannot be read as plain tensors ({reason}): "
+            "convert the file to safetensors with the program that wrote it"
         ) from error
     for key in ("state_dict", "state_dict_ema", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
@@ -70,7 +71,7 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 
 def load_backbone_weights(backbone: nn.Module, path: str | os.PathLike[str]) -> None:
-    """Put timm-keyed weights into a timm backbone; those of its classifier, which it may not have, are left out.
+    """Load weights with timm's keys into a timm backbone; weights of a classifier are ignored.
 
     Args:
         backbone: the timm model.
@@ -78,7 +79,7 @@ def load_backbone_weights(backbone: nn.Module, path: str | os.PathLike[str]) -> 
 
     Raises:
         PPLFileNotFoundError: if there is no such file.
-        PPLValueError: if the weights are of another model; the message names the first keys or shapes that differ.
+        PPLValueError: if the weights belong to another model; the message names the first keys or shapes that differ.
     """
     config = getattr(backbone, "pretrained_cfg", None) or {}
     names = config.get("classifier") or ()
@@ -89,7 +90,7 @@ def load_backbone_weights(backbone: nn.Module, path: str | os.PathLike[str]) -> 
         state = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     state = {name: value for name, value in state.items() if not (heads and name.startswith(heads))}
     wanted = {name: value for name, value in backbone.state_dict().items() if not (heads and name.startswith(heads))}
-    # checkpoints of before 2018 have no such counters, and torch does without them too
+    # Checkpoints older than torch 0.4.1 have no such counters, and torch does not need them.
     counters = {name for name in wanted if name.endswith("num_batches_tracked") and name not in state}
     wanted = {name: value for name, value in wanted.items() if name not in counters}
     check_state(state, wanted, os.fspath(path))
@@ -97,7 +98,7 @@ def load_backbone_weights(backbone: nn.Module, path: str | os.PathLike[str]) -> 
 
 
 def check_state(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: str) -> None:
-    """Raise PPLValueError unless names and shapes are the wanted ones; the message names the first that differ."""
+    """Raise PPLValueError unless all names and shapes agree; the message names the first that differ."""
     missing = [name for name in wanted if name not in state]
     extra = [name for name in state if name not in wanted]
     shapes = [

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -253,3 +254,25 @@ def test_a_dictionary_that_others_hold_stays_theirs_and_is_emptied_of_dry_runs()
     assert seen == {}
     model(torch.zeros(1, 3, 40, 48))
     assert model.seen is seen and seen == {"b": (1, 4, 10, 12)}
+
+
+class Counter:
+    """A caller's own hook, whose state cannot be copied."""
+
+    def __init__(self) -> None:
+        self.lock, self.calls = threading.Lock(), 0
+
+    def count(self, *_: object) -> None:
+        with self.lock:
+            self.calls += 1
+
+
+def test_hooks_of_the_caller_need_not_be_copyable() -> None:
+    counter = Counter()
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 4, 3, 2, 1), nn.Conv2d(4, 4, 3, 2, 1))
+    model[1].register_forward_hook(counter.count)
+    cutter = CutBackbone(model, ["0"], stages=["0", "1", "2"])
+    counter.calls = 0
+    final, features = cutter.forward_features(torch.zeros(1, 3, 32, 32), [0])
+    cutter.patched(0, features[0], 2, final.shape[-2:])
+    assert counter.calls == 2

@@ -50,8 +50,8 @@ def test_patches_of_another_grid_are_an_error():
         patch_merge(torch.zeros(6, 1, 2, 2), 2)
 
 
-def test_size_larger_than_the_stitched_map_is_an_error():
-    with pytest.raises(PPLValueError, match=r"size \(5,4\) is larger than the stitched map of 4x4"):
+def test_size_larger_than_the_merged_map_is_an_error():
+    with pytest.raises(PPLValueError, match=r"size \(5,4\) is larger than the merged map of 4x4"):
         patch_merge(torch.zeros(4, 1, 2, 2), 2, (5, 4))
 
 

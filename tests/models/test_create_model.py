@@ -123,5 +123,5 @@ def test_pretrained_weights_that_cannot_be_had_are_a_clear_error(monkeypatch):
         return create(name, **kwargs)
 
     monkeypatch.setattr(timm, "create_model", offline)
-    with pytest.raises(PPLError, match=r"'test_resnet' cannot be had \(OSError: no connection\): give a file"):
+    with pytest.raises(PPLError, match=r"'test_resnet' are not available \(OSError: no connection\): give a file"):
         make(pretrained=True)

@@ -201,7 +201,7 @@ def test_one_grid_per_cut_or_one_for_all():
     assert make_model("explicit", grids=(4, 2)).grids == ((4, 2),) * 3
     assert make_model("explicit", grids=[4, 2, (2, 1)]).grids == ((4, 4), (2, 2), (2, 1))
     assert make_model("explicit", cuts=CUTS[:2], grids=[4, 2]).grids == ((4, 4), (2, 2))
-    with pytest.raises(PPLValueError, match=r"one per cut, 3 in all, got \[4, 2\]"):
+    with pytest.raises(PPLValueError, match=r"one entry for each of 3 cuts, got \[4, 2\]"):
         make_model("explicit", grids=[4, 2])
 
 
