@@ -334,7 +334,7 @@ def test_unfit_settings_are_refused_before_any_file(colours, colours_val, make_m
     with pytest.raises(PPLValueError, match="'alternate' never trains the last of 2 phases in 2 epochs of 1 updates"):
         fit(make_model(), colours, None, make_config(schedule="alternate", batch_size=24), tmp_path)
     model = make_model(norm_layer=torch.nn.BatchNorm2d)
-    with pytest.raises(PPLTypeError, match="JSON cannot hold"):
+    with pytest.raises(PPLTypeError, match="JSON cannot represent"):
         fit(model, colours, None, make_config(), tmp_path)
     assert not list(tmp_path.iterdir())
 
