@@ -12,6 +12,8 @@ import torch
 
 __all__ = ["random_state", "seeded", "set_random_state"]
 
+_CPU = torch.device("cpu")
+
 
 def random_state(device: torch.device | None = None) -> dict[str, Any]:
     """Return the state of all generators as numbers and tensors.
@@ -54,7 +56,7 @@ def set_random_state(state: Mapping[str, Any], device: torch.device | None = Non
 
 
 @contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
+def seeded(seed: int, device: torch.device = _CPU) -> Iterator[None]:
     """Seed all generators; afterwards restore the caller's state.
 
     Args:
@@ -62,9 +64,9 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
         device: the device that computes.
 
     Example:
-        >>> with seeded(3, torch.device("cpu")):
+        >>> with seeded(3):
         ...     first = torch.rand(1).item()
-        >>> with seeded(3, torch.device("cpu")):
+        >>> with seeded(3):
         ...     first == torch.rand(1).item()
         True
     """

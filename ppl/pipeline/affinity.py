@@ -6,8 +6,6 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from ppl.data import TaggedImages
 from ppl.io.fingerprint import fingerprint
 from ppl.models import load_model
@@ -88,7 +86,6 @@ def _network(recipe: Recipe, settings: AffinityRecipe, folder: RunFolder) -> Aff
     options = dict(recipe.model.timm)
     if recipe.model.output_stride is not None:
         options["output_stride"] = recipe.model.output_stride
-    torch.manual_seed(settings.train.seed)
     return AffinityNetwork(
         recipe.model.backbone, kind=settings.kind, backbone_options=options, weights=model.backbone.state_dict()
     )

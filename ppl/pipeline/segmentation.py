@@ -7,10 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ppl.data import Sample, TaggedImages
 from ppl.engine import RUNTIME_KEYS, TrainSummary
+from ppl.engine.random_state import seeded
 from ppl.errors import PPLValueError
 from ppl.io import write_mask
 from ppl.io.fingerprint import fingerprint, sha256
@@ -56,8 +55,7 @@ def build_segmenter(
 def _create(
     settings: SegmentConfig, encoder: str, num_classes: int, weights: Path | None, *, pretrained: bool
 ) -> Segmenter:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
+    with seeded(settings.seed):
         return create_segmenter(
             encoder,
             num_classes,

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from itertools import chain
 from typing import Any
 
-import torch
-
 from ppl.cam import check_maps
 from ppl.data import TaggedImages
+from ppl.engine.random_state import seeded
 from ppl.errors import PPLValueError
 from ppl.io.fingerprint import fingerprint, sha256
 from ppl.models import PPLNet, create_model
@@ -31,9 +30,9 @@ def build_model(recipe: Recipe, classes: tuple[str, ...], **changes: Any) -> PPL
         classes: names of the classes.
         **changes: arguments of `create_model` that replace those of the recipe.
     """
-    torch.manual_seed(recipe.train.seed)
     settings = recipe.model.model_dump(exclude={"timm"}) | recipe.model.timm | changes
-    model = create_model(num_classes=len(classes), **settings)
+    with seeded(recipe.train.seed):
+        model = create_model(num_classes=len(classes), **settings)
     model.classes = classes
     return model
 

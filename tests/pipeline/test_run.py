@@ -20,6 +20,7 @@ from ppl.errors import PPLError, PPLFileNotFoundError, PPLValueError
 from ppl.io import read_mask, write_mask
 from ppl.io.fingerprint import sha256
 from ppl.pipeline import Recipe, RunFolder, RunResult, cam_folder, resolve_recipe, run_recipe, score_masks
+from ppl.pipeline.training import build_model
 from ppl.refine.affinity import AffinityNetwork
 from ppl.refine.affinity_maps import save_affinity
 
@@ -76,6 +77,15 @@ def test_the_manifest_says_how_it_was_made(finished: tuple[Path, RunResult]) -> 
     assert manifest["refinement"][0]["options"]["backend"] in ("native", "torch", "pydensecrf")
     assert manifest["data"]["left_out"] == {}
     assert all(step["finished"] for step in manifest["steps"].values())
+
+
+def test_models_are_built_from_the_seed_without_a_change_of_the_callers_random_numbers(
+    tiny_recipe: MakeRecipe, creatures: Path
+) -> None:
+    before = torch.get_rng_state()
+    first, second = (build_model(tiny_recipe(creatures), ("cat", "dog")).state_dict() for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
 def test_a_finished_run_is_not_done_again(tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path) -> None:
