@@ -80,6 +80,9 @@ def warn_shared_images(train: TaggedImages, val: TaggedImages) -> None:
 _NAMED = 3
 """Number of bad images that have a warning of their own."""
 
+_SMOOTHED = 5
+"""Number of values without a class from which on smoothed edges are more likely than forgotten classes."""
+
 _DARK = (1 << 14) - 1
 """Largest value of 16-bit pictures that come out at less than a quarter of the full brightness."""
 
@@ -118,6 +121,9 @@ def _mask_values(sample: Sample, info: ImageInfo, num_classes: int) -> frozenset
         raise BadImageError(_other_size(sample, mask.shape, info))
     values = frozenset(np.flatnonzero(np.bincount(mask.ravel(), minlength=256)).tolist())
     wrong = [value for value in values if value > num_classes and value != 255]
+    if len(wrong) > _SMOOTHED:
+        what = f"the mask of {sample.image} holds {len(wrong)} values without a class"
+        raise BadImageError(f"{what}: was it resized with smooth edges, or stored as JPEG? Write class indices alone")
     if wrong:
         raise BadImageError(f"the mask of {sample.image} holds index {max(wrong)}, but there are {num_classes} classes")
     return values

@@ -64,6 +64,16 @@ class ImageIndex:
         """
         self._asked += 1
         name = normalize_name(name)
+        found = self.match(name)
+        if found is not None:
+            return found
+        self._lost[name] = place
+        name = name.replace("\\", "/")
+        return without_suffix(name), self.folder / name
+
+    def match(self, name: str) -> tuple[str, Path] | None:
+        """Return the image id and the path that `find` would return; None if no file is found."""
+        name = normalize_name(name)
         for spelling in (name, unquote(name.rpartition("?d=")[2])):  # Label Studio: /data/local-files/?d=a%20b.jpg
             if spelling in self._files:
                 return without_suffix(spelling), self._files[spelling]
@@ -71,9 +81,7 @@ class ImageIndex:
                 image_id = self._match(without_suffix(path))
                 if image_id is not None:
                     return image_id, self.images[image_id]
-        self._lost[name] = place
-        name = name.replace("\\", "/")
-        return without_suffix(name), self.folder / name
+        return None
 
     def forget(self) -> None:
         """Forget which images were asked for, so that `check` reports only images that are asked for afterwards."""
@@ -103,6 +111,8 @@ class ImageIndex:
 def find_listed(path: Path, index: ImageIndex) -> dict[str, str]:
     """Find the images of a list with one name per line.
 
+    Further columns are ignored: `JPEGImages/a.jpg SegmentationClassAug/a.png`, or `a 1` in a list of VOC's classes.
+
     Returns:
         File and line of the name, for messages, by image id.
 
@@ -111,7 +121,9 @@ def find_listed(path: Path, index: ImageIndex) -> dict[str, str]:
         PPLValueError: if the list is empty or an image comes twice.
     """
     lines: dict[str, int] = {}
-    for number, name in read_lines(path, "a list of image names, one per line"):
+    for number, line in read_lines(path, "a list of image names, one per line"):
+        first = line.split()[0]
+        name = first if index.match(line) is None and index.match(first) is not None else line
         image_id, _ = index.find(name, f"{path} line {number}")
         if image_id in lines:
             what = f"{path} line {number}: {name!r} is already on line {lines[image_id]}"

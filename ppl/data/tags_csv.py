@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -41,8 +42,8 @@ def read_tag_rows(path: Path, classes: Collection[str] | None = None) -> tuple[l
 
     Columns may be separated by commas, semicolons, tabs or "|". One column names the image (`image`, `filename`,
     `path`, ...). Tags stand in one column (`labels`, `tags`, `class`, ...), several of them separated by ";" or "|" (or
-    by "," or blanks if every part is a known class); or every class has a column of 0 and 1. A table of boxes
-    (with `xmin`, ...) has one row per object instead of one per image.
+    by "," or blanks if every part is a known class), or as a list in brackets; or every class has a column of 0 and 1.
+    A table of boxes (with `xmin`, ...) has one row per object instead of one per image.
 
     Args:
         path: CSV file, UTF-8 or UTF-16 with a byte-order mark.
@@ -79,8 +80,14 @@ def read_tag_rows(path: Path, classes: Collection[str] | None = None) -> tuple[l
         columns = [column for column in range(len(header)) if column != image]
         found = [TagRow(line, name, _one_hot(path, line, header, cells, columns)) for line, name, cells in table]
         return found, tuple(header[column] for column in columns)
-    separator = _separator(path, [(line, cells[labels].strip()) for line, _, cells in table], classes)
-    found = [TagRow(line, name, _split(cells[labels], separator)) for line, name, cells in table]
+    texts = [(line, cells[labels].strip()) for line, _, cells in table]
+    lists = [_listed(text) for _, text in texts]
+    plain = [text for text, listed in zip(texts, lists, strict=True) if listed is None]
+    separator = _separator(path, plain, classes)
+    found = [
+        TagRow(line, name, _split(text, separator) if listed is None else listed)
+        for (line, name, _), (_, text), listed in zip(table, texts, lists, strict=True)
+    ]
     return (_merged(found) if set(lower) >= _BOX_COLUMNS else found), None
 
 
@@ -164,6 +171,19 @@ def _separator(path: Path, cells: Sequence[tuple[int, str]], classes: Collection
     line, cell = next((line, cell) for line, cell in cells if used[-1] in cell)
     what = f"the tags {cell!r} hold {' and '.join(map(repr, used))}, so where one ends is not clear"
     raise PPLValueError(f'{path} line {line}: {what}; put ";" between tags, or list the classes in classes.txt')
+
+
+def _listed(cell: str) -> tuple[str, ...] | None:
+    """Return the tags of a cell like `["cat", "dog"]` or `{"choices": ["cat"]}` (Label Studio); None for others."""
+    if not cell.startswith(("[", "{")):
+        return None
+    try:
+        content = ast.literal_eval(cell)
+    except (ValueError, SyntaxError):
+        return None
+    if isinstance(content, dict):
+        content = content.get("choices")
+    return tuple(map(str, content)) if isinstance(content, list) else None
 
 
 def _split(cell: str, separator: str) -> tuple[str, ...]:

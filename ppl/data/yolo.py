@@ -69,7 +69,7 @@ def read_yolo(root: str | os.PathLike[str], split: str | None = None, *, missing
 
     Raises:
         PPLFileNotFoundError: if the layout or an image is missing; `NoSplitError` if the split is.
-        PPLValueError: if `data.yaml` or a line of a text file is faulty.
+        PPLValueError: if `data.yaml` or a line of a text file is faulty, or the data set is one of key points.
     """
     root = Path(root)
     config = find_yolo(root)
@@ -110,6 +110,8 @@ def _read_config(path: Path) -> tuple[tuple[str, ...], dict[str, list[Path]]]:
         return read_classes(path), {}
     try:
         content = yaml.safe_load(read_text(path, "a YOLO configuration"))
+        if "kpt_shape" in content:
+            raise PPLValueError(f"{path} is of key points (kpt_shape), not of boxes or polygons; use another export")
         names: Any = content["names"]
         if isinstance(names, dict):
             if sorted(names) != list(range(len(names))):

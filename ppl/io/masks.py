@@ -50,6 +50,8 @@ def palette(count: int = 256) -> npt.NDArray[np.uint8]:
 def read_mask(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
     """Read a mask of class indices from a palette or grey picture in a lossless format.
 
+    A colour picture whose three channels are equal counts as grey.
+
     Args:
         path: mask file.
 
@@ -70,6 +72,8 @@ def read_mask(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
         >>> folder.cleanup()
     """
     mode, values = _pixels(path, None)
+    if mode == "RGB" and (values == values[..., :1]).all():  # grey, stored three times, as OpenCV often does
+        values = values[..., 0]
     if values.ndim != 2:
         what = f"{path} is a {mode} picture, but a mask is a palette or grey PNG of class indices"
         raise BadImageError(f"{what}; if its colours mean classes, name them in labelmap.txt")

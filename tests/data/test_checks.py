@@ -143,3 +143,9 @@ def test_images_of_both_splits_are_counted_and_named():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warn_shared_images(images[:3], images[3:])
+
+
+def test_smoothed_edges_of_masks_are_named(root):
+    write_mask(root / "masks" / "a.png", np.arange(30 * 40).reshape(30, 40) % 256)
+    with pytest.warns(UserWarning, match=r"mask of .*a\.jpg holds 252 values without a class: was it resized"):
+        assert [file.image_id for file in check_images(read_folder(root))[1]] == ["a"]

@@ -16,6 +16,8 @@ DIALECTS = {
     "semicolons between columns, quoted tags": 'image;labels\na.jpg;dog\nb.jpg;"cat;dog"\nc.jpg;\n',
     "tabs": "image\tlabels\na.jpg\tdog\nb.jpg\tcat;dog\nc.jpg\t\n",
     "bars between tags": "image,labels\na.jpg,dog\nb.jpg,cat|dog\nc.jpg,\n",
+    "lists": "image,labels\na.jpg,['dog']\nb.jpg,\"['cat', 'dog']\"\nc.jpg,[]\n",
+    "choices of Label Studio": 'image,labels\na.jpg,dog\nb.jpg,"{""choices"":[""cat"",""dog""]}"\nc.jpg,\n',
     "other names of columns": "Filename,Width,Tags\na.jpg,4,dog\nb.jpg,4,cat;dog\nc.jpg,4,\n",
     "columns of 0 and 1": "image,cat,dog\na.jpg,0,1\nb.jpg,1,1\nc.jpg,0,0\n",
     "columns of 0 and 1 by Roboflow": "filename, cat, dog\na.jpg, 0, 1\nb.jpg, 1, 1\nc.jpg, 0, 0\n",

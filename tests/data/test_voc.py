@@ -143,3 +143,12 @@ def test_without_annotations_the_tags_are_those_of_the_masks(voc):
     write_mask(voc / "SegmentationClass" / "2007_000032.png", np.array([[0, 15, 255, 1]] * 6).repeat(2, 1))
     (sample,) = read_voc(voc)
     assert [VOC_CLASSES[label] for label in sample.labels] == ["aeroplane", "person"]
+
+
+@pytest.mark.filterwarnings("ignore:.*no image is tagged")
+@pytest.mark.parametrize(
+    "line", ["/JPEGImages/2007_000032.jpg /SegmentationClassAug/2007_000032.png", "2007_000032  1", "2007_000032 -1"]
+)
+def test_lists_with_further_columns_are_read(voc, line):
+    (voc / "ImageSets" / "Segmentation" / "train_aug.txt").write_text(f"{line}\n")
+    assert open_dataset(voc, "train_aug").image_ids == ("2007_000032",)

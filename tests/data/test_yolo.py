@@ -85,6 +85,12 @@ def test_a_faulty_line_is_named(tmp_path, text, words):
         open_dataset(tmp_path)
 
 
+def test_key_points_are_not_taken_for_polygons(tmp_path):
+    (tmp_path / "data.yaml").write_text("train: x\nnames: [cat]\nkpt_shape: [17, 3]\n")
+    with pytest.raises(PPLValueError, match="is of key points"):
+        open_dataset(tmp_path)
+
+
 @pytest.mark.parametrize("text", ["train: x\nnames: 3\n", "train: x\nnames: {1: cat}\n", "names: [\ntrain: x\n"])
 def test_a_faulty_configuration_is_named(tmp_path, text):
     (tmp_path / "data.yaml").write_text(text)

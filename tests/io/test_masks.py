@@ -47,7 +47,7 @@ def test_grey_and_bilevel_and_16_bit_masks_are_read(tmp_path):
 
 
 def test_bad_masks_are_named(tmp_path):
-    Image.new("RGB", (2, 2)).save(tmp_path / "rgb.png")
+    Image.new("RGB", (2, 2), (0, 128, 0)).save(tmp_path / "rgb.png")
     Image.fromarray(np.full((2, 2), 300, np.uint16)).save(tmp_path / "big.png")
     (tmp_path / "text.png").write_text("no")
     for name, words in {"rgb.png": "RGB picture", "big.png": r"\[300, 300\]", "text.png": "cannot be read"}.items():
@@ -91,3 +91,9 @@ def test_colours_are_looked_up_pixel_by_pixel(tmp_path):
     del table[tuple(map(int, colours[3]))]
     with pytest.raises(BadImageError, match=r"holds 1 colour without a class, \({}, {}, {}\)".format(*colours[3])):
         read_color_mask(tmp_path / "a.png", table)
+
+
+def test_grey_that_is_stored_three_times_is_read(tmp_path):
+    indices = np.array([[0, 1], [2, 255]], np.uint8)
+    Image.fromarray(np.stack([indices] * 3, -1)).save(tmp_path / "a.png")
+    assert np.array_equal(read_mask(tmp_path / "a.png"), indices)
