@@ -358,3 +358,56 @@ def test_a_checkpoint_of_a_classifier_cannot_predict(
     weights = run_folder / "last.safetensors"
     told = refused(capsys, "predict", weights, "--images", creatures / "images", "--out", tmp_path / "none")
     assert "holds a classifier, which ppl.load_model reads" in told
+
+
+def test_one_picture_is_enough(
+    run_folder: Path, creatures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = sorted((creatures / "images").iterdir())[:2]
+    for picture in (first, second):
+        words = ("cam", run_folder / "last.safetensors", "--images", picture, "--out", tmp_path / "out", "--quiet")
+        assert call(*words, "--labels", creatures / "labels.csv", "--set", "cam.scales=[1.0]") == 0
+    assert "maps of 1 images" in capsys.readouterr().out
+    assert sorted(path.stem for path in (tmp_path / "out" / "masks").glob("*.png")) == [first.stem, second.stem]
+    words = ("refine", tmp_path / "out" / "cams", "--images", first, "--out", tmp_path / "refined", "--quiet")
+    assert call(*words, "--refiners", "guided_filter: 2") == 0
+    assert [path.stem for path in (tmp_path / "refined").glob("*.png")] == [first.stem]
+
+
+def test_scores_say_how_many_images_they_are_of(
+    run_folder: Path, creatures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, run = tmp_path / "set", tmp_path / "run"
+    shutil.copytree(creatures, data)
+    shutil.copytree(run_folder, run)
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    recipe["data"]["root"] = str(data)
+    (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    names = (data / "val.txt").read_text().split()
+    for name in names[1:]:
+        (data / "masks" / f"{name}.png").unlink()
+    assert call("evaluate", run) == 0
+    out = capsys.readouterr().out
+    assert "val, 1 of 4 images: percent" in out and "scores are of 1 of 4 images; the others have no mask" in out
+    assert call("evaluate", creatures / "masks", "--data", data, "--split", "val") == 0
+    assert "mIoU of 1 of 4 images: 100.0" in capsys.readouterr().out
+    (data / "masks" / f"{names[0]}.png").unlink()
+    assert "nothing to score" in refused(capsys, "evaluate", run)
+    assert "has no masks to score against" in refused(
+        capsys, "evaluate", creatures / "masks", "--data", data, "--split", "val"
+    )
+
+
+def test_weights_that_are_not_numbers_are_named(
+    run_folder: Path, creatures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = load_model(run_folder / "last.safetensors")
+    name, weight = next(iter(model.named_parameters()))
+    weight.data.view(-1)[0] = float("nan")
+    ppl.save_model(model, tmp_path / "broken.safetensors")
+    words = ("cam", tmp_path / "broken.safetensors", "--images", creatures / "images", "--out", tmp_path / "out")
+    assert name.rpartition(".")[0] in refused(capsys, *words, "--quiet")
+    run = tmp_path / "run"
+    shutil.copytree(run_folder, run)
+    shutil.copy(tmp_path / "broken.safetensors", run / "last.safetensors")
+    assert name.rpartition(".")[0] in refused(capsys, "cam", run, "--quiet")

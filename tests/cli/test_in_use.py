@@ -1,0 +1,104 @@
+"""Two commands at once in one run folder, and a command that is interrupted or killed: real processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from ppl.data import make_creatures
+
+ROOT = Path(__file__).parents[2]
+TINY = [
+    *("--backbone", "test_resnet", "--mode", "baseline", "--epochs", "2", "--quiet"),
+    *("--set", "model.pretrained=false", "--set", "train.size=[64, 64]", "--set", "train.num_workers=0"),
+    *("--set", "train.batch_size=4", "--set", "cam.scales=[1.0]", "--set", "refine=[]"),
+    *("--set", "device=cpu", "--set", "num_workers=1"),
+]
+PAUSED = """
+import time
+import ppl.train.task as task
+from ppl.cli import main
+
+validate, calls = task.validate, []
+
+
+def pause_in_the_second_epoch(*args, **kwargs):
+    calls.append(1)
+    if len(calls) == 2:
+        print("paused", flush=True)
+        time.sleep(600)
+    return validate(*args, **kwargs)
+
+
+task.validate = pause_in_the_second_epoch
+main()
+"""
+"""`ppl`, but its training stands still at the end of the second epoch."""
+
+
+def start(code: str, *words: object) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", code, *map(str, words)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def ppl(*words: object) -> tuple[int, str, str]:
+    process = start("from ppl.cli import main; main()", *words)
+    out, error = process.communicate(timeout=300)
+    return process.returncode, out, " ".join(error.split())
+
+
+@pytest.fixture
+def creatures(tmp_path: Path) -> Path:
+    return make_creatures(tmp_path / "set", train=8, val=4, size=64)
+
+
+@contextmanager
+def paused_run(creatures: Path, out: Path) -> Iterator[subprocess.Popen[str]]:
+    """A run that has trained one epoch, and stands still."""
+    with start(PAUSED, "run", creatures, "--out", out, *TINY) as process:
+        assert process.stdout is not None
+        assert "paused" in process.stdout.readline()
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def epochs(out: Path) -> int:
+    return len((out / "metrics.jsonl").read_text().splitlines())
+
+
+def test_a_second_command_in_a_run_folder_stops_and_names_the_first(creatures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with paused_run(creatures, out) as process:
+        files = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+        for words in (("run", creatures, "--out", out, *TINY, "--set", "train.lr=0.5"), ("report", out)):
+            code, _, error = ppl(*words)
+            assert code == 2
+            assert f"another process is at work in {out.resolve()}: pid {process.pid} on " in error
+            assert f"run {creatures} --out {out}" in error
+        assert {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()} == files
+        code, out_text, _ = ppl("evaluate", creatures / "masks", "--data", creatures, "--split", "val")
+        assert code == 0 and "mIoU of 4 of 4 images: 100.0" in out_text  # reads only, and elsewhere
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_the_same_command_goes_on_after_an_end(creatures: Path, tmp_path: Path, sent: int, code: int) -> None:
+    out = tmp_path / "run"
+    with paused_run(creatures, out) as process:
+        process.send_signal(sent)
+        _, error = process.communicate(timeout=60)
+        assert process.returncode == code
+        assert ("interrupted; the same command goes on from here" in error) is (sent == signal.SIGINT)
+    assert epochs(out) == 1
+    code, _, error = ppl("run", creatures, "--out", out, *TINY)
+    assert code == 0, error
+    assert epochs(out) == 2 and len(list((out / "masks" / "val").glob("*.png"))) == 4
