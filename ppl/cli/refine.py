@@ -75,11 +75,9 @@ def refine(
         source,
         images,
         out,
-        refiners,
-        background,
         overwrite=overwrite,
         progress=not quiet,
-        **given(num_workers=num_workers),
+        **given(refiners=refiners, background=background, num_workers=num_workers),
     )
     for bad in summary.bad:
         print_line(f"left out {bad.image_id}: {bad.reason}")

@@ -56,6 +56,7 @@ def learn_affinities(
             settings.train,
             foreground=settings.foreground,
             background=settings.background,
+            refiners=settings.refiners,
             num_workers=recipe.num_workers,
             device=recipe.device,
             progress=progress,

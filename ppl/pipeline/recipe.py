@@ -13,14 +13,14 @@ from ppl.data import DatasetConfig
 from ppl.models.config import Mode, ModelConfig
 from ppl.parallel import check_workers
 from ppl.refine import parse_refiners
-from ppl.refine.affinity import AffinityConfig
+from ppl.refine.affinity import AffinityConfig, ConfidentLabelConfig
 from ppl.refine.specs import replace_files
 from ppl.segment import SegmentConfig
 from ppl.train import TrainConfig
 
 __all__ = ["AffinityRecipe", "CamRecipe", "Recipe"]
 
-DEFAULT_REFINE = "crf: deeplab"
+DEFAULT_REFINERS = ("crf: deeplab",)
 """The refiner with the largest gain on CAMs of trained networks, see docs/refinement.md."""
 
 
@@ -35,17 +35,10 @@ class CamRecipe(CamConfig):
     checkpoint: Literal["best", "last"] = Field("last", description="checkpoint whose maps are computed")
 
 
-class AffinityRecipe(Config):
-    """Learned affinities for the refiner `random_walk`, from the CAMs of the training images."""
+class AffinityRecipe(ConfidentLabelConfig):
+    """Affinities for the refiner `random_walk`, learned from confident labels of the training images."""
 
     kind: Literal["edges", "features"] = Field("edges", description="class boundaries as IRN, or features as PSA")
-    foreground: float = Field(0.30, gt=0, lt=1, description="score that a confident pixel of a class exceeds")
-    background: float = Field(
-        0.05,
-        gt=0,
-        lt=1,
-        description="score that no class exceeds at a confident pixel of the background",
-    )
     train: AffinityConfig = AffinityConfig()
 
 
@@ -61,7 +54,7 @@ class Recipe(Config):
         None, description="learn affinities for the random walk from the CAMs of the training images; null: do not"
     )
     refine: list[Any] = Field(
-        [DEFAULT_REFINE],
+        list(DEFAULT_REFINERS),
         description="refiners in their order; [] for none; paths in them are relative to the recipe's folder; maps by "
         'sharpened_cam gain more by a narrower CRF, "crf: toco-cam"',
     )

@@ -14,11 +14,12 @@ from ppl.io.lock import folder_lock
 from ppl.parallel import FolderSummary
 from ppl.pipeline.affinity import with_affinity
 from ppl.pipeline.device import torch_device
-from ppl.pipeline.recipe import CamRecipe, Recipe
+from ppl.pipeline.recipe import DEFAULT_REFINERS, CamRecipe, Recipe
 from ppl.pipeline.results import ResultFolder
 from ppl.pipeline.run_folder import RunFolder
 from ppl.refine import RefineJob, RefinerSpec, jobs_from_folders, parse_refiners, refine_folder, score_refiners
 from ppl.refine.folder import finished_masks
+from ppl.refine.specs import RefinerList
 
 __all__ = ["finished_refined", "refine_cams", "refine_masks"]
 
@@ -121,9 +122,10 @@ def refine_cams(
     cams: Path,
     images: Path,
     out: Path,
-    refiners: str | None = None,
-    background: str | float | None = None,
+    refiners: RefinerList = DEFAULT_REFINERS,
+    background: str | float = CamRecipe().background,
     *,
+    device: str = "auto",
     num_workers: int = -1,
     overwrite: bool = False,
     progress: bool = True,
@@ -134,8 +136,9 @@ def refine_cams(
         cams: folder of `.npz` files as `CamResult.save` writes them.
         images: folder of the pictures of the same names, or one picture.
         out: folder of the masks.
-        refiners: a list of refiners, as `ppl.refine.parse_refiners` reads it; None for the default of a recipe.
-        background: a number, "auto" or "power:ALPHA"; None for the default of a recipe.
+        refiners: a list of refiners, as `ppl.refine.parse_refiners` reads it; None for none.
+        background: a number, "auto" or "power:ALPHA".
+        device: device of the CRF, as `device` of a recipe.
         num_workers: workers; -1 for one per core.
         overwrite: make masks again that are there.
         progress: show a bar.
@@ -156,10 +159,10 @@ def refine_cams(
         return refine_folder(
             jobs,
             out,
-            Recipe.model_fields["refine"].default if refiners is None else refiners,
-            background=parse_background(CamRecipe().background if background is None else background),
+            refiners,
+            background=parse_background(background),
             num_workers=num_workers,
-            device=torch_device(Recipe.model_fields["device"].default),
+            device=torch_device(device),
             overwrite=overwrite,
             progress=progress,
         )

@@ -33,6 +33,11 @@ def test_every_example_is_run() -> None:
     assert sorted(SAYS) == sorted(path.stem for path in EXAMPLES.glob("*.py"))
 
 
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("new_*.py")), ids=lambda path: path.stem)
+def test_a_part_of_ones_own_takes_few_lines(path: Path) -> None:
+    assert len(path.read_text().splitlines()) < 25
+
+
 @pytest.mark.parametrize("name", sorted(SAYS))
 def test_example_runs_and_says_what_came_out(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
