@@ -17,6 +17,7 @@ from ppl.refine.crf import crf
 from ppl.refine.crf.native import lattice, sweep, vectors
 from ppl.refine.crf.native.chains import chains
 from ppl.refine.crf.native.embedding import axes
+from ppl.refine.crf.native.hashing import Table
 
 
 def embed_one(feature: np.ndarray) -> tuple[list[tuple[int, ...]], list[float]]:
@@ -104,22 +105,23 @@ def test_the_lattice_filter_resembles_the_gaussian_it_stands_for():
 
 
 def built(image: np.ndarray, *deviations: float) -> tuple[Any, ...]:
-    """The groups, what the pixels touch, and axes, slots and codes of the 5-D lattice; the codes of the 2-D lattice."""
+    """The number of groups, what the pixels touch, axes and table of the 5-D lattice, the table of the 2-D lattice."""
     height, width = image.shape[:2]
     gaussian_sxy, bilateral_sxy, bilateral_srgb = deviations
     space = axes([width, height], [gaussian_sxy] * 2)
     colour = axes([width, height, 256, 256, 256], [bilateral_sxy] * 2 + [bilateral_srgb] * 3)
     touched = lattice.Touched.empty(height * width)
-    groups, slots, codes, _, space_codes = lattice.build(image, colour, space, touched)
-    return groups, touched, colour, slots, codes, space_codes
+    tables = Table.empty(6 * (height * width + 1)), Table.empty(3 * (height * width + 1))
+    groups, colour_table, space_table = lattice.build(image, colour, space, *tables, touched)
+    return groups, touched, colour, colour_table, space_table
 
 
 @pytest.mark.parametrize("width", [1, 2, 4, 8, 12, 20, 48])
 def test_blur_in_chains_equals_blur_by_neighbour(width):
     image = np.ascontiguousarray(skimage.data.astronaut()[:40, :50])
-    _, _, colour, slots, codes, _ = built(image, 3, 30, 9)
-    count = len(codes)
-    links, ends = chains(colour.strides, slots, codes)
+    _, _, colour, table, _ = built(image, 3, 30, 9)
+    count = len(table.codes)
+    links, ends = chains(colour.strides, table)
     random = np.random.default_rng(1)
     values = random.random((count + 2, width), dtype=np.float32)
     values[count:] = 0
@@ -142,12 +144,12 @@ def test_blur_in_chains_equals_blur_by_neighbour(width):
 
 def test_every_pixel_has_one_position_and_weights_that_sum_to_one():
     image = np.random.default_rng(2).integers(0, 256, (70, 130, 3), dtype=np.uint8)
-    groups, touched, _, _, codes, space_codes = built(image, 3, 80, 13)
+    groups, touched, _, table, space_table = built(image, 3, 80, 13)
     np.testing.assert_array_equal(np.sort(touched.order), np.arange(70 * 130))
     np.testing.assert_allclose(touched.group_weights.sum(axis=1), 1, atol=1e-5)
     np.testing.assert_allclose(touched.point_weights.sum(axis=1), 1, atol=1e-5)
-    assert touched.group_vertices[:groups].max() < len(codes)
-    assert touched.point_vertices.max() < len(space_codes)
+    assert touched.group_vertices[:groups].max() < len(table.codes)
+    assert touched.point_vertices.max() < len(space_table.codes)
     starts = touched.starts[: groups + 1]
     assert starts[0] == 0 and starts[-1] == 70 * 130
     assert ((np.diff(starts) > 0) & (np.diff(starts) <= lattice.LONGEST)).all()

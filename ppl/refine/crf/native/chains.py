@@ -14,7 +14,7 @@ __all__ = ["chains"]
 
 
 @kernel(cached=True)
-def chains(strides, slots, codes):
+def chains(strides, table):
     """String the vertices of a lattice into chains of neighbours, for each of the d+1 axes.
 
     A blur along an axis mixes a vertex with the one before and the one after it. Along a chain it works in place with
@@ -22,13 +22,13 @@ def chains(strides, slots, codes):
 
     Args:
         strides: (d+1,) of the axes.
-        slots: the hash table of the vertices.
-        codes: (M,) the code of each vertex.
+        table: the hash table of the M vertices.
 
     Returns:
         links: the vertices of all chains, axis after axis, each chain closed by M, which is no vertex.
         ends: (d+2,) where the links of each axis begin and end.
     """
+    slots, codes = table
     corners, count, mask = len(strides), len(codes), len(slots) - 1
     links = np.empty(2 * count * corners + 1, np.int32)
     ends = np.empty(corners + 1, np.int64)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ppl.refine.compiled import kernel
 from ppl.refine.crf.config import per_axis
-from ppl.refine.crf.native.hashing import insert, reserve, slot_of
+from ppl.refine.crf.native.hashing import Table, insert, reserve, slot_of
 from ppl.refine.crf.problem import Problem
 
 __all__ = ["mean_field_general"]
@@ -98,7 +98,9 @@ class _Filter:
         scales = np.array([1.0 / np.sqrt((i + 2) * (i + 1)) * float(spread) for i in range(d)], np.float32)
         # pydensecrf works on four pixels at a time and pads the last four with points at the origin.
         points = np.concatenate([coordinates, np.zeros((int(n % 4 > 0), d), np.float32)])
-        self.vertices, self.weights, self.neighbours = _embed(points, scales, multipliers)
+        self.vertices, self.weights, self.neighbours = _embed(
+            points, scales, multipliers, Table.empty(len(points) * (d + 1))
+        )
         self.pixels = n
         mass = self._apply(np.ones((n, 1), np.float32)) + _F(1e-20)
         one = np.ones_like(mass)
@@ -121,7 +123,7 @@ class _Filter:
 
 
 @kernel(cached=True)
-def _embed(points, scales, multipliers):
+def _embed(points, scales, multipliers, table):
     """Embed points into the permutohedral lattice.
 
     The code of a vertex is a product of its coordinates with random numbers, modulo 2^64: two of a million vertices
@@ -131,6 +133,7 @@ def _embed(points, scales, multipliers):
         points: (N, d) float32.
         scales: (d,) float32, of the embedding.
         multipliers: (d,) int64.
+        table: an empty table with room for N (d+1) vertices.
 
     Returns:
         The vertices of each point (N, d+1) int32, their weights (N, d+1) float32, and the vertices before and after
@@ -138,8 +141,7 @@ def _embed(points, scales, multipliers):
     """
     n, d = points.shape
     vertices, weights = np.empty((n, d + 1), np.int32), np.empty((n, d + 1), np.float32)
-    slots, codes = np.empty(1 << 12, np.int32), np.empty(1 << 11, np.int64)
-    slots[:] = -1
+    slots, codes = table
     count = np.int64(0)
     elevated, cell = np.empty(d + 1, np.float32), np.empty(d + 1, np.float32)
     residual, by_rank = np.empty(d + 1, np.float32), np.empty(d + 1, np.float32)
@@ -173,7 +175,7 @@ def _embed(points, scales, multipliers):
             rank[i] += step * (d + 1)
             cell[i] += _F(step)
             by_rank[d - rank[i]] = (elevated[i] - cell[i] * size) * inverse
-        slots, codes = reserve(slots, codes, count, np.int64(d + 1))
+        slots = reserve(slots, codes, count, np.int64(d + 1))
         for k in range(d + 1):
             weights[p, k] = by_rank[k] - by_rank[k - 1] if k else by_rank[0] + (_F(1) - by_rank[d])
             code = np.int64(0)

@@ -21,7 +21,7 @@ import numpy as np
 
 from ppl.refine.compiled import kernel
 from ppl.refine.crf.native.embedding import embed
-from ppl.refine.crf.native.hashing import insert, reserve, slot_of
+from ppl.refine.crf.native.hashing import Table, insert, reserve, slot_of
 
 __all__ = ["LONGEST", "TILE", "Touched", "build"]
 
@@ -190,26 +190,26 @@ class Touched(NamedTuple):
 
 
 @kernel(cached=True)
-def build(image, colour, space, touched):
+def build(image, colour, space, colour_table, space_table, touched):
     """Build both lattices of an image.
 
     Args:
         image: (H, W, 3) uint8.
         colour: the axes of the 5-D lattice.
         space: the axes of the 2-D lattice.
+        colour_table: an empty table with room for the vertices that N pixels and the origin touch, 6 each.
+        space_table: an empty table with room for 3 vertices each.
         touched: is filled in.
 
     Returns:
-        The number of groups, and for either lattice the hash table and the codes of its vertices.
+        The number of groups, and the tables of the vertices of the 5-D and the 2-D lattice.
     """
     height, width = image.shape[:2]
     n = height * width
     order, starts, group_vertices, group_weights, point_vertices, point_weights = touched
+    colour_slots, colour_codes = colour_table
+    space_slots, space_codes = space_table
     colours = spaces = np.int64(0)
-    colour_codes, space_codes = np.empty(1 << 15, np.int64), np.empty(1 << 15, np.int64)
-    colour_slots, space_slots = np.empty(1 << 16, np.int32), np.empty(1 << 16, np.int32)
-    colour_slots[:] = -1
-    space_slots[:] = -1
     scratch = _Scratch(
         np.empty((6, 6, _ROOM), np.float32), np.empty(_ROOM, np.int64), np.empty(_ROOM, np.int32),
         np.empty(_ROOM, np.int32), np.empty(_SLOTS, np.int32), np.empty(_SLOTS, np.int32), np.empty(_ROOM, np.int64),
@@ -223,8 +223,8 @@ def build(image, colour, space, touched):
         for left in range(0, width, TILE):
             rows, columns = min(TILE, height - top), min(TILE, width - left)
             pixels = rows * columns
-            colour_slots, colour_codes = reserve(colour_slots, colour_codes, colours, pixels * 6)
-            space_slots, space_codes = reserve(space_slots, space_codes, spaces, pixels * 3)
+            colour_slots = reserve(colour_slots, colour_codes, colours, pixels * 6)
+            space_slots = reserve(space_slots, space_codes, spaces, pixels * 3)
 
             embed(colour, image, top, left, rows, columns, scratch)
             cells, simplices = _number(pixels, scratch)
@@ -265,8 +265,8 @@ def build(image, colour, space, touched):
     starts[groups] = n
     if n % 4:
         # pydensecrf works on four pixels at a time and pads the last four with points at the origin.
-        colour_slots, colour_codes = reserve(colour_slots, colour_codes, colours, np.int64(6))
-        space_slots, space_codes = reserve(space_slots, space_codes, spaces, np.int64(3))
+        colour_slots = reserve(colour_slots, colour_codes, colours, np.int64(6))
+        space_slots = reserve(space_slots, space_codes, spaces, np.int64(3))
         colours = _add_origin(colour, colour_slots, colour_codes, colours)
         spaces = _add_origin(space, space_slots, space_codes, spaces)
-    return groups, colour_slots, colour_codes[:colours], space_slots, space_codes[:spaces]
+    return groups, Table(colour_slots, colour_codes[:colours]), Table(space_slots, space_codes[:spaces])

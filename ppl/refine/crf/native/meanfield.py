@@ -11,6 +11,7 @@ from ppl.refine.crf.native import lattice, sweep
 from ppl.refine.crf.native.chains import chains
 from ppl.refine.crf.native.embedding import axes
 from ppl.refine.crf.native.general import mean_field_general
+from ppl.refine.crf.native.hashing import Table
 from ppl.refine.crf.native.lattice import Touched
 from ppl.refine.crf.problem import Problem
 
@@ -45,10 +46,11 @@ def mean_field(problem: Problem) -> NDArray[np.float32]:
     except OverflowError as error:
         raise PPLValueError(f"{error}; enlarge bilateral_srgb={config.bilateral_srgb} or bilateral_sxy") from error
     touched = Touched.empty(height * width)
-    groups, colour_slots, colour_codes, space_slots, space_codes = lattice.build(image, colour, space, touched)
+    tables = Table.empty(6 * (height * width + 1)), Table.empty(3 * (height * width + 1))
+    groups, colour_table, space_table = lattice.build(image, colour, space, *tables, touched)
     touched = touched._replace(starts=touched.starts[: groups + 1], group_vertices=touched.group_vertices[:groups])
-    near = _Field(len(colour_codes), *chains(colour.strides, colour_slots, colour_codes))
-    flat = _Field(len(space_codes), *chains(space.strides, space_slots, space_codes))
+    near = _Field(len(colour_table.codes), *chains(colour.strides, colour_table))
+    flat = _Field(len(space_table.codes), *chains(space.strides, space_table))
     constant = np.empty(height * width, np.float32)
     gain = _normalise(near, flat, touched, config, constant)
 
