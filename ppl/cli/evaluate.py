@@ -21,14 +21,21 @@ def evaluate(
         Path | None, typer.Option(help="The data set that holds the true masks, for a folder of PNGs.")
     ] = None,
     split: Annotated[str | None, typer.Option(help="Its split; without it, every image that has a mask.")] = None,
+    layout: Annotated[str | None, typer.Option(help="Its layout; without it, recognised by its files.")] = None,
+    zero: Annotated[str | None, typer.Option(help="Meaning of 0 in its masks: background or ignore.")] = None,
+    white: Annotated[str | None, typer.Option(help="Meaning of 255 in its masks: ignore or object.")] = None,
     plugin: Plugin = None,
 ) -> None:
     """Score masks against the true ones: IoU of every class over all pixels of the set, as PASCAL VOC does."""
     if data is None:
-        refuse_for_runs({"--split": split})
+        refuse_for_runs({"--split": split, "--layout": layout, "--zero": zero, "--white": white})
         _evaluate_run(source, plugin)
     else:
-        _evaluate_folder(source, data, split)
+        from ppl.pipeline import import_plugins
+
+        import_plugins(plugin or [])
+        given = {"layout": layout, "zero": zero, "white": white}
+        _evaluate_folder(source, data, split, {key: value for key, value in given.items() if value is not None})
 
 
 def _evaluate_run(source: Path, plugin: list[str] | None) -> None:
@@ -45,11 +52,12 @@ def _evaluate_run(source: Path, plugin: list[str] | None) -> None:
     show_scores(result)
 
 
-def _evaluate_folder(masks: Path, data: Path, split: str | None) -> None:
-    from ppl.data import open_dataset
+def _evaluate_folder(masks: Path, data: Path, split: str | None, options: dict[str, str]) -> None:
+    from ppl.data import DatasetConfig, open_dataset
     from ppl.pipeline import score_masks
 
-    images = open_dataset(data, split)
+    config = DatasetConfig.checked(options, root=data)
+    images = open_dataset(config.root, split, config.layout, zero=config.zero, white=config.white)
     notes: list[str] = []
     scores = score_masks(masks, images, notes)
     table = Table(header_style="bold")
