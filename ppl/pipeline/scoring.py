@@ -63,6 +63,6 @@ def score_masks(predictions: str | Path, images: TaggedImages, notes: list[str] 
         if 255 in found and found <= {0, 255}:
             raise PPLValueError(
                 f"{images.name}: the only values of the {side} are 0 and 255: object or ignore? 255 is not scored; "
-                'write 1 for an object, or set white to "object" for the true masks of a single class, or say that masks mean it: white: object'
+                'write 1 for an object, or set white to "object" for the true masks of a single class'
             )
     return confusion.compute()
