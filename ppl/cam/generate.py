@@ -83,7 +83,8 @@ def generate(
         device: device of the results' tensors.
 
     Returns:
-        One :class:`CamResult` per image, in order. Its scores are the sigmoids of the logits at the scale nearest to 1.
+        One :class:`CamResult` per image, in order. Its scores are the sigmoids of the logits at the scale nearest to 1;
+        the logits of the un-patched branch are those of all branches' classifiers on the un-patched map.
 
     Raises:
         PPLTypeError: if model, images or labels are of a type that is not understood.
