@@ -96,6 +96,11 @@ class Task(ABC):
         """The number of epochs."""
         return self.config.epochs
 
+    @property
+    def updates(self) -> int:
+        """The number of updates of an epoch; an update is one group of accumulated batches."""
+        return -(-len(self.batches) // self.config.accumulate)
+
     def check(self) -> None:
         """Find faults of settings and model before the first step; called when the model is on its device."""
         return

@@ -89,9 +89,8 @@ class Trainer:
         if config.compile:
             task.objective.forward = torch.compile(task.objective.forward)
         self.objective, self.optimizer = accelerator.prepare(task.objective, optimizer)
-        self.updates = -(-len(task.batches) // config.accumulate)
         self.total_steps = sum(
-            len(task.phases(epoch, update)) for epoch in range(task.epochs) for update in range(self.updates)
+            len(task.phases(epoch, update)) for epoch in range(task.epochs) for update in range(task.updates)
         )
         self._schedule = poly_schedule(optimizer, self.total_steps, power=config.power, warmup=config.warmup_steps)
         self.meter = LossMeter(task.loss_names, accelerator.device)
@@ -120,7 +119,7 @@ class Trainer:
         self._resume(out, read_state(out) if state is None else state)
         record, main = self.record, self.accelerator.is_main_process
         board = TensorBoardLog(out, record.epoch) if self.config.tensorboard and main else None
-        done, total = record.epoch * self.updates + record.update, self.task.epochs * self.updates
+        done, total = record.epoch * self.task.updates + record.update, self.task.epochs * self.task.updates
         with progress_bar("training", total, completed=done, unit="updates", show=progress and main) as advance:
             while record.epoch < self.task.epochs and not record.stopped:
                 self._train_epoch(out, advance)
@@ -192,7 +191,7 @@ class Trainer:
             images += sum(len(batch[0]) for batch in group)
             advance(1, title)
             every = self.config.save_every
-            if every and record.update % every == 0 and record.update < self.updates:
+            if every and record.update % every == 0 and record.update < task.updates:
                 self._check_finite()
                 self._save_state(out)
         self._check_finite()

@@ -37,6 +37,10 @@ class SegmentConfig(EngineConfig):
     )
     options: dict[str, Any] = Field({}, description="further arguments of the decoder, such as decoder_channels: 128")
 
+    iterations: int | None = Field(
+        None, ge=1, description="optimizer steps, rounded up to whole epochs, in place of `epochs`; null: by `epochs`"
+    )
+
     # images
     crop: int = Field(384, ge=32, description="side of the square training crops, in pixels")
     scale: tuple[float, float] = Field((0.5, 2.0), description="range of the random factor of an image's size")

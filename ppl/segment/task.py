@@ -81,6 +81,12 @@ class SegmenterTask(Task):
         identity["processes"] = accelerator.num_processes
         self.identity = identity
 
+    @property
+    def epochs(self) -> int:
+        """The number of epochs, from `iterations` if they are given."""
+        iterations = self.config.iterations
+        return self.config.epochs if iterations is None else -(-iterations // self.updates)
+
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return weights, biases and norms of the encoder, and of the decoder and head."""
         encoder = [(name, parameter) for name, parameter in self.model.encoder.named_parameters()]

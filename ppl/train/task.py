@@ -76,7 +76,7 @@ class ClassifierTask(Task):
             warmup_epochs=config.warmup_epochs,
         )
         self._phases = [self._phases_of(epoch) for epoch in range(config.epochs)]
-        _check_last_phase(name, self._phases, model.num_phases, self._updates)
+        _check_last_phase(name, self._phases, model.num_phases, self.updates)
 
         model.classes = train.classes
         self._batch_norm = choices["batch_norm"] if choices else choose_batch_norm(model, config.batch_norm)
@@ -148,12 +148,8 @@ class ClassifierTask(Task):
         model.set_phase(model.num_phases - 1)
         save_model(model, path)
 
-    @property
-    def _updates(self) -> int:
-        return -(-len(self.batches) // self.config.accumulate)
-
     def _phases_of(self, epoch: int) -> list[int]:
-        return sorted({phase for update in range(self._updates) for phase in self.phases(epoch, update)})
+        return sorted({phase for update in range(self.updates) for phase in self.phases(epoch, update)})
 
 
 def _schedule_name(config: TrainConfig, model: PPLNet) -> str:

@@ -181,3 +181,10 @@ def test_batches_of_one_image_train_under_decoders_that_pool_to_one_cell(squares
 
 def test_fewer_images_than_a_batch_make_one_batch(squares, tmp_path):
     assert fit(make_model(), squares[:3], None, make_config(epochs=2, batch_size=16), tmp_path).steps == 2
+
+
+def test_iterations_are_rounded_up_to_whole_epochs(squares, tmp_path):
+    config = make_config(batch_size=2, accumulate=2, iterations=5)  # two steps per epoch
+    summary = fit(make_model(), squares[:8], None, config, tmp_path)
+    assert (summary.epochs, summary.steps) == (3, 6)
+    assert lines(tmp_path)[-1]["lr"] == pytest.approx(1e-3 * (1 / 6) ** 0.9)
