@@ -8,6 +8,7 @@ from ppl.cam.config import CamConfig
 from ppl.cam.generate import check_maps, generate, iter_generate
 from ppl.cam.methods import METHODS, Reading, gradient_method, register_method
 from ppl.cam.probabilities import maps_to_probs
+from ppl.cam.propagation import propagate
 from ppl.cam.result import CamResult
 
 __all__ = [
@@ -24,5 +25,6 @@ __all__ = [
     "maps_to_probs",
     "otsu_background",
     "parse_background",
+    "propagate",
     "register_method",
 ]

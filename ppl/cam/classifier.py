@@ -181,27 +181,48 @@ class Classifier:
         Raises:
             PPLValueError: if the stages of the model are not known, or there is no such stage.
         """
-        stages = self._stages()
-        names = default_cuts(stages)
-        if not names:
+        layers = self._cut_layers
+        if not layers:
             raise PPLValueError(
                 f"method 'sharpened_cam' reads a stage before the last, and {self.name!r} has none: use method='cam' "
                 "or name a layer"
             )
-        stage = next(stage for stage in stages if stage.name == names[-1])
-        if stage.layout == "list":
+        name, layout = layers[-1]
+        if layout == "list":
             raise PPLValueError(
-                f"method 'sharpened_cam' reads one map, and stage {stage.name!r} of {self.name!r} returns several: use "
+                f"method 'sharpened_cam' reads one map, and layer {name!r} of {self.name!r} returns several: use "
                 "method='cam' or name a layer"
             )
-        return self._name_of(self.backbone.get_submodule(stage.module))
+        return name
+
+    @cached_property
+    def similarity_layers(self) -> tuple[str, ...]:
+        """The layers whose features tell which cells are alike: the finer layer, after that of the stage before it.
+
+        Raises:
+            PPLValueError: if there is no finer layer.
+        """
+        last = self.layer or self.finer_layer
+        if self.layer is not None:
+            return (last,)
+        return (*(name for name, layout in self._cut_layers[-2:-1] if layout != "list"), last)
+
+    @cached_property
+    def _cut_layers(self) -> list[tuple[str, str]]:
+        """Name and layout of the last layer of each stage of the default cuts."""
+        stages = {stage.name: stage for stage in self._stages()}
+        cuts = [stages[name] for name in default_cuts(tuple(stages.values()))]
+        return [(self._name_of(self.backbone.get_submodule(stage.module)), stage.layout) for stage in cuts]
 
     def check_method(self, method: str) -> None:
         """Raise PPLValueError if the model lacks what a method of the library reads, before there is an image."""
-        if method in ("cam", "sharpened_cam"):
+        if method in ("cam", "sharpened_cam", "propagated_cam"):
             self.check_class_maps()
         if method == "sharpened_cam":
             self._layout_of(self.layer or self.finer_layer)
+        elif method == "propagated_cam":
+            for layer in self.similarity_layers:
+                self._layout_of(layer)
         elif method == "cam" or (method == "auto" and self.layer is None and self.has_class_maps):
             return
         else:
@@ -244,7 +265,7 @@ class Classifier:
         if class_maps:
             self.check_class_maps()
         layer = self.layer or (self.finer_layer if class_maps else self.default_layer)
-        layout = self._layout_of(layer)
+        self._layout_of(layer)
         with graph_from(self.model.get_submodule(layer)) as roots:
             images = x.clone() if x.is_inference() else x
             found = self.read_class_maps(images) if class_maps else ClassMaps(self.logits(images), (0, 0), _no_maps)
@@ -252,13 +273,24 @@ class Classifier:
         image_size = (x.shape[2], x.shape[3])
 
         def as_map(features: Tensor) -> Tensor:
-            return to_map(self._in_rows(features, layer, layout.size, image_size), layout, image_size)
+            return self.layer_map(layer, features, image_size)
 
         size = as_map(root.detach()).shape[2:]
         own = (int(size[0]), int(size[1]))
         if not class_maps:
             return LayerReading(root, as_map, own, found.logits, None, own)
         return LayerReading(root, as_map, own, found.logits, found.maps, found.size)
+
+    def layer_map(self, layer: str, features: Tensor, image_size: tuple[int, int]) -> Tensor:
+        """Return the map (B,C,h,w) in the output of a layer.
+
+        Args:
+            layer: name of the layer.
+            features: its output, or a tensor of the same layout.
+            image_size: (H,W) of the images.
+        """
+        layout = self._layout_of(layer)
+        return to_map(self._in_rows(features, layer, layout.size, image_size), layout, image_size)
 
     def _output(self, model: nn.Module, x: Tensor) -> Any:
         return model(x)

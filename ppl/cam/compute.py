@@ -18,6 +18,7 @@ from ppl.cam.eval_mode import in_eval_mode
 from ppl.cam.finite import find_bad_layer
 from ppl.cam.labels import predicted_labels
 from ppl.cam.methods.registry import METHODS, MapsOf, Reading
+from ppl.cam.propagation import SHARPNESS, propagate
 from ppl.cam.result import CamResult
 from ppl.cam.sizes import scaled_size
 from ppl.errors import PPLValueError
@@ -113,9 +114,11 @@ def compute_batch(
         size = job.map_size(image_size, reading.size)
         guard = _GUARD if reading.has_scale else torch.finfo(torch.float32).tiny
         total, evidence = _sum_of_views(reading, pairs, classes, size, len(images))
+        features = reading.features
         del reading  # which may hold a graph
         for scale in others:
             reading = _read(job, x, scale)
+            features = reading.features if scale == max(job.scales) else features
             finite.append(reading.logits.isfinite().all())
             more, further = _sum_of_views(reading, pairs, classes, size, len(images))
             del reading
@@ -124,6 +127,8 @@ def compute_batch(
                 evidence += further
         if evidence is not None:
             total = sharpen(total, evidence)
+        if features:
+            total = _propagated(total, features, counts)
         finite.append(total.isfinite().all())
         if job.config.normalize == "max":
             total = peak_one(total, guard)
@@ -189,14 +194,15 @@ def _read(job: Job, x: Tensor, scale: float) -> Reading:
         return lambda pairs, classes: _over_image(maps_of(pairs, classes), size, padded)
 
     evidence = None if reading.evidence is None else cropped(reading.evidence)
+    features = tuple(_over_image(layer, size, padded) for layer in reading.features)
     cells = _cells(reading.size, size, padded)
-    return replace(reading, size=cells, maps=cropped(reading.maps), evidence=evidence)
+    return replace(reading, size=cells, maps=cropped(reading.maps), evidence=evidence, features=features)
 
 
 def _over_image(maps: Tensor, size: tuple[int, int], padded: tuple[int, int]) -> Tensor:
-    """The cells of maps (n,h,w) that lie over the image and not over its padding."""
-    height, width = _cells((maps.shape[1], maps.shape[2]), size, padded)
-    return maps[:, :height, :width]
+    """The cells of maps (...,h,w) that lie over the image and not over its padding."""
+    height, width = _cells((maps.shape[-2], maps.shape[-1]), size, padded)
+    return maps[..., :height, :width]
 
 
 def _cells(cells: tuple[int, int], size: tuple[int, int], padded: tuple[int, int]) -> tuple[int, int]:
@@ -219,6 +225,13 @@ def _sum_of_views(
     # Scales have gradients of different sizes: each counts the same.
     evidence = peak_one(_mirrored_back(reading.evidence(pairs, classes), mirrored))
     return maps, _resized(evidence, size)
+
+
+def _propagated(total: Tensor, features: Sequence[Tensor], counts: Sequence[int]) -> Tensor:
+    """The maps (n,h,w) of all images, each propagated with the features of its own image."""
+    sharpness = SHARPNESS[-len(features) :]
+    parts = torch.split(total, list(counts))
+    return torch.cat([propagate(own, [layer[i] for layer in features], sharpness) for i, own in enumerate(parts)])
 
 
 def _mirrored_back(maps: Tensor, mirrored: bool) -> Tensor:

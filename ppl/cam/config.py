@@ -34,7 +34,8 @@ class CamConfig(Config):
     method: str = Field(
         "auto",
         description='"auto": the class activation map (cam) where it is exact, else hirescam; also gradcam, gradcam++, '
-        "layercam, sharpened_cam (cam times LayerCAM of a finer layer), and methods of plugins",
+        "layercam, sharpened_cam (cam times LayerCAM of a finer layer), propagated_cam (that, averaged over cells of "
+        "similar features), and methods of plugins",
     )
     branch: Literal["unpatched", "all"] = Field(
         "unpatched", description="maps of a PPLNet's un-patched branch alone, in one pass, or of all branches together"

@@ -66,11 +66,12 @@ def generate(
         method: a name in `ppl.cam.METHODS`. "auto" reads the class activation map ("cam") where it is exact: for a
             `PPLNet`, and for a head of global pooling and one linear layer; elsewhere "hirescam" on the last map, whose
             gradients go through the head alone. "gradcam", "gradcam++", "hirescam" and "layercam" read any `layer`.
-            "sharpened_cam" multiplies the class activation map by LayerCAM of a finer layer.
+            "sharpened_cam" multiplies the class activation map by LayerCAM of a finer layer; "propagated_cam" averages
+            that over cells with similar features (:func:`ppl.cam.propagate`).
         branch: maps of a `PPLNet`: "unpatched" reads that branch alone, in one pass; "all" adds all branches, as the
             figures of the paper draw the classifier. Other models have no branches.
         layer: the layer that a gradient method reads, by name or as a module; None takes the last layer with a map that
-            the logits depend on ("sharpened_cam": the last of the stage before the last).
+            the logits depend on ("sharpened_cam" and "propagated_cam": the last of the stage before the last).
         normalize: "max", or "none" for the plain sum, which is not in [0,1].
         size: size of the maps: "image" for each image's own, "feature" for that of the model's map at the scale nearest
             to 1, or (h,w).

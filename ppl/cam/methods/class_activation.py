@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from ppl.cam.capture import captured_output, only_output
+from ppl.cam.layouts import first_tensor
 from ppl.cam.methods.gradient import gradient_maps, gradient_method, hirescam
 from ppl.cam.methods.registry import Reading
 
 if TYPE_CHECKING:
     from ppl.cam.classifier import Classifier
 
-__all__ = ["auto", "cam", "sharpened_cam"]
+__all__ = ["auto", "cam", "propagated_cam", "sharpened_cam"]
 
 
 def auto(classifier: Classifier, x: Tensor) -> Reading:
@@ -61,6 +65,24 @@ def sharpened_cam(classifier: Classifier, x: Tensor) -> Reading:
         return gradient_maps(_positive, found.root, found.as_map, sums, images, classes).relu()
 
     return Reading(found.logits.detach(), found.class_map_size, maps, evidence)
+
+
+def propagated_cam(classifier: Classifier, x: Tensor) -> Reading:
+    """Propagate the sharpened class activation map between cells with similar features.
+
+    The features are those of the last two default cuts, at the largest scale. The map then covers the whole object,
+    and its values fall into two groups, which the background rule "auto" separates: see :func:`ppl.cam.propagate`.
+    """
+    layers = classifier.similarity_layers
+    with ExitStack() as stack:
+        captured = [stack.enter_context(captured_output(classifier.model.get_submodule(layer))) for layer in layers]
+        reading = sharpened_cam(classifier, x)
+    features = []
+    for layer, outputs in zip(layers, captured, strict=True):
+        output = first_tensor(only_output(outputs, layer))
+        assert output is not None
+        features.append(classifier.layer_map(layer, output.detach(), (x.shape[2], x.shape[3])))
+    return replace(reading, features=tuple(features))
 
 
 def _positive(features: Tensor, gradients: Tensor) -> Tensor:

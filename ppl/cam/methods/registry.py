@@ -28,6 +28,8 @@ class Reading:
         size: (h,w) of the maps.
         maps: gives the maps of pairs of image and class, 0 or more.
         evidence: gives maps (n,H,W) that the sum of `maps` over all scales is sharpened with; None: no sharpening.
+        features: maps (B,C,h,w) of layers. Those of the largest scale tell which cells are alike when the sum of `maps`
+            over all scales is propagated (:func:`ppl.cam.propagate`); empty: no propagation.
         has_scale: whether values near 0 mean little evidence, as in class maps, which add up to logits. Such maps are
             divided by their maximum plus 1e-5, others by their maximum.
     """
@@ -36,6 +38,7 @@ class Reading:
     size: tuple[int, int]
     maps: MapsOf
     evidence: MapsOf | None = None
+    features: tuple[Tensor, ...] = ()
     has_scale: bool = True
 
 
