@@ -181,16 +181,19 @@ def _contradictions(dataset: TaggedImages, inspections: _Inspections) -> str | N
 
 
 def _mirrored(inspections: _Inspections) -> str | None:
+    """Name pictures whose size does not tell whether the mask was drawn before or after the EXIF orientation."""
+    masked = [(sample, found.info) for sample, found in inspections if found.values is not None and found.info]
     mirrored = [
         sample.image_id
-        for sample, found in inspections
-        if found.values is not None and found.info is not None and found.info.orientation in (2, 3, 4)
+        for sample, info in masked
+        if info.orientation in (2, 3, 4) or (info.orientation > 4 and info.size[0] == info.size[1])
     ]
     if not mirrored:
         return None
     return (
-        f"{counted(len(mirrored), 'picture')} with a mask and an EXIF orientation of 2, 3 or 4: {examples(mirrored)}; "
-        "pictures are turned upright, masks are not; if masks were drawn on the stored pixels, remove the EXIF tags"
+        f"{counted(len(mirrored), 'picture')} with a mask and an EXIF orientation of 2, 3 or 4 (or square and turned): "
+        f"{examples(mirrored)}; pictures are turned upright, masks are not; if masks were drawn on the stored pixels, "
+        "remove the EXIF tags"
     )
 
 
