@@ -15,6 +15,7 @@ from rich.markup import escape
 from ppl import __version__
 from ppl.cli.cam import cam
 from ppl.cli.check import check
+from ppl.cli.env import env
 from ppl.cli.evaluate import evaluate
 from ppl.cli.refine import refine
 from ppl.cli.run import demo, report, run, train
@@ -47,7 +48,7 @@ def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
     return call
 
 
-for command in (run, train, cam, refine, segment, predict, evaluate, report, check, demo):
+for command in (run, train, cam, refine, segment, predict, evaluate, report, check, demo, env):
     app.command()(_interruptible(command))
 
 

@@ -21,7 +21,8 @@ def demo_recipe(out: Path, seed: int = 0) -> Recipe:
         seed: of the images and of training.
 
     Returns:
-        A recipe that trains the patch-learning classifier and, for comparison, the same network's plain CAM.
+        A recipe that trains the patch-learning classifier, the plain classifier for comparison, and a segmentation
+        network on the refined masks.
     """
     root = make_creatures(out / "creatures", train=400, val=100, size=128, seed=seed)
     return check_recipe(
@@ -31,9 +32,9 @@ def demo_recipe(out: Path, seed: int = 0) -> Recipe:
                 "backbone": "test_resnet",
                 "mode": "progressive",
                 "output_stride": 16,
-                "pooling": "average",  # from random weights, classes that compete cover half the body only
                 "pretrained": False,
-                "timm": {"zero_init_last": False},  # else patches change nothing until the residual branches wake
+                # with zeros in the last norm of each residual branch, patches change nothing at the start
+                "timm": {"zero_init_last": False},
             },
             "compare": ["baseline"],
             "train": {
@@ -48,6 +49,16 @@ def demo_recipe(out: Path, seed: int = 0) -> Recipe:
             },
             "cam": {"scales": [1.0, 1.5]},
             "refine": ["crf: irn"],
+            "segment": {
+                "decoder": "fpn",
+                "epochs": 8,
+                "crop": 128,
+                "scale": [0.75, 1.25],
+                "lr": 1e-3,
+                "head_lr_mult": 1.0,
+                "num_workers": 1,
+                "seed": seed,
+            },
         },
         source="demo",
     )

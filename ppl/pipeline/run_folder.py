@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from time import monotonic, time
 from typing import Any
@@ -16,6 +14,7 @@ from ppl.errors import PPLValueError
 from ppl.io import FileWriteError, atomic_write
 from ppl.io.files import is_temporary
 from ppl.io.lock import folder_lock, is_main_process
+from ppl.io.versions import versions
 
 __all__ = ["RunFolder"]
 
@@ -23,7 +22,6 @@ _SECTIONS_BY_SPLIT = ("scores", "scored", "per_image", "per_class", "thresholds"
 """Sections of the manifest that hold one entry per split."""
 _ABANDONED = 3600
 """Age in seconds after which a temporary file is taken for the remains of a killed process."""
-_PACKAGES = ("ppl-wsss", "torch", "timm", "numpy", "scikit-image", "numba", "pydensecrf2")
 
 
 @dataclass(frozen=True)
@@ -178,7 +176,7 @@ class RunFolder:
         """Hold the lock, read the manifest, let the block change it, and write it whole in the main process."""
         self.make()
         with self.lock():
-            manifest = {"versions": _versions()} | self.read_manifest()
+            manifest = {"versions": versions()} | self.read_manifest()
             yield manifest
             if is_main_process():
                 with atomic_write(self.manifest, "w") as file:
@@ -218,16 +216,3 @@ class RunFolder:
     def _step(self, name: str) -> dict[str, Any]:
         step: dict[str, Any] = self.read_manifest().get("steps", {}).get(name, {})
         return step
-
-
-def _versions() -> dict[str, str]:
-    known = {"python": platform.python_version(), "platform": platform.platform()}
-    found = {package: _version(package) for package in _PACKAGES}
-    return known | {package: number for package, number in found.items() if number is not None}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

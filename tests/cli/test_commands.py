@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
@@ -60,7 +63,8 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"ppl {ppl.__version__}\n"
     assert call("--help") == 0
     listed = capsys.readouterr().out
-    for command in ("run", "train", "cam", "refine", "evaluate", "report", "check", "demo"):
+    commands = "run train cam refine segment predict evaluate report check demo env"
+    for command in commands.split():
         assert f" {command} " in listed
 
 
@@ -411,3 +415,14 @@ def test_weights_that_are_not_numbers_are_named(
     shutil.copytree(run_folder, run)
     shutil.copy(tmp_path / "broken.safetensors", run / "last.safetensors")
     assert name.rpartition(".")[0] in refused(capsys, "cam", run, "--quiet")
+
+
+def test_env_prints_what_a_bug_report_needs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("env") == 0
+    told = capsys.readouterr().out
+    assert f"torch: {torch.__version__.partition('+')[0]}" in told and "GPUs: " in told and "timm: " in told
+
+
+def test_the_command_line_is_a_module_too() -> None:
+    done = subprocess.run([sys.executable, "-m", "ppl", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"ppl {ppl.__version__}\n"
