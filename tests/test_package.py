@@ -69,7 +69,7 @@ def test_imports_run_one_way(floor: str) -> None:
 
 
 def test_nothing_imports_the_command_line() -> None:
-    files = [file for file in ROOT.rglob("*.py") if file.relative_to(ROOT).parts[0] != "cli"]
+    files = [file for file in ROOT.rglob("*.py") if file.relative_to(ROOT).parts[0] not in ("cli", "__main__.py")]
     assert not [file for file in files if "cli" in imported_floors(file)]
 
 
