@@ -1,6 +1,6 @@
-"""Train a `PPLNet` in a plain PyTorch loop; the only line that is about patches is `model.set_phase`.
+"""Train a `PPLNet` in a plain PyTorch loop; the only line about patches is `model.set_phase`.
 
-`ppl.train.fit` does the same with checkpoints, mixed precision, several GPUs and resuming.
+`ppl.train.fit` adds checkpoints, mixed precision, several GPUs and resuming.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def main(images: int = 96, epochs: int = 6, size: int = 96, out: Path = Path("ru
     optimizer = torch.optim.AdamW(
         [
             {"params": model.backbone.parameters(), "lr": 1e-3},
-            {"params": model.fusion.parameters(), "lr": 1e-2},  # the new classifier learns ten times as fast
+            {"params": model.fusion.parameters(), "lr": 1e-2},  # ten times the rate for the new classifier
         ]
     )
     for epoch in range(epochs):

@@ -1,7 +1,7 @@
-"""Images per second of training: the loader alone, the steps alone, and both together.
+"""Measure images per second of training: the loader alone, the steps alone, and both together.
 
-The three are measured in turn, several times over, so that other work on the machine falls on all of them; the table
-shows medians, and the ratio says how much of the steps' own speed is left once images have to be read.
+The three measurements take turns, so that other work on the machine slows all of them alike. The table shows medians.
+The ratio is the speed of training with the loader over the speed of the steps alone.
 
     python benchmarks/train/throughput.py --data DATASET --backbone mobilenetv2_100 --size 256 192 --precision bf16
 """
@@ -47,7 +47,7 @@ def arguments() -> argparse.Namespace:
 
 
 def measure(options: argparse.Namespace, mode: str) -> dict[str, float]:
-    """Median images per second of loader, steps, and both."""
+    """Return median images per second of the loader, of the steps, and of both together."""
     dataset = open_dataset(options.data, options.split)
     model = create_model(
         options.backbone,
@@ -85,7 +85,7 @@ def _measure(options: argparse.Namespace, trainer: Trainer) -> dict[str, float]:
             pass
 
     fixed: list[Batch] = list(islice(task.batches.epoch(0), options.batches))
-    train(fixed[:2])  # first calls choose kernels
+    train(fixed[:2])  # warm up: the first calls choose kernels
     kinds = {
         "loader": lambda epoch: load(islice(task.batches.epoch(epoch), options.batches)),
         "steps": lambda epoch: train(fixed),

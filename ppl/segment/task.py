@@ -17,7 +17,7 @@ from ppl.engine import Task
 from ppl.engine.batch_norm import choose_batch_norm, set_train_mode
 from ppl.engine.optimizer import param_groups
 from ppl.errors import PPLValueError
-from ppl.io import fingerprint
+from ppl.io import fingerprint, sha256
 from ppl.metrics import ConfusionMatrix
 from ppl.segment.config import SegmentConfig
 from ppl.segment.files import save_segmenter
@@ -182,4 +182,9 @@ def _check(model: Segmenter, images: TaggedImages) -> None:
 
 
 def _fingerprint(images: TaggedImages) -> str:
-    return f"{len(images)} images, {fingerprint([list(images.classes), list(images.image_ids)])}"
+    """Hash classes, image ids and the content of the masks: a run does not continue on other masks."""
+    masks = [
+        [sample.image_id, sha256(sample.mask) if isinstance(sample.mask, Path) else str(sample.mask)]
+        for sample in images
+    ]
+    return f"{len(images)} images, {fingerprint([list(images.classes), masks])}"

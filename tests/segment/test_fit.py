@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -188,3 +189,11 @@ def test_iterations_are_rounded_up_to_whole_epochs(squares, tmp_path):
     summary = fit(make_model(), squares[:8], None, config, tmp_path)
     assert (summary.epochs, summary.steps) == (3, 6)
     assert lines(tmp_path)[-1]["lr"] == pytest.approx(1e-3 * (1 / 6) ** 0.9)
+
+
+def test_a_run_does_not_continue_on_other_masks(squares, tmp_path):
+    images = with_masks(squares[:4], shutil.copytree(squares[0].mask.parent, tmp_path / "masks"))
+    fit(make_model(), images, None, make_config(epochs=1), tmp_path / "run")
+    write_mask(tmp_path / "masks" / "0.png", np.zeros((56, 72), np.uint8))
+    with pytest.raises(PPLValueError, match="other settings: training images"):
+        fit(make_model(), images, None, make_config(epochs=1), tmp_path / "run")

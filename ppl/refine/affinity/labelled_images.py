@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 from collections.abc import Iterable
@@ -13,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from torch.utils.data import Dataset
 
-from ppl.io import read_image, read_mask
+from ppl.io import fingerprint, read_image, read_mask, sha256
 
 __all__ = ["LabelledImages", "usual_side"]
 
@@ -38,11 +37,7 @@ class LabelledImages(Dataset[tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
 
     def fingerprint(self) -> str:
         """Return a hash of the names of the images and the content of the label maps."""
-        digest = hashlib.sha256()
-        for image, labels in self.pairs:
-            digest.update(Path(image).name.encode())
-            digest.update(labels.read_bytes())
-        return digest.hexdigest()[:16]
+        return fingerprint([[Path(image).name, sha256(labels)] for image, labels in self.pairs])
 
     def __getitem__(self, index: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
         image, labels = self.pairs[index]
