@@ -35,7 +35,7 @@ class CamConfig(Config):
         "auto",
         description='"auto": the class activation map (cam) where it is exact, else hirescam; also gradcam, gradcam++, '
         "layercam, sharpened_cam (cam times LayerCAM of a finer layer), propagated_cam (that, averaged over cells of "
-        "similar features), and methods of plugins",
+        "similar features), attention_rollout, and methods of plugins",
     )
     branch: Literal["unpatched", "all"] = Field(
         "unpatched", description="maps of a PPLNet's un-patched branch alone, in one pass, or of all branches together"

@@ -67,7 +67,8 @@ def generate(
             `PPLNet`, and for a head of global pooling and one linear layer; elsewhere "hirescam" on the last map, whose
             gradients go through the head alone. "gradcam", "gradcam++", "hirescam" and "layercam" read any `layer`.
             "sharpened_cam" multiplies the class activation map by LayerCAM of a finer layer; "propagated_cam" averages
-            that over cells with similar features (:func:`ppl.cam.propagate`).
+            that over cells with similar features (:func:`ppl.cam.propagate`). "attention_rollout" follows the attention
+            of a vision transformer, weighted by its gradients.
         branch: maps of a `PPLNet`: "unpatched" reads that branch alone, in one pass; "all" adds all branches, as the
             figures of the paper draw the classifier. Other models have no branches.
         layer: the layer that a gradient method reads, by name or as a module; None takes the last layer with a map that

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "GradientRule",
+    "backward_passes",
     "gradcam",
     "gradcam_plus_plus",
     "gradient_maps",
@@ -142,7 +143,7 @@ def gradient_maps(
     """
     features = as_map(root.detach())
     found = features.new_zeros((len(images), *features.shape[2:]), dtype=torch.float32)
-    for chosen in _backward_passes(images):
+    for chosen in backward_passes(images):
         own = images[chosen]
         with torch.inference_mode(False), torch.enable_grad():
             # Clones, since tensors of inference mode cannot take part in a graph.
@@ -155,7 +156,7 @@ def gradient_maps(
     return found
 
 
-def _backward_passes(images: Tensor) -> list[Tensor]:
+def backward_passes(images: Tensor) -> list[Tensor]:
     """Group the positions of pairs by backward pass: one pass serves one class of every image.
 
     The groups are made on the CPU in one go, since a device would be waited for at every pass.
