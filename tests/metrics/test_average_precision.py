@@ -59,7 +59,7 @@ def test_any_memory_layout_of_numpy_scores_the_same():
     assert torch.equal(average_precision(scores[::-1], targets[::-1]), expected)
 
 
-def test_what_is_no_array_of_numbers_is_refused_by_name():
+def test_input_that_is_not_an_array_of_numbers_is_refused_by_name():
     with pytest.raises(PPLTypeError, match="scores is None"):
         average_precision(None, [[1]])
     with pytest.raises(PPLTypeError, match=r"targets is .*cat"):

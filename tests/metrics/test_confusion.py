@@ -47,7 +47,7 @@ def test_it_agrees_with_torchmetrics_when_a_class_is_absent():
     assert confusion.compute()["miou"] == pytest.approx(other.compute().item(), abs=1e-6)
 
 
-def test_absent_is_nan_and_left_out_but_a_false_alarm_counts():
+def test_an_absent_class_is_nan_and_left_out_but_a_false_positive_counts():
     confusion = ConfusionMatrix(4)
     confusion.update(torch.tensor([0, 0, 1, 1]), torch.tensor([0, 2, 1, 1]))
     scores = confusion.compute()
@@ -58,7 +58,7 @@ def test_absent_is_nan_and_left_out_but_a_false_alarm_counts():
     assert scores["precision"][2] == 0
 
 
-def test_totals_are_of_the_data_set_not_means_of_images():
+def test_scores_are_of_the_data_set_and_not_means_over_images():
     confusion = ConfusionMatrix(2)
     confusion.update([0] * 90 + [1] * 10, [0] * 90 + [1] * 10)
     confusion.update([1] * 2, [0] * 2)
@@ -153,6 +153,6 @@ def test_any_memory_layout_of_numpy_counts_the_same(made):
 
 
 @pytest.mark.parametrize("value", [None, "text", ["a", "b"], np.array([1, None]), [[1, 2], [3]], [1j]])
-def test_what_is_no_array_of_numbers_is_refused_by_name(value):
+def test_input_that_is_not_an_array_of_numbers_is_refused_by_name(value):
     with pytest.raises(PPLTypeError, match=r"prediction (is|holds)"):
         ConfusionMatrix(5).update([1], value)

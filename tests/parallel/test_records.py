@@ -72,7 +72,7 @@ def test_all_files_of_a_result_count(folder):
 
 
 @pytest.mark.parametrize("lost", range(1, 40, 6))
-def test_a_line_that_a_kill_cut_off_costs_its_own_result_only(folder, lost):
+def test_a_line_that_a_kill_cut_off_loses_its_own_result_only(folder, lost):
     path = folder / "record.jsonl"
     path.write_bytes(path.read_bytes()[:-lost])
     assert finished(folder) == ["a", "b"]

@@ -84,7 +84,7 @@ def test_no_step_and_no_class_leave_the_maps(scene, weights):
     np.testing.assert_allclose(feature_walk(image, constant, **call(weights, background=None)), 0.5, atol=1e-6)
 
 
-def test_torch_and_half_precision_come_back_as_they_were(scene, weights):
+def test_torch_tensors_and_half_precision_keep_their_type(scene, weights):
     image, maps = scene
     probs = torch.from_numpy(cams_to_probs(maps, 0.4))
     single = feature_walk(torch.from_numpy(image), probs, **call(weights))

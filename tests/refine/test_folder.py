@@ -1,4 +1,4 @@
-"""A folder of CAMs to a folder of masks: all of it, the rest of it, and what is in the way."""
+"""Refinement of folders: whole runs, resumed runs, bad files, and files that must not be overwritten."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_results_of_other_refiners_are_not_mixed_in(folders):
     assert refine_folder(jobs_in(folders), folders / "out", "guided_filter: 3", overwrite=True).done == 6
 
 
-def test_a_stopped_overwrite_leaves_nothing_of_the_old_way(folders):
+def test_an_interrupted_overwrite_leaves_no_old_result(folders):
     refine_folder(jobs_in(folders), folders / "out", REFINERS)
     (folders / "cams" / "2.npz").write_bytes(b"no")
     assert refine_folder(jobs_in(folders), folders / "out", "guided_filter: 3", overwrite=True).done == 5
@@ -128,7 +128,7 @@ def test_probabilities_can_be_kept(folders):
         np.testing.assert_allclose(file["probs"].astype(np.float32).sum(axis=0), 1, atol=2e-3)
 
 
-def test_masks_without_probabilities_are_not_taken_for_both(folders):
+def test_masks_without_probabilities_count_as_made_with_other_settings(folders):
     refine_folder(jobs_in(folders), folders / "out", None)
     with pytest.raises(PPLValueError, match="another way"):
         refine_folder(jobs_in(folders), folders / "out", None, keep_probs=True)
@@ -175,7 +175,7 @@ def test_mistakes_are_found_before_any_work(folders):
     assert not list(folders.glob("out/*.png"))
 
 
-def test_a_mask_in_the_place_of_another_images_picture_is_refused(folders):
+def test_a_mask_that_would_overwrite_another_image_is_refused(folders):
     first, second = jobs_in(folders)[:2]
     with pytest.raises(PPLValueError, match=r"0\.png would be overwritten by a result"):
         refine_folder(
@@ -184,27 +184,27 @@ def test_a_mask_in_the_place_of_another_images_picture_is_refused(folders):
     assert len(list((folders / "images").glob("*.png"))) == 6 and not (folders / "images" / "record.jsonl").exists()
 
 
-def test_probabilities_in_the_place_of_cam_files_are_refused(folders):
+def test_probabilities_that_would_overwrite_cam_files_are_refused(folders):
     before = {path: path.read_bytes() for path in (folders / "cams").iterdir()}
     with pytest.raises(PPLValueError, match=r"0\.npz would be overwritten by a result"):
         refine_folder(jobs_in(folders), folders / "cams", None, keep_probs=True, overwrite=True)
     assert {path: path.read_bytes() for path in (folders / "cams").iterdir()} == before
 
 
-def test_masks_beside_their_cam_files_leave_these_alone(folders):
+def test_masks_beside_cam_files_do_not_change_the_cam_files(folders):
     before = {path: path.read_bytes() for path in (folders / "cams").iterdir()}
     for _ in range(2):
         assert refine_folder(jobs_in(folders), folders / "cams", None, overwrite=True).done == 6
     assert {path: path.read_bytes() for path in (folders / "cams").glob("*.npz")} == before
 
 
-def test_probabilities_of_a_former_run_do_not_stay_beside_new_masks(folders):
+def test_old_probabilities_are_removed_with_the_old_masks(folders):
     refine_folder(jobs_in(folders), folders / "out", None, keep_probs=True)
     refine_folder(jobs_in(folders), folders / "out", REFINERS, overwrite=True)
     assert not list((folders / "out").glob("*.npz"))
 
 
-def test_of_an_image_that_turned_bad_nothing_old_stays(folders):
+def test_the_old_result_of_an_image_that_fails_is_removed(folders):
     refine_folder(jobs_in(folders), folders / "out", None, keep_probs=True)
     (folders / "cams" / "2.npz").write_bytes(b"no")
     assert [file.image_id for file in refine_folder(jobs_in(folders), folders / "out", None, keep_probs=True).bad] == [
@@ -232,7 +232,7 @@ def another_rule():
 
 
 class Shaded:
-    """A rule with an address for a name."""
+    """A rule whose repr is its address."""
 
     def __call__(self, best):
         return best / 2
@@ -251,7 +251,7 @@ class Shaded:
         (Shaded(), "a Shaded"),
     ],
 )
-def test_what_cannot_be_named_in_a_record_is_refused(folders, rule, kind):
+def test_functions_without_a_lasting_name_are_refused(folders, rule, kind):
     with pytest.raises(PPLValueError, match=f"background is {kind}, which has no lasting name"):
         refine_folder(jobs_in(folders), folders / "out", None, background=rule)
     with pytest.raises(PPLValueError, match=f"random_walk: affinity is {kind}, which has no lasting name"):
@@ -259,12 +259,12 @@ def test_what_cannot_be_named_in_a_record_is_refused(folders, rule, kind):
     assert not (folders / "out").exists()
 
 
-def test_functions_and_rules_are_recorded_so_that_each_is_told_from_others():
+def test_functions_and_rules_have_names_of_their_own_in_records():
     assert recorded_name("background", a_rule) == f"{__name__}.a_rule"
     assert recorded_name("background", PowerBackground(4)) == "PowerBackground(alpha=4)"
 
 
-def test_a_loaded_network_is_recorded_by_its_file_and_what_that_held(tmp_path):
+def test_a_loaded_network_is_recorded_by_file_name_and_content(tmp_path):
     def record(seed):
         torch.manual_seed(seed)
         save_affinity(AffinityNetwork("test_resnet"), tmp_path / "net.safetensors")
@@ -288,7 +288,7 @@ def change(path):
 
 
 @pytest.mark.parametrize("source", ["cams/2.npz", "images/2.png"])
-def test_a_mask_of_a_changed_map_or_picture_is_made_again_once_whatever_the_times(folders, source):
+def test_a_mask_of_changed_maps_or_a_changed_image_is_made_again_once_whatever_the_times(folders, source):
     refine_folder(jobs_in(folders), folders / "out", REFINERS)
     change(folders / source)
     assert [refine_folder(jobs_in(folders), folders / "out", REFINERS).done for _ in range(2)] == [1, 0]
@@ -298,14 +298,14 @@ def test_a_copied_folder_is_not_done_again(folders, tmp_path_factory):
     refine_folder(jobs_in(folders), folders / "out", REFINERS)
     copy = tmp_path_factory.mktemp("copy") / "set"
     shutil.copytree(folders, copy, copy_function=shutil.copyfile)
-    for path in copy.rglob("*.*"):  # the pictures seem newer than the masks
+    for path in copy.rglob("*.*"):  # the images seem newer than the masks
         os.utime(path, (2e9, 2e9) if path.parent.name == "images" else (1e9, 1e9))
     assert refine_folder(jobs_in(copy), copy / "out", REFINERS).skipped == 6
     change(copy / "images" / "3.png")
     assert refine_folder(jobs_in(copy), copy / "out", REFINERS).done == 1
 
 
-def test_a_mask_that_a_copy_cut_off_is_made_again(folders):
+def test_a_mask_that_a_copy_truncated_is_made_again(folders):
     refine_folder(jobs_in(folders), folders / "out", REFINERS)
     before = results(folders / "out")
     mask = folders / "out" / "2.png"
@@ -314,14 +314,14 @@ def test_a_mask_that_a_copy_cut_off_is_made_again(folders):
     np.testing.assert_array_equal(results(folders / "out")["2"], before["2"])
 
 
-def test_masks_of_a_killed_run_that_its_record_does_not_list_are_made_again(folders):
+def test_masks_that_a_killed_run_did_not_record_are_made_again(folders):
     refine_folder(jobs_in(folders), folders / "out", REFINERS)
     record = folders / "out" / "record.jsonl"
     record.write_text("\n".join(record.read_text().split("\n")[:-2]))
     assert refine_folder(jobs_in(folders), folders / "out", REFINERS).done == 2
 
 
-def test_masks_that_somebody_else_made_are_not_overwritten(folders):
+def test_masks_that_no_record_lists_are_not_overwritten(folders):
     (folders / "out").mkdir()
     (folders / "out" / "2.png").write_bytes(b"drawn by hand")
     with pytest.raises(PPLValueError, match=r"2\.png was made in another way.*--overwrite"):

@@ -69,7 +69,7 @@ def test_gradient_in_maps(scene):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_comes_back_as_it_went_in(scene, dtype):
+def test_half_precision_is_returned_as_half_precision(scene, dtype):
     refined = guided_filter(scene[0], torch.from_numpy(scene[1]).to(dtype), radius=2)
     assert refined.dtype == dtype
     np.testing.assert_allclose(refined.float().numpy(), guided_filter(*scene, radius=2), atol=2e-2)

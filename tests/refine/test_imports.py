@@ -1,4 +1,4 @@
-"""Refinement is layered: no module imports, early or late, one that imports it."""
+"""Refinement is layered: no two modules import each other, not even inside functions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading CAM files and pairing them with pictures."""
+"""CAM files: read, and paired with images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def load(path):
     return RefineJob("a", path.with_suffix(".png"), path).load()
 
 
-def test_reads_what_the_cam_results_write(tmp_path):
+def test_files_of_cam_results_are_read(tmp_path):
     maps = torch.rand(2, 3, 4)
     CamResult(maps, torch.tensor([1, 5]), torch.ones(2), (3, 4)).save(tmp_path / "a.npz")
     loaded, classes = load(tmp_path / "a.npz")

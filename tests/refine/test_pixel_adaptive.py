@@ -91,14 +91,14 @@ def test_images_smaller_than_the_window(size):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_comes_back_as_it_went_in(scene, dtype):
+def test_half_precision_is_returned_as_half_precision(scene, dtype):
     image, maps = scene
     refined = pixel_adaptive(image, torch.from_numpy(maps).to(dtype))
     assert refined.dtype == dtype
     np.testing.assert_allclose(refined.float().numpy(), pixel_adaptive(image, maps), atol=2e-2)
 
 
-def test_no_iterations_and_no_maps_are_a_copy(scene):
+def test_without_iterations_or_maps_the_result_is_a_copy(scene):
     image, maps = scene
     same = pixel_adaptive(image, maps, iterations=0)
     np.testing.assert_array_equal(same, maps)

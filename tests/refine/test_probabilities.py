@@ -1,4 +1,4 @@
-"""CAMs to probabilities, against the rules of PSA and IRN written out."""
+"""Probabilities of CAMs against the formulas of PSA and IRN."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_power_background(cams):
     np.testing.assert_allclose(probs.numpy(), stack / stack.sum(axis=0), atol=1e-6)
 
 
-def test_nothing_at_a_pixel_is_background_and_no_classes_are_all_background():
+def test_pixels_without_a_score_and_images_without_a_class_are_background():
     np.testing.assert_array_equal(cams_to_probs(np.zeros((2, 1, 1), np.float32), 0.0)[:, 0, 0], [1, 0, 0])
     np.testing.assert_array_equal(cams_to_probs(np.zeros((0, 2, 3), np.float32)), np.ones((1, 2, 3)))
 

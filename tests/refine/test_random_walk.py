@@ -11,7 +11,7 @@ from ppl.refine import random_walk
 
 
 def dense_walk(maps, affinity_of_pair, radius, beta, steps):
-    """Build the (n, n) matrix pair by pair, raise it to the power, multiply: what IRN and PSA do."""
+    """Build the (n, n) matrix pair by pair, raise it to the power and multiply, as IRN and PSA do."""
     k, h, w = maps.shape
     matrix = np.zeros((h * w, h * w))
     for y in range(h):
@@ -55,7 +55,7 @@ def test_edge_walk_equals_the_dense_matrix_power(scene, radius, beta, steps):
     )
 
 
-def test_feature_walk_equals_the_dense_matrix_power(scene):
+def test_walk_on_features_equals_the_dense_matrix_power(scene):
     maps, _ = scene
     features = np.random.default_rng(1).normal(size=(4, 9, 13)).astype(np.float32)
 
@@ -83,7 +83,7 @@ def test_a_constant_map_stays_constant_and_the_range_is_kept(scene):
     assert walked.min() >= (maps * (1 - edges)).min() and walked.max() <= (maps * (1 - edges)).max()
 
 
-def test_nothing_crosses_a_closed_edge():
+def test_no_score_crosses_a_closed_edge():
     edges = np.zeros((8, 9), np.float32)
     edges[:, 4] = 1
     maps = np.zeros((1, 8, 9), np.float32)
@@ -116,7 +116,7 @@ def test_torch_in_torch_out_and_inputs_untouched(scene):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_maps_are_walked_in_single(scene, dtype):
+def test_half_precision_maps_are_propagated_in_single_precision(scene, dtype):
     maps, edges = (torch.from_numpy(a) for a in scene)
     walked = random_walk(edges, maps.to(dtype))
     assert walked.dtype == dtype

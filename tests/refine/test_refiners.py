@@ -1,4 +1,4 @@
-"""Steps by name: what a recipe may say, what its mistakes are told, what comes out."""
+"""Refiners by name: the notations of recipes, the errors for mistakes, and the results."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def scene():
         ],
     ],
 )
-def test_all_ways_to_write_steps(recipe):
+def test_all_notations_of_a_list_of_refiners(recipe):
     assert parse_refiners(recipe) == (
         RefinerSpec("crf", {"preset": "irn"}),
         RefinerSpec("random_walk", {"beta": 8.0, "num_steps": 16}),
@@ -59,7 +59,7 @@ def test_all_ways_to_write_steps(recipe):
     )
 
 
-def test_names_alone_and_no_steps():
+def test_names_without_options_and_empty_lists():
     assert parse_refiners(["superpixels", {"guided_filter": None}]) == (
         RefinerSpec("superpixels"),
         RefinerSpec("guided_filter"),
@@ -129,7 +129,7 @@ def test_every_refiner_takes_tiny_images_and_the_background_alone(weights, name,
     np.testing.assert_allclose(apply_refiners(refiners, image, halves).sum(axis=0), 1, atol=1e-5)
 
 
-def test_steps_run_in_order_and_each_result_is_handed_out(scene):
+def test_refiners_run_in_order_and_each_result_is_yielded(scene):
     image, probs = scene
     steps = parse_refiners(["guided_filter: 2", "superpixels"])
     handed_out = list(iterate_refiners(steps, image, probs))
@@ -141,19 +141,19 @@ def test_steps_run_in_order_and_each_result_is_handed_out(scene):
 
 
 @pytest.mark.parametrize("preset", ["psa", "irn", "toco-cam"])
-def test_crf_step_is_the_preset(scene, preset):
+def test_the_crf_refiner_is_the_preset(scene, preset):
     image, probs = scene
     refined = apply_refiners(parse_refiners({"crf": preset}), image, probs)
     np.testing.assert_allclose(refined, crf(image, probs, preset=preset), atol=1e-5)
 
 
-def test_crf_step_replaces_single_values(scene):
+def test_the_crf_refiner_replaces_single_values(scene):
     image, probs = scene
     refined = apply_refiners(parse_refiners({"crf": {"bilateral_srgb": 5, "iterations": 2}}), image, probs)
     np.testing.assert_allclose(refined, crf(image, probs, bilateral_srgb=5, iterations=2), atol=1e-5)
 
 
-def test_random_walk_step_at_stride_one_is_the_walk(scene):
+def test_the_random_walk_refiner_at_stride_one_is_the_walk(scene):
     image, probs = scene
     refined = apply_refiners(parse_refiners({"random_walk": {"beta": 10, "num_steps": 5}}), image, probs)
     colours = (image.astype(np.float32) / 255).transpose(2, 0, 1)
@@ -218,7 +218,7 @@ def test_a_refiner_of_ones_own_is_known_by_its_name_and_its_options_are_checked(
         parse_refiners("faded")
 
 
-def test_what_cannot_be_a_refiner_is_refused(scene, monkeypatch):
+def test_functions_that_cannot_be_refiners_are_refused(scene, monkeypatch):
     monkeypatch.setattr(REFINERS, "_parts", dict(REFINERS))
     with pytest.raises(PPLValueError, match="refiner named 'crf' exists already"):
         register_refiner("crf", fade)
@@ -235,7 +235,7 @@ def test_what_cannot_be_a_refiner_is_refused(scene, monkeypatch):
 
 @pytest.mark.parametrize("preset", ["psa", "irn"])
 @pytest.mark.parametrize(("spoil", "words"), [(np.nan, "NaN"), (9.0, "sum to 1")])
-def test_crf_step_checks_the_maps_whatever_its_preset_makes_of_them(scene, preset, spoil, words):
+def test_the_crf_refiner_checks_the_maps_under_every_preset(scene, preset, spoil, words):
     image, probs = scene
     spoilt = probs.copy()
     spoilt[0, 0, 0] = spoil
@@ -265,7 +265,7 @@ def test_float_images_beyond_one_are_refused(scene, name):
 
 
 @pytest.mark.parametrize("name", ["guided_filter", "pixel_adaptive", "superpixels", "random_walk", "feature_walk"])
-def test_maps_that_are_no_array_are_refused(scene, name):
+def test_maps_that_are_not_an_array_are_refused(scene, name):
     with pytest.raises(PPLTypeError, match="got list"):
         REFINERS[name](scene[0], [[[0.5]]])
 
@@ -277,24 +277,24 @@ def test_arrays_of_another_byte_order_are_taken(scene):
 
 
 @pytest.mark.parametrize("score", [0.2, 0.5])
-def test_irns_way_walks_the_cams_themselves_whatever_constant_stood_behind_them(score):
+def test_with_a_constant_background_the_walk_propagates_the_cams_as_in_irn(score):
     random = np.random.default_rng(3)
     image = random.integers(0, 256, (20, 24, 3)).astype(np.uint8)
     cams = random.random((2, 20, 24)).astype(np.float32)
     step = REFINERS["random_walk"]
     refined = step(image, cams_to_probs(cams, score), background=0.25, num_steps=8)
-    # IRN's own order: walk the CAMs, divide by the maximum of all, put 0.25 in front
+    # the order of IRN: propagate the CAMs, divide by their maximum, put 0.25 in front
     walked = random_walk(None, cams, features=image.transpose(2, 0, 1).astype(np.float32) / 255, beta=60, num_steps=8)
     expected = np.concatenate([np.full((1, 20, 24), 0.25, np.float32), walked / walked.max()])
     np.testing.assert_allclose(refined, expected / expected.sum(axis=0), rtol=1e-3, atol=1e-5)
 
 
-def test_irns_way_leaves_an_image_of_no_class_to_the_background():
+def test_with_a_constant_background_an_image_without_a_class_is_background():
     refined = REFINERS["random_walk"](np.zeros((5, 6, 3), np.uint8), np.ones((1, 5, 6), np.float16), background=0.25)
     np.testing.assert_array_equal(refined, np.ones((1, 5, 6), np.float16))
 
 
-def test_irns_way_takes_half_precision_without_any_background():
+def test_with_a_constant_background_half_precision_without_background_is_taken():
     random = np.random.default_rng(4)
     image = random.integers(0, 256, (6, 7, 3)).astype(np.uint8)
     probs = cams_to_probs(random.random((2, 6, 7)).astype(np.float32), 0.0).astype(np.float16)

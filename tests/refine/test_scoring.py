@@ -1,4 +1,4 @@
-"""The score after each step against scikit-learn's."""
+"""The score after each refiner against scikit-learn."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def expected(predictions, targets):
     return jaccard_score(target[valid], prediction[valid], labels=[0, 1, 2, 3], average="macro")
 
 
-def test_scores_after_every_step(scene):
+def test_scores_after_every_refiner(scene):
     jobs, masks, images, cams, targets = scene
     recipe = ["guided_filter: 2", "superpixels: {n_segments: 30}"]
     scores, bad = score_refiners(jobs, masks, recipe, num_classes=3, background=0.4, num_workers=2)

@@ -35,7 +35,7 @@ def test_history_survives_a_kill_but_not_damage(tmp_path):
         read_history(tmp_path / "none")
 
 
-def test_names_of_runs_are_no_formulas_and_may_begin_with_an_underscore():
+def test_names_of_runs_are_not_formulas_and_may_begin_with_an_underscore():
     history = [{"epoch": 0, "loss": 0.7}, {"epoch": 1, "loss": 0.4}]
     drawing = curves({"a_$x^$": history, "_hidden": history})
     for name in ("a_$x^$", "_hidden"):
@@ -48,7 +48,7 @@ def test_a_last_line_cut_inside_a_character_is_left_out(tmp_path):
     assert read_history(tmp_path / "metrics.jsonl") == [{"epoch": 0}]
 
 
-def test_history_takes_a_byte_order_mark_and_line_separators_inside_text(tmp_path):
+def test_a_byte_order_mark_and_line_separators_inside_text_are_read(tmp_path):
     (tmp_path / "metrics.jsonl").write_bytes('\ufeff{"note": "a\u2028b"}\r\n'.encode())
     assert read_history(tmp_path / "metrics.jsonl") == [{"note": "a\u2028b"}]
 

@@ -36,7 +36,7 @@ def text(path):
     return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", path.read_text().split("<body>")[1]))
 
 
-def test_a_run_folder_becomes_a_page(run):
+def test_a_run_folder_becomes_a_report(run):
     page = write_report(read_run(run), run / "report.html")
     words = text(page)
     for expected in (
@@ -51,7 +51,7 @@ def test_a_run_folder_becomes_a_page(run):
     assert "<svg" in html
 
 
-def test_the_best_stand_out_where_rows_compete():
+def test_the_best_values_are_bold_where_rows_compete():
     rows = [["a", 0.5, 7, 0.1], ["b", 0.5, 8, 0.2], ["c", None, 9, math.nan]]
 
     def best(**options):
@@ -62,7 +62,7 @@ def test_the_best_stand_out_where_rows_compete():
     assert best(compare=None) == [[False] * 4] * 3
 
 
-def test_the_page_needs_nothing_beside_it(run):
+def test_the_report_needs_no_other_file(run):
     html = write_report(read_run(run), run / "report.html").read_text()
     sources = re.findall(r'(?:src|href)="([^"]*)"', html)
     assert all(source.startswith(("data:", "#")) for source in sources)
@@ -70,7 +70,7 @@ def test_the_page_needs_nothing_beside_it(run):
     assert "<script" not in html
 
 
-def test_names_cannot_break_the_page(tmp_path):
+def test_names_cannot_break_the_html(tmp_path):
     evil = "<b>&\"'"
     report = Report(evil, evil, [evil], [Table(evil, [evil], [[evil]], evil)], {evil: [{"epoch": 0, "loss": 1.0}]})
     report.pictures.append(Picture(evil, np.zeros((2, 2, 3), np.uint8), evil))
@@ -106,13 +106,13 @@ def test_numbers_of_numpy_and_torch_are_numbers():
     assert table.is_number(1) and table.cells()[0][1].best
 
 
-def test_a_manifest_that_is_no_object_is_named(tmp_path):
+def test_a_manifest_that_is_not_an_object_is_named(tmp_path):
     (tmp_path / "manifest.json").write_text("[1]")
     with pytest.raises(PPLValueError, match=r"manifest\.json"):
         read_run(tmp_path)
 
 
-def test_the_folder_one_stands_in_has_its_name(tmp_path, monkeypatch):
+def test_the_working_directory_has_its_own_name(tmp_path, monkeypatch):
     (tmp_path / "my_run").mkdir()
     (tmp_path / "my_run" / "metrics.jsonl").write_text('{"epoch": 0, "loss": 1.0}\n')
     monkeypatch.chdir(tmp_path / "my_run")

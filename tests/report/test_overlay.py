@@ -13,7 +13,7 @@ def image(height=4, width=6):
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def test_nothing_is_drawn_where_a_map_is_zero():
+def test_a_map_of_zero_is_transparent():
     base = image()
     assert np.array_equal(overlay(base, np.zeros((4, 6))), base)
     assert np.array_equal(overlay(base, np.zeros((2, 4, 6)), [0, 3]), base)
@@ -39,13 +39,13 @@ def test_colours_are_bright_and_differ():
     assert distance.min() > 30
 
 
-def test_heat_rises_with_the_map():
+def test_the_heat_map_follows_the_values():
     got = overlay(np.zeros((1, 3, 3), np.uint8), [[0.0, 0.5, 1.0]]).astype(int).sum(-1)[0]
     assert got[0] == 0
     assert got[2] > 0
 
 
-def test_nan_is_drawn_as_nothing():
+def test_nan_is_transparent():
     assert np.array_equal(overlay(image(), np.full((4, 6), np.nan)), image())
 
 
