@@ -3,7 +3,7 @@
     python benchmarks/refine/crf.py IMAGES speed   [--out FILE]    CPU time of one thread each, interleaved
     python benchmarks/refine/crf.py IMAGES presets [--out FILE]    agreement, every preset, 2, 3, 5 and 21 labels
     python benchmarks/refine/crf.py IMAGES memory  [--out FILE]    growth of the resident set by one call
-    python benchmarks/refine/crf.py IMAGES cold    [--out FILE]    processes without and with compiled code at hand
+    python benchmarks/refine/crf.py IMAGES cold    [--out FILE]    processes without and with compiled code on disk
     python benchmarks/refine/crf.py IMAGES folder  [--out FILE]    200 images, cold start and reading included
     python benchmarks/refine/crf.py IMAGES gpu     [--out FILE]    batches on a GPU against all cores of the CPU
     python benchmarks/refine/crf.py IMAGES before --before CHECKOUT [--out FILE]    the engine of another checkout
@@ -35,7 +35,7 @@ from types import SimpleNamespace
 import numpy as np
 from PIL import Image
 
-# Each engine is imported by the functions that use it alone, so that no process pays for the other.
+# The functions that use an engine import it, so that no process pays for another engine.
 
 WIDTH, HEIGHT = 500, 375
 Row = dict[str, object]
@@ -63,7 +63,7 @@ def read(path: Path) -> np.ndarray:
 
 
 def maps_of(image: np.ndarray, labels: int, among: int | None = None) -> np.ndarray:
-    """(L, H, W) probabilities; with `among`, so many channels of which only `labels` are present."""
+    """Return (L, H, W) probabilities; with `among`, of that many labels, of which `labels` are present."""
     small = np.asarray(Image.fromarray(image).resize((32, 24), Image.Resampling.BOX), np.float32) / 255 - 0.5
     mixtures = np.random.default_rng(labels).standard_normal((labels, 3)).astype(np.float32)
     scores = np.exp(
@@ -115,7 +115,7 @@ def timed(function: Callable[..., np.ndarray], *arguments: object) -> tuple[floa
 
 
 def compare(paths: list[Path], name: str, labels: int, among: int | None = None) -> Row:
-    """Both engines on the same images, alternately, the order changing; medians over the images."""
+    """Time both engines on the same images in turn, in changing order; return medians over the images."""
     mine, other, agreement, distance, furthest = [], [], [], [], []
     preset = setting_of(name)
     ours(read(paths[0]), maps_of(read(paths[0]), labels, among), preset)
@@ -194,7 +194,7 @@ def serve_part(folder: Path, part: str) -> None:
 
 
 def against_before(folder: Path, count: int, checkout: Path) -> Iterator[Row]:
-    """pydensecrf, the engine of another checkout and this one, in turn; for each image the better of two times."""
+    """Time pydensecrf, the engine of another checkout and this engine in turn; the better of two times counts."""
     here = Path(__file__).parents[2]
     with tempfile.TemporaryDirectory() as place:
         checkouts = {"theirs": here, "before": checkout.resolve(), "ours": here}
@@ -243,7 +243,7 @@ def presets(folder: Path, count: int) -> Iterator[Row]:
 
 
 def resident() -> float:
-    """Highest resident set so far, in MB."""
+    """Return the largest resident set so far, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -264,7 +264,7 @@ def memory(folder: Path, count: int) -> Iterator[Row]:
 
 
 def part_of(folder: Path, what: str, preset: SimpleNamespace, part: str, count: int = 1) -> list[str]:
-    """The command of a process that runs one engine alone."""
+    """Return the command of a process that runs one engine alone."""
     setting = json.dumps(vars(preset))
     command = [sys.executable, __file__, str(folder), what, "--part", part, "--setting", setting]
     return [*command, "--images", str(count)]
@@ -283,7 +283,7 @@ def memory_part(folder: Path, preset: SimpleNamespace, part: str) -> None:
 
 
 def timed_process(command: list[str], cache: str) -> tuple[float, float]:
-    """Wall and CPU seconds of a fresh process."""
+    """Return wall and CPU seconds of a fresh process."""
     before, start = os.times(), time.perf_counter()
     subprocess.run(command, check=True, env={**os.environ, "NUMBA_CACHE_DIR": cache})
     after = os.times()
@@ -292,7 +292,7 @@ def timed_process(command: list[str], cache: str) -> tuple[float, float]:
 
 
 def cold(folder: Path, count: int) -> Iterator[Row]:
-    """Processes that read one image and refine it, `count` of each kind in turn."""
+    """Time processes that read one image and refine it, `count` of each kind in turn."""
     kinds = {
         "native, first process": "ours",
         "native, later process": "ours",
@@ -354,7 +354,7 @@ def folder_part(folder: Path, preset: SimpleNamespace, part: str, count: int) ->
 
 
 def gpu(folder: Path, count: int) -> Iterator[Row]:
-    """Images per second, warm, arrays at hand where each engine takes them."""
+    """Count images per second of engines that are warm and find the arrays on their device."""
     import torch
 
     from ppl.refine.crf import crf_many

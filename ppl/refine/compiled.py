@@ -59,8 +59,8 @@ def kernel(*, variant: str = "", cached: bool = False, fused: bool = False) -> C
 
 @cache
 def _fingerprint(folder: Path) -> str:
-    """Return a hash of the Python files of a folder."""
+    """Return a hash of the Python files of a folder and of this file, which sets the compiler's options."""
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.py")):
+    for path in [Path(__file__), *sorted(folder.glob("*.py"))]:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]

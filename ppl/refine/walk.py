@@ -143,7 +143,7 @@ def _walk(maps: torch.Tensor, affinity: torch.Tensor, radius: int, num_steps: in
     scale = total.reciprocal_()
     coefficients = _chebyshev_coefficients(num_steps)
     if maps.device.type == "cpu" and maps.dtype == torch.float32:
-        from ppl.refine.walk_kernel import walk  # LLVM loads with the first walk, not with the package
+        from ppl.refine.walk_kernel import walk  # numba loads with the first walk, not with the package
 
         values, weights, scales = (tensor.contiguous().numpy() for tensor in (maps, affinity, scale))
         walked = walk(values, weights, scales, np.array(offsets, np.int64), np.array(coefficients, np.float32))

@@ -138,7 +138,9 @@ def check_probs_tensor(probs: Any, size: tuple[int, int], device: str) -> tuple[
 
 def _check_maps(name: str, shape: tuple[int, ...], floating: bool, dtype: Any, size: tuple[int, int]) -> None:
     if len(shape) != 3:
-        raise PPLValueError(f"{name} must have shape (L, H, W), got {shape}")
+        flat = len(shape) == 2 and shape[1] == size[0] * size[1]
+        hint = f"; call .reshape({shape[0]}, {size[0]}, {size[1]})" if flat else ""
+        raise PPLValueError(f"{name} must have shape (L, H, W), got {shape}{hint}")
     if not floating:
         raise PPLTypeError(f"{name} must be floating point, got {dtype}; pass label maps as labels=")
     if shape[0] == 0:

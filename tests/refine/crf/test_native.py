@@ -1,4 +1,4 @@
-"""The native engine's own parts against plain numpy, and its behaviour in threads and processes."""
+"""The parts of the native engine against plain numpy, and the engine in threads and processes."""
 
 from __future__ import annotations
 

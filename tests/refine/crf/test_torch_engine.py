@@ -1,4 +1,4 @@
-"""The torch engine against the native one, which test_agreement.py holds against pydensecrf."""
+"""The torch engine against the native engine, which test_agreement.py compares with pydensecrf."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ def test_bad_labels_are_refused(labels, num_labels, gt_prob, error, message):
         ({"labels": LABELS, "unary": PROBS}, "got labels and unary"),
         ({"probs": PROBS, "num_labels": 2}, "num_labels=2 goes with labels; probs tell the number of labels"),
         ({"probs": PROBS, "preset": "inr"}, "no CRF preset named 'inr'; did you mean 'irn'"),
-        ({"unary": PROBS.reshape(2, -1)}, r"unary must have shape \(L, H, W\), got \(2, 20\)"),
+        ({"unary": PROBS.reshape(2, -1)}, r"shape \(L, H, W\), got \(2, 20\); call .reshape\(2, 4, 5\)"),
         ({"unary": with_value(np.nan)}, r"unary holds 1 values that are NaN or infinite, the first at \(1, 2, 3\)"),
         ({"probs": PROBS, "features": np.zeros((4, 5))}, r"features must have shape \(H, W, C\)"),
         ({"probs": PROBS, "features": np.zeros((3, 5, 1))}, "features are 3x5 but the image is 4x5"),
