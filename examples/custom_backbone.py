@@ -1,4 +1,4 @@
-"""A backbone of your own: any module (B,3,H,W) -> (B,C,h,w), with the names of its stages."""
+"""Use a module of your own as a backbone: any module (B,3,H,W) -> (B,C,h,w) with named stages."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def main(out: Path = Path("runs/examples/custom")) -> None:
         model.set_phase(phase)
         print(f"phase {phase}: class maps {tuple(model.class_maps(x).shape)}, logits {tuple(model(x).shape)}")
 
-    # A checkpoint holds everything but the module's code, so loading takes a fresh one of yours.
+    # A checkpoint holds everything except the module's code, so loading needs a new module.
     out.mkdir(parents=True, exist_ok=True)
     ppl.save_model(model, out / "model.safetensors")
     again = ppl.load_model(out / "model.safetensors", backbone=make_backbone())

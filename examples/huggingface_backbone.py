@@ -1,6 +1,6 @@
-"""A ConvNeXt and a Swin of Hugging Face's `transformers` as backbones.
+"""Use a ConvNeXt and a Swin of Hugging Face's `transformers` as backbones.
 
-Needs `pip install "ppl-wsss[hf]"`. The networks here are tiny ones with random weights;
+Needs `pip install "ppl-wsss[hf]"`. The networks here are tiny, with random weights;
 `ConvNextBackbone.from_pretrained("facebook/convnext-tiny-224")` and
 `SwinBackbone.from_pretrained("microsoft/swin-tiny-patch4-window7-224")` have the same stages, four of each.
 """
@@ -24,7 +24,7 @@ def convnext(transformers: Any) -> tuple[nn.Module, list[str]]:
 
 def swin(transformers: Any) -> tuple[nn.Module, list[str]]:
     config = transformers.SwinConfig(embed_dim=16, depths=[2, 2, 2], num_heads=[1, 2, 4], window_size=4)
-    # The last map is read behind its norm. Take SwinBackbone: SwinModel shrinks its windows to small maps for good.
+    # The final map is read after its norm. Use SwinBackbone: SwinModel shrinks its windows permanently on small maps.
     stages = [f"swin.encoder.layers.{index}" for index in range(2)] + ["hidden_states_norms.stage3"]
     return transformers.SwinBackbone(config), stages
 

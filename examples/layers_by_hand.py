@@ -1,6 +1,6 @@
-"""Patch learning from its layers: split a timm network in two, send the second half patches, fuse both branches.
+"""Patch learning from single layers: split a timm network, run its second half on patches, fuse both branches.
 
-`ppl.create_model` does this for any timm backbone. Here it is done by hand, to see what happens.
+`ppl.create_model` does the same for any timm backbone.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from ppl.layers import GranularityFusion, PatchLearner
 
 
 class PatchClassifier(nn.Module):
-    """One patch branch and the un-patched one, as in stage 1 of figure 2 of the paper."""
+    """One patch branch and the un-patched branch, as in "stage 1" of the paper's figure 2."""
 
     def __init__(self, num_classes: int, grid: int = 2) -> None:
         super().__init__()
@@ -24,19 +24,19 @@ class PatchClassifier(nn.Module):
         self.fusion = GranularityFusion((net.num_features, net.num_features), num_classes)
 
     def maps(self, x: Tensor) -> list[Tensor]:
-        """Final maps (B,C,h,w) of the patched and of the whole features."""
+        """Return the final maps (B,C,h,w) of the patched and of the un-patched features."""
         features = self.head(x)  # once, for both branches
         return [self.patched_tail(features), self.tail(features)]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (B,K)."""
+        """Return logits (B,K)."""
         return self.fusion(self.maps(x))
 
 
 def main() -> None:
     torch.manual_seed(0)
     model = PatchClassifier(num_classes=4).eval()
-    x = torch.randn(2, 3, 135, 207)  # no size is too odd
+    x = torch.randn(2, 3, 135, 207)  # any size
     with torch.inference_mode():
         patched, whole = maps = model.maps(x)
         print(f"final map, patched {tuple(patched.shape)}, un-patched {tuple(whole.shape)}")

@@ -1,4 +1,4 @@
-"""torchvision's ResNet, ConvNeXt and Swin, as they are: all they need is the names of their stages."""
+"""Use torchvision's ResNet, ConvNeXt and Swin as backbones, by the names of their stages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import ppl
 from ppl.cam import generate
 
 
-# Small ones for a quick run. torchvision.models.resnet50(weights="DEFAULT") and the like have the same stages.
+# Small networks for a quick run. torchvision.models.resnet50(weights="DEFAULT") etc. have the same stages.
 def resnet() -> nn.Module:
     return ResNet(BasicBlock, [1, 1, 1, 1])
 

@@ -1,4 +1,4 @@
-"""Is bfloat16 the faster one on this CPU, and does `half_precision` say so? Forward passes in turns, one thread.
+"""Compare bfloat16 with float32 on this CPU, and with the choice of `half_precision`: forward passes, one thread.
 
 python benchmarks/backbones/half_precision.py
 """

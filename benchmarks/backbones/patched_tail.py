@@ -2,10 +2,10 @@
 
     python benchmarks/backbones/patched_tail.py --out patched_tail.csv [--batch 8 --sizes 256 --grid 2 --repeats 7]
 
-All are timed alternately in one run, in CPU time of one thread, and their medians are divided. The un-patched tail is
-the model's own layers after the cut, run on the same features; the patched branch is `CutBackbone.patched`, dummy
-image, cutting and stitching included. `floor` is the same layers on a batch of patches that were cut beforehand: what
-no implementation can be faster than, as windows and kernels fit small maps less well.
+The passes alternate in one run, in CPU time of one thread; ratios are ratios of medians. The un-patched tail is made of
+the model's own layers after the cut, on the same features; the patched branch is `CutBackbone.patched`, with dummy
+image, cutting and merging. `floor` is the time of the same layers on patches that were cut beforehand: a lower bound
+for any implementation, as windows and kernels fit small maps less well.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MODELS = ("resnet50", "regnety_032", "convnext_tiny", "efficientnet_b0", "swin_t
 
 
 def tail_of(model: nn.Module, stage: str) -> Callable[[Tensor], Tensor]:
-    """The layers after a stage, chained by hand for the families measured here."""
+    """Return the layers after a stage, chained by hand for the families of this benchmark."""
     kind = type(model).__name__
     order = {
         "ResNet": ["layer1", "layer2", "layer3", "layer4"],
@@ -67,7 +67,7 @@ def compare(name: str, batch: int, size: int, grid: int, repeats: int, backward:
             patched = seconds(lambda i=index, raw=raw: cutter.patched(i, raw, grid, shape), backward)  # type: ignore[misc]
             whole = seconds(lambda tail=tail, raw=raw: tail(raw), backward)  # type: ignore[misc]
             least = seconds(lambda tail=tail, patches=patches: tail(patches), backward)  # type: ignore[misc]
-            if repeat:  # the first round warms up
+            if repeat:  # The first round warms up.
                 pairs.append((patched, whole, least))
         patched, whole, least = (statistics.median(column) for column in zip(*pairs, strict=True))
         row: dict[str, object] = {
@@ -90,7 +90,7 @@ def compare(name: str, batch: int, size: int, grid: int, repeats: int, backward:
 
 
 def patches_of(raw: Tensor, grid: int, stride: int, layout: str) -> Tensor:
-    """The patches that `patched` cuts, cut beforehand."""
+    """Return the patches of `CutBackbone.patched`, cut beforehand."""
     if layout == "NHWC":
         return patch_destruct(raw.permute(0, 3, 1, 2), grid, multiple=(stride, stride)).permute(0, 2, 3, 1).contiguous()
     return patch_destruct(raw, grid, multiple=(stride, stride))
@@ -111,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--backward", action="store_true", help="time forward and backward instead of forward alone")
     options = parser.parse_args(argv)
     torch.manual_seed(0)
-    torch.set_num_threads(1)  # threads that wait for each other burn CPU time
+    torch.set_num_threads(1)  # Waiting threads use CPU time.
     columns = ("model", "cut", "mode", "size", "patched s", "tail s", "ratio", "floor")
     print("{:<30} {:<9} {:<17} {:>4} {:>9} {:>9} {:>7} {:>7}".format(*columns))
     rows = []

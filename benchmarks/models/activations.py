@@ -1,9 +1,9 @@
-"""Memory and time of a training step: the plain classifier against patch learning, branches kept or computed twice.
+"""Measure memory and time of a training step: plain classifier against patch learning, branches kept or recomputed.
 
-Each arm takes its steps in processes of its own. `mib` is what the second step adds at its peak to what the process
-held before it, gradients not counted: activations, and what the kernels need. On a GPU it is the allocator's own peak,
-on a CPU the resident memory's (Linux), in a process that hands freed memory back at once; another one, which does not,
-is timed. Times are medians of processor time, of wall time on a GPU.
+Each arm runs in processes of its own. `mib` is the memory that the second step adds at its peak, without gradients:
+activations and the kernels' own memory. On a GPU the allocator's peak is taken, on a CPU the resident memory (Linux) of
+a process that returns freed memory at once; a second process without that setting is timed. Times are medians of
+processor time, on a GPU of wall time.
 
     python benchmarks/models/activations.py --backbone resnet50 --size 224 --batch 8
 """
@@ -31,11 +31,11 @@ ARMS = {
 
 
 HAND_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
-"""Has glibc give freed memory back to the system, so that the resident memory is what is in use."""
+"""Settings that make glibc return freed memory at once, so that resident memory is memory in use."""
 
 
 def resident() -> float:
-    """MiB that the process holds now."""
+    """Return the resident memory of the process in MiB."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
 
 
@@ -44,13 +44,13 @@ def forget_peak() -> None:
 
 
 def peak() -> float:
-    """MiB that the process held at most since `forget_peak`."""
+    """Return the peak of the resident memory since `forget_peak` in MiB."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) / 2**10
 
 
 def work(arm: str, options: argparse.Namespace) -> None:
-    """In a process of its own: the steps of one arm, its figures printed as JSON."""
+    """Run the steps of one arm in this process and print the figures as JSON."""
     import torch
 
     from ppl.models import create_model
@@ -69,7 +69,7 @@ def work(arm: str, options: argparse.Namespace) -> None:
             torch.cuda.synchronize()
         return (time.perf_counter() if cuda else time.process_time()) - start
 
-    step()  # kernels are chosen and gradients made
+    step()  # chooses kernels and creates gradients
     if cuda:
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated() / 2**20

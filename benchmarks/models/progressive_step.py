@@ -1,8 +1,8 @@
-"""Forward and backward of the progressive mode against two plain passes of the same model.
+"""Compare a progressive training step with two plain passes of the same model, forward and backward.
 
-A patch branch needs what comes before the cut only once. Two plain passes pay it twice, so the ratio lies below 1, the
-lower the deeper the cut. "one pass" is the floor. Runs are interleaved and the median of processor time is taken, of
-wall time on a GPU.
+The layers before the cut run once in a progressive step and twice in two plain passes, so the ratio is below 1, and
+lower for deeper cuts. "one pass" is the lower bound. Runs alternate; times are medians of processor time, on a GPU of
+wall time.
 
     python benchmarks/models/progressive_step.py --backbone resnet18 --size 224 --batch 4
 """
@@ -39,7 +39,7 @@ def seconds(forward: Callable[[PPLNet, torch.Tensor], torch.Tensor], model: PPLN
 
 
 def now(device: torch.device) -> float:
-    """Processor time on a CPU; on a GPU the time once all that was asked of it is done."""
+    """Return processor time on a CPU, and on a GPU the time after all its work is done."""
     if device.type == "cpu":
         return time.process_time()
     torch.cuda.synchronize(device)
@@ -69,7 +69,7 @@ def main() -> None:
         for repeat in range(options.repeats + 1):
             for name, forward in passes.items():
                 taken = seconds(forward, model, x)
-                if repeat:  # the first round warms up
+                if repeat:  # The first round warms up.
                     runs[name].append(taken)
         medians = {name: statistics.median(taken) for name, taken in runs.items()}
         rows.append(

@@ -16,8 +16,8 @@ def test_tiny_models_keep_every_identity_at_every_cut(name: str) -> None:
     assert all(cut.resume_error == 0.0 for cut in report.stages)
 
 
-def test_stored_swin_masks_are_found_by_running_patches_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    # without the switch that cutting sets, the masks are dealt out to the wrong windows and nothing complains
+def test_stored_swin_masks_break_the_independence_of_patches(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Without the switch that cutting sets, the masks are applied to the wrong windows, without an error.
     from timm.models.swin_transformer import SwinTransformer
 
     def make() -> SwinTransformer:
@@ -49,7 +49,7 @@ def test_the_report_reads_as_a_table_and_names_its_conditions() -> None:
         check_backbone(3)  # type: ignore[arg-type]
 
 
-def test_unknown_names_are_told_with_near_ones(capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_of_unknown_names_offer_the_nearest_names(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(PPLValueError, match="timm has no model 'resnet5O': did you mean resnet50"):
         check_backbone("resnet5O")
     with pytest.raises(SystemExit) as left:

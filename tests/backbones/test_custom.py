@@ -45,7 +45,7 @@ def test_every_identity_is_checked_on_a_hand_written_chain() -> None:
 
 
 class Skip(nn.Module):
-    """The last stage takes the first one's output too, which crosses the cut after the second."""
+    """A network whose last stage also reads the first stage's output, across the cut after the second stage."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,11 +55,11 @@ class Skip(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         first = self.first(x)
-        pooled = first.mean(dim=(2, 3), keepdim=True)  # of one cell: it would broadcast without any error
+        pooled = first.mean(dim=(2, 3), keepdim=True)  # a map of one cell, which broadcasts without an error
         return self.third(self.second(first) + pooled)  # type: ignore[no-any-return]
 
 
-def test_a_skip_across_the_cut_is_no_silent_error() -> None:
+def test_a_skip_connection_across_the_cut_is_refused() -> None:
     stages, model = ["first", "second", "third"], Skip()
     with pytest.raises(UnsupportedBackboneError, match="Skip cannot be cut after 'second': resuming is not the plain"):
         CutBackbone(model, ["second"], stages=stages)
@@ -70,7 +70,7 @@ def test_a_skip_across_the_cut_is_no_silent_error() -> None:
     assert "after second: resuming is not the plain forward" in report.reason
 
 
-def test_a_layer_that_mixes_the_batch_is_found() -> None:
+def test_a_layer_that_mixes_the_batch_is_refused() -> None:
     class Mixing(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return x + x.flip(0)
@@ -99,7 +99,7 @@ def test_lazy_modules_must_have_run() -> None:
     assert [stage.channels for stage in resolve_stages(model, ["0", "1"])] == [4, 4]
 
 
-def test_a_model_that_fails_everywhere_says_on_which_sizes() -> None:
+def test_the_error_of_a_model_that_fails_at_every_size_names_the_sizes() -> None:
     class Fussy(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -118,7 +118,7 @@ def test_a_model_that_fails_everywhere_says_on_which_sizes() -> None:
     assert resolve_stages(saying, ["layer"])[0].reduction == 1
 
 
-def test_data_config_is_the_models_own_or_imagenets() -> None:
+def test_data_config_comes_from_the_model_or_from_imagenet() -> None:
     import timm
 
     own = data_config(timm.create_model("test_vit"))
@@ -133,7 +133,7 @@ def test_double_precision_gradients_pass_through_cut_and_merge() -> None:
     assert torch.autograd.gradcheck(lambda features: cutter.patched(0, features, 2, (3, 4)), (raw,))
 
 
-def test_a_batchnorm_that_serves_both_sides_of_a_cut_is_refused() -> None:
+def test_a_batchnorm_that_is_used_before_and_after_a_cut_is_refused() -> None:
     norm = nn.BatchNorm2d(4)
     model = nn.Sequential(nn.Conv2d(3, 4, 1), norm, nn.Conv2d(4, 4, 1), norm, nn.Conv2d(4, 4, 1))
     with pytest.raises(UnsupportedBackboneError, match=r"cannot cut after '2': '1' runs before and after.*'0' \(0\)"):
@@ -166,7 +166,7 @@ def test_a_swin_of_hugging_face_runs_its_stages_on_every_patch() -> None:
 
 
 class Remembering(nn.Module):
-    """Goes by the smallest image that it has ever seen."""
+    """A network whose result depends on the smallest image that it has seen."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -177,7 +177,7 @@ class Remembering(nn.Module):
         return self.tail(self.stem(x) * self.reach)  # type: ignore[no-any-return]
 
 
-def test_what_a_model_makes_of_an_image_size_is_forgotten_after_the_dry_run_or_is_the_reason_of_a_refusal() -> None:
+def test_state_that_depends_on_the_image_size_is_restored_or_the_model_refused() -> None:
     model = Remembering()
     resolve_stages(model, ["stem", "tail"])
     assert model.reach == 1000
@@ -186,7 +186,7 @@ def test_what_a_model_makes_of_an_image_size_is_forgotten_after_the_dry_run_or_i
     assert model.reach == 1000 and not model.stem._forward_hooks
 
 
-def test_a_stage_that_returns_a_map_and_what_is_none_is_cut() -> None:
+def test_a_stage_that_returns_a_tuple_with_its_map_first_is_cut() -> None:
     class Pair(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -213,7 +213,7 @@ def test_a_stage_that_returns_a_map_and_what_is_none_is_cut() -> None:
 
 
 class Gain(nn.Module):
-    """A factor that is made of no image, by modules that keep shapes, and used after the cut."""
+    """A network with a factor that does not depend on the image and is used after the cut."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -229,7 +229,7 @@ class Gain(nn.Module):
         return self.second(x) * gain[:, None, None]  # type: ignore[no-any-return]
 
 
-def test_the_stand_in_passes_by_the_blocks_and_not_what_all_images_share() -> None:
+def test_the_dummy_image_skips_blocks_but_not_modules_that_do_not_depend_on_it() -> None:
     model, ran = Gain(), []
     cutter = CutBackbone(model, ["blocks.1"], stages=["first", "blocks.1", "second"])
     final, features = cutter.forward_features(torch.randn(1, 3, 8, 8), [0])
@@ -245,7 +245,7 @@ def test_the_stand_in_passes_by_the_blocks_and_not_what_all_images_share() -> No
     assert [id(conv.weight) for conv in ran] == [id(model.first.weight), id(model.second.weight)]
 
 
-def test_a_dictionary_that_others_hold_stays_theirs_and_is_emptied_of_dry_runs() -> None:
+def test_entries_of_dry_runs_are_removed_from_dictionaries_of_the_caller() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 4, 3, 2, 1), nn.Conv2d(4, 4, 3, 2, 1))
     seen: dict[str, Any] = {}
     model.seen = seen

@@ -21,7 +21,7 @@ SMALL = ["resnet18", "resnext50_32x4d", "regnety_002", "mobilenetv2_050", "mobil
 def make(name: str, **kwargs: object) -> nn.Module:
     torch.manual_seed(0)
     model: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, **kwargs).eval()
-    for module in model.modules():  # statistics that are not the identity, no branch that starts at zero
+    for module in model.modules():  # Use statistics that differ from the identity, and no branches that start at zero.
         if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.running_mean, std=0.1)  # type: ignore[arg-type]
             nn.init.uniform_(module.running_var, 0.5, 1.5)  # type: ignore[arg-type]
@@ -109,7 +109,7 @@ def test_pointwise_tail_of_stride_two_is_aligned_cell_on_cell(size: tuple[int, i
     torch.testing.assert_close(merged, final)
 
 
-def test_every_patch_is_computed_on_its_own() -> None:
+def test_patches_are_independent() -> None:
     cutter = CutBackbone(make("test_resnet"), ["layer2"])
     with torch.no_grad():
         final, features = cutter.forward_features(torch.randn(1, 3, 128, 128), [0])
@@ -121,7 +121,7 @@ def test_every_patch_is_computed_on_its_own() -> None:
     assert torch.equal(whole[..., 2:], other[..., 2:]) and torch.equal(whole[..., 2:, :2], other[..., 2:, :2])
 
 
-def test_the_prefix_runs_once_on_pixels_whatever_the_number_of_branches() -> None:
+def test_layers_before_the_cut_see_the_image_once_for_any_number_of_branches() -> None:
     model = make("test_resnet")
     cutter = CutBackbone(model, ["layer1", "layer2", "layer3"])
     pixels = []
@@ -134,7 +134,7 @@ def test_the_prefix_runs_once_on_pixels_whatever_the_number_of_branches() -> Non
     assert sum(pixels[1:]) <= 3 * 3 * 32 * 32
 
 
-def test_live_batchnorm_of_the_prefix_never_sees_the_dummy() -> None:
+def test_batchnorm_before_the_cut_never_sees_the_dummy_image() -> None:
     model = make("test_resnet").train()
     reference = copy.deepcopy(model)
     cutter = CutBackbone(model, ["layer2"])
@@ -146,12 +146,12 @@ def test_live_batchnorm_of_the_prefix_never_sees_the_dummy() -> None:
     prefix = [key for key in ours if not key.startswith(("layer3", "layer4"))]
     assert len(prefix) > 6
     assert all(torch.equal(ours[key], theirs[key]) for key in prefix)
-    # the tail has seen the whole image and its patches
+    # The tail sees the whole image and its patches.
     assert ours["layer4.0.bn1.num_batches_tracked"] == theirs["layer4.0.bn1.num_batches_tracked"] + 1
     assert all(module.training for module in model.modules())
 
 
-def test_the_random_state_is_left_alone_by_dropout_of_the_prefix() -> None:
+def test_dropout_before_the_cut_draws_no_random_numbers_for_the_dummy_image() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Dropout(0.5), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1))
     cutter = CutBackbone(model, ["2"], stages=["2", "3"])
     _, features = cutter.forward_features(torch.randn(1, 3, 8, 8), [0])
@@ -160,7 +160,7 @@ def test_the_random_state_is_left_alone_by_dropout_of_the_prefix() -> None:
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_construction_leaves_mode_randomness_and_statistics_alone() -> None:
+def test_construction_changes_neither_modes_nor_random_state_nor_statistics() -> None:
     model = make("test_resnet").train()
     model.layer1.eval()  # type: ignore[union-attr]
     modes = [module.training for module in model.modules()]
@@ -177,13 +177,13 @@ def test_mode_and_hooks_are_restored_after_an_exception() -> None:
     model = make("test_resnet").train()
     cutter = CutBackbone(model, ["layer2"])
     with pytest.raises(RuntimeError):
-        cutter.resume(0, torch.randn(1, 7, 8, 8))  # seven channels fit nowhere
+        cutter.resume(0, torch.randn(1, 7, 8, 8))  # no stage has seven channels
     assert all(module.training for module in model.modules())
     x = torch.randn(2, 3, 64, 64)
     assert torch.equal(model.eval().forward_features(x), cutter.forward_features(x)[0])  # type: ignore[operator]
 
 
-def test_gradient_reaches_the_stem_and_a_detached_branch_sends_none() -> None:
+def test_gradient_reaches_the_stem_except_from_a_detached_branch() -> None:
     model = make("test_resnet")
     cutter = CutBackbone(model, ["layer2"])
     final, features = cutter.forward_features(torch.randn(1, 3, 64, 64), [0])
@@ -253,7 +253,7 @@ def test_torch_compile_takes_the_whole_patched_pass(name: str) -> None:
         torch.testing.assert_close(compiled(2 * x), run(2 * x))
 
 
-def test_a_compiled_pass_leaves_out_what_comes_before_the_cut():
+def test_a_compiled_pass_drops_the_layers_before_the_cut():
     from torch._dynamo.backends.common import aot_autograd
 
     torch._dynamo.reset()
@@ -299,7 +299,7 @@ def test_channels_last_is_kept_and_changes_nothing() -> None:
     torch.testing.assert_close(merged, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_a_stage_whose_output_is_overwritten_is_handed_over_as_a_copy() -> None:
+def test_an_output_that_a_later_layer_overwrites_is_copied() -> None:
     class Double(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return x.mul_(2)
@@ -310,11 +310,11 @@ def test_a_stage_whose_output_is_overwritten_is_handed_over_as_a_copy() -> None:
     with torch.no_grad():
         final, features = cutter.forward_features(x, [0])
         torch.testing.assert_close(features[0], F.conv2d(x, model[0].weight, model[0].bias))
-        for _ in range(2):  # the features that are given are not overwritten either
+        for _ in range(2):  # The given features are not overwritten either.
             torch.testing.assert_close(cutter.resume(0, features[0]), final)
 
 
-def test_output_stride_of_timm_is_taken_up() -> None:
+def test_the_output_stride_of_timm_is_respected() -> None:
     cutter = CutBackbone(make("resnet18", output_stride=16), ["layer2", "layer3"])
     assert cutter.stride == 16 and [cutter.tail_stride(index) for index in (0, 1)] == [2, 1]
     with torch.no_grad():
@@ -372,7 +372,7 @@ def test_wrappers_are_refused_by_name() -> None:
         refuse_data_parallel(model._replicate_for_data_parallel())  # type: ignore[operator]
 
 
-def test_a_stage_that_is_called_around_raises() -> None:
+def test_a_stage_that_is_bypassed_is_an_error() -> None:
     class Fickle(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -410,7 +410,7 @@ def test_a_block_between_the_ends_of_stages_can_be_named_as_a_cut(name, block):
 
 
 @pytest.mark.parametrize("block", ["layer3.0.conv1", "layer3.0.bn2"])
-def test_a_module_beside_a_shortcut_is_refused_as_a_cut(block):
+def test_a_module_parallel_to_a_shortcut_is_refused_as_a_cut(block):
     with pytest.raises(UnsupportedBackboneError, match=f"cannot be cut after '{block}'"):
         CutBackbone(timm.create_model("test_resnet", num_classes=0).eval(), [block])
 

@@ -14,7 +14,7 @@ from ppl.backbones import CutBackbone, refuse_data_parallel
 
 
 class Head(nn.Module):
-    """The least that uses a cut backbone: two branches, one 1x1 classifier each."""
+    """A minimal model on a cut backbone: two branches with a 1x1 classifier each."""
 
     def __init__(self) -> None:
         super().__init__()

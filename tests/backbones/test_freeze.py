@@ -6,7 +6,7 @@ import torch
 from ppl.backbones import freeze_stages
 
 
-def test_no_gradient_reaches_frozen_parameters_and_every_other_one_gets_its_own():
+def test_all_parameters_except_frozen_ones_get_gradients():
     model = timm.create_model("test_efficientnet", num_classes=0)
     expected = timm.create_model("test_efficientnet", num_classes=0)
     expected.load_state_dict(model.state_dict())
@@ -30,14 +30,14 @@ def test_tokens_and_position_embeddings_are_frozen_with_the_first_block():
     assert not any(name.startswith(("blocks.1.", "norm.")) for name in frozen)
 
 
-def test_what_enters_after_the_frozen_stage_goes_on_learning():
+def test_parameters_that_are_used_after_the_frozen_stage_keep_learning():
     model = timm.create_model("visformer_tiny", num_classes=0)
     freeze_stages(model, 0)
     learning = {name: parameter.requires_grad for name, parameter in model.named_parameters(recurse=False)}
     assert learning == {"pos_embed1": False, "pos_embed2": True, "pos_embed3": True}
 
 
-def test_finding_out_what_has_entered_leaves_no_hook_and_no_trace():
+def test_freezing_leaves_no_hooks_and_changes_no_attributes():
     model = timm.create_model("test_resnet", num_classes=0).train()
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     freeze_stages(model, "layer2")
@@ -45,7 +45,7 @@ def test_finding_out_what_has_entered_leaves_no_hook_and_no_trace():
     assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
 
 
-def test_the_frozen_modules_are_told():
+def test_the_frozen_modules_are_returned():
     model = timm.create_model("test_resnet", num_classes=0)
     frozen = freeze_stages(model, "layer2")
     assert {model.conv1, model.bn1, model.layer2[0].bn1} <= set(frozen)

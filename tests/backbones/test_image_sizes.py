@@ -1,4 +1,4 @@
-"""Images of any size: what a backbone does not take is padded to what it does, and tokens keep their rows."""
+"""Images of any size: they are padded to a size that the backbone accepts, and tokens keep their rows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ppl.refine.affinity_network import AffinityNetwork
 
 
 class TwoResolutions(nn.Module):
-    """Adds a coarse map, enlarged, to a fine one, as HRNet and DLA do: sides must be multiples of 8."""
+    """A network that adds an enlarged coarse map to a fine map, like HRNet and DLA: sides are multiples of 8."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class TwoResolutions(nn.Module):
 
 
 class Unpadded(nn.Module):
-    """Two convolutions without padding after the cut take two cells of every side."""
+    """A network that loses two cells on every side, by two convolutions without padding after the cut."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,11 +51,11 @@ def two_resolutions(**kwargs: object) -> PPLNet:
 @pytest.mark.parametrize(
     ("name", "expected"), [("test_resnet", 1), ("test_efficientnet", 1), ("hrnet_w18_small", 32), ("csatv2", 8)]
 )
-def test_multiples_that_a_backbone_takes_are_found(name: str, expected: int) -> None:
+def test_the_multiple_of_image_sides_is_found(name: str, expected: int) -> None:
     assert size_multiple(timm.create_model(name, pretrained=False).eval()) == expected
 
 
-def test_images_of_other_sizes_are_padded_to_the_next_that_the_backbone_takes() -> None:
+def test_images_are_padded_to_the_next_size_that_the_backbone_accepts() -> None:
     model, image = two_resolutions(), torch.randn(3, 50, 67)
     assert model.size_multiple == 8
     padded = F.pad(image, (0, 72 - 67, 0, 56 - 50))[None]
@@ -81,7 +81,7 @@ def test_an_affinity_network_takes_images_of_any_size() -> None:
     assert logits.shape == (1, 1, 13, 17)
 
 
-def test_crops_that_the_backbone_does_not_take_are_refused_with_the_next_size() -> None:
+def test_crops_of_unsupported_size_are_refused_and_the_next_size_is_named() -> None:
     with pytest.raises(UnsupportedBackboneError, match="multiples of 8, not 50x64: use 56x64"):
         two_resolutions().check_input_size(50, 64)
 
@@ -122,7 +122,7 @@ def test_tokens_may_be_rounded_down() -> None:
     assert generate(model, [torch.randn(3, 151, 201)], [[0]], scales=[1.0])[0].maps.shape == (1, 151, 201)
 
 
-def test_patches_that_a_backbone_would_enlarge_are_refused_with_a_size() -> None:
+def test_patches_that_a_backbone_would_enlarge_are_refused_and_a_size_is_named() -> None:
     model = create_model("mobilevitv2_050", 2, pretrained=False).eval()
     with torch.no_grad():
         assert model(torch.zeros(1, 3, 128, 256)).shape == (1, 2)
@@ -130,7 +130,7 @@ def test_patches_that_a_backbone_would_enlarge_are_refused_with_a_size() -> None
             model(torch.zeros(1, 3, 150, 200))
 
 
-def test_a_backbone_that_needs_room_is_not_taken_for_one_of_multiples() -> None:
+def test_a_backbone_with_a_minimum_size_needs_no_multiples() -> None:
     class Roomy(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -145,14 +145,14 @@ def test_a_backbone_that_needs_room_is_not_taken_for_one_of_multiples() -> None:
     model.check_input_size(225, 301)
 
 
-def test_a_size_that_happens_to_run_is_taken() -> None:
+def test_a_size_that_runs_by_chance_is_accepted() -> None:
     model = PPLNet(TwoResolutions(), 2, mode="baseline", stages=["stem", "last"]).eval()
     model.check_input_size(63, 64)  # 16 cells, as of 64
     with torch.no_grad():
         assert model(torch.zeros(1, 3, 63, 64)).shape == (1, 2)
 
 
-def test_a_classifier_is_asked_for_its_multiples_once() -> None:
+def test_the_multiple_of_a_classifier_is_measured_once() -> None:
     model = timm.create_model("test_resnet", pretrained=False, num_classes=2).eval()
     generate(model, [torch.randn(3, 128, 128)], [[0]], scales=[1.0])
     calls: list[torch.Size] = []

@@ -33,27 +33,27 @@ def std_conv() -> nn.Module:
 @pytest.mark.parametrize(
     "tail", [lambda: nn.Conv2d(4, 5, 3, padding=1), lambda: nn.Conv2d(4, 5, 3, padding="same"), same_conv, std_conv]
 )
-def test_convolutions_of_the_tail_pad_with_the_patchs_own_border(tail: Callable[[], nn.Module], mode: str) -> None:
+def test_convolutions_of_the_tail_pad_with_the_border_of_the_patch(tail: Callable[[], nn.Module], mode: str) -> None:
     model = two_convs(tail())
     cutter = CutBackbone(model, ["0"], stages=["0", "1"], padding=mode)
     with torch.no_grad():
         final, features = cutter.forward_features(torch.randn(1, 3, 8, 12), [0])
         merged = cutter.patched(0, features[0], 2, final.shape[-2:])
         corner = F.pad(features[0][..., 4:, 6:], (1, 1, 1, 1), mode=mode)
-        # the interior of a padded patch, under zero padding, is what the border mode gives
+        # The interior of an explicitly padded patch equals the result of the mode.
         expected = model[1](corner)[..., 1:-1, 1:-1]
     torch.testing.assert_close(merged[..., 4:, 6:], expected)
 
 
-def test_average_pools_leave_their_padding_out() -> None:
+def test_average_pools_exclude_their_padding() -> None:
     model = two_convs(nn.AvgPool2d(3, stride=1, padding=1))
     cutter = CutBackbone(model, ["0"], stages=["0", "1"], padding="replicate")
     ones = torch.ones(1, 4, 8, 8)
     assert torch.equal(cutter.patched(0, ones, 2, (8, 8)), ones)
-    assert not torch.equal(model[1](ones), ones)  # outside the pass the pool is what it was
+    assert not torch.equal(model[1](ones), ones)  # outside the pass the pool is unchanged
 
 
-def test_maximum_pools_never_see_a_border() -> None:
+def test_max_pools_do_not_see_padding() -> None:
     pool = nn.MaxPool2d(3, stride=1, padding=1)
     cutter = CutBackbone(two_convs(pool), ["0"], stages=["0", "1"], padding="replicate")
     x = -torch.rand(1, 4, 8, 8) - 1
@@ -61,7 +61,7 @@ def test_maximum_pools_never_see_a_border() -> None:
     assert torch.equal(cutter.patched(0, x, 2, (8, 8)), expected)
 
 
-def test_the_unpatched_pass_and_the_model_keep_their_zeros() -> None:
+def test_the_unpatched_pass_and_the_model_keep_zero_padding() -> None:
     model = timm.create_model("test_resnet", pretrained=False, num_classes=0).eval()
     x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
@@ -102,7 +102,7 @@ def test_a_halo_wider_than_the_receptive_field_gives_the_unpatched_map(size: tup
         final, features = cutter.forward_features(torch.randn(2, 3, *size), [0])
         merged = cutter.patched(0, features[0], grid, final.shape[-2:])  # type: ignore[arg-type]
         bare = plain.patched(0, features[0], grid, final.shape[-2:])  # type: ignore[arg-type]
-    # the outermost cells differ: beyond the image the first convolution makes its bias out of zeros
+    # The outermost cells differ: beyond the image the first convolution turns zeros into its bias.
     torch.testing.assert_close(merged[..., 1:-1, 1:-1], final[..., 1:-1, 1:-1])
     assert (bare - final)[..., 1:-1, 1:-1].abs().max() > 1e-3
 
@@ -131,7 +131,7 @@ def test_layers_that_name_their_arguments_are_padded_too() -> None:
 
 @pytest.mark.parametrize("halo", [0, 2])
 def test_a_compiled_training_step_repeats_the_border_without_torchs_own_replicate_padding(halo: int) -> None:
-    # the default compiler takes long and fails on the gradient of that padding alone: its strides are not as promised
+    # The default compiler is slow, and fails only on the gradient of that padding, whose strides are wrong.
     from functorch.compile import make_boxed_func
     from torch._dynamo.backends.common import aot_autograd
 

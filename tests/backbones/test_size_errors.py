@@ -1,4 +1,4 @@
-"""A refusal of a size is told from other errors, which are raised as they are."""
+"""Refusals of a size are recognised; all other errors are raised."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ def script() -> ModuleType:
     spec = importlib.util.spec_from_file_location("support_table", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
+    sys.modules[spec.name] = module  # dataclasses look up their module
     spec.loader.exec_module(module)
     return module
 
@@ -36,10 +36,10 @@ def test_the_table_resumes_and_counts(script: ModuleType, tmp_path: Path) -> Non
     assert "matrix of fixed size" in text
 
 
-def test_the_table_leaves_the_rest_of_the_page_alone(script: ModuleType, tmp_path: Path) -> None:
+def test_the_rest_of_the_page_stays_as_it_was(script: ModuleType, tmp_path: Path) -> None:
     page, state = tmp_path / "page.md", tmp_path / "rows.jsonl"
     page.write_text("# Above\n\n<!-- begin variants -->\nold\n<!-- end variants -->\n\nBelow\n")
-    for _ in range(2):  # the second time from its own output
+    for _ in range(2):  # The second run starts from the output of the first.
         script.support_table(page, names=["gmlp_ti16_224"], state=state, speed=False, progress=False)
         text = page.read_text()
         assert text.startswith("# Above\n\n<!-- begin variants -->\n") and "old" not in text
@@ -47,7 +47,7 @@ def test_the_table_leaves_the_rest_of_the_page_alone(script: ModuleType, tmp_pat
         assert text.count("gmlp_ti16_224") == 1
 
 
-def test_the_list_of_variants_names_models_that_timm_has(script: ModuleType) -> None:
+def test_all_variants_are_models_of_timm(script: ModuleType) -> None:
     known = set(timm.list_models())
     assert len(script.variants()) == 141
     assert {name for _, name in script.variants()} <= known

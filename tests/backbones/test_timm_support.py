@@ -88,7 +88,7 @@ def test_a_renamed_private_attribute_is_an_error_by_name(
 
 
 def test_a_newer_timm_is_measured_before_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("dry_run", "hooked"):  # as if the family were unknown to us: the stored masks stay
+    for module in ("dry_run", "hooked"):  # Hide the family, so that the stored masks stay.
         monkeypatch.setattr(f"ppl.backbones.{module}.family_of", lambda model: Family())
 
     def stored() -> nn.Module:

@@ -8,7 +8,7 @@ from ppl.layers import PatchDestruct, patch_destruct
 
 
 def cut_by_loops(x, rows, columns, unit=1):
-    """The definition, spelled out: zero-pad below and on the right, then slice patch after patch."""
+    """Cut by definition: zero-pad at the bottom and on the right, then slice patch by patch."""
     batch, channels, height, width = x.shape
     h = -(-height // (rows * unit)) * unit
     w = -(-width // (columns * unit)) * unit

@@ -22,7 +22,7 @@ def conv_tail(stride=1):
 @pytest.mark.parametrize("size", [(8, 8), (15, 23)])
 @pytest.mark.parametrize("stride", [1, 2, 3, 5, 7])
 def test_pointwise_tail_is_unaffected_by_patching(grid, size, stride):
-    """Identity 2: with 1x1 operations only, merged == un-patched, whatever stride is left in the tail."""
+    """Identity 2: with 1x1 operations only, merged == un-patched, for any stride of the tail."""
     tail = nn.Sequential(nn.Conv2d(4, 6, 1, stride=stride), nn.ReLU(), nn.Conv2d(6, 5, 1))
     x = torch.randn(2, 4, *size)
     torch.testing.assert_close(PatchLearner(tail, grid)(x), tail(x))
@@ -62,8 +62,8 @@ def test_output_has_the_size_of_the_unpatched_map(tail, size):
     assert PatchLearner(tail, (4, 2))(x).shape == tail(x).shape
 
 
-def test_inside_of_a_patch_lies_where_the_unpatched_map_has_it():
-    """Away from the seams, a strided 3x3 tail gives the very numbers of the un-patched map."""
+def test_the_inside_of_a_patch_equals_the_unpatched_map():
+    """Away from the seams, a strided 3x3 tail gives the numbers of the un-patched map."""
     tail = nn.Conv2d(4, 5, 3, stride=2, padding=1)
     x = torch.randn(1, 4, 30, 46)
     merged, whole = PatchLearner(tail, 2)(x), tail(x)
@@ -84,7 +84,7 @@ def test_tail_runs_once_per_call():
     assert len(calls) == 1
 
 
-def test_finding_the_size_leaves_no_trace():
+def test_measuring_the_size_changes_neither_modes_nor_statistics_nor_random_state():
     tail = nn.Sequential(conv_tail(2), nn.Dropout(0.5)).train()
     tail[0][1].eval()
     before = copy.deepcopy(tail.state_dict())
@@ -99,7 +99,7 @@ def test_finding_the_size_leaves_no_trace():
 
 
 class NeedsNumbers(nn.Module):
-    """A tail that cannot run without data: it asks for a value."""
+    """A tail that needs real numbers: it reads a value."""
 
     def __init__(self):
         super().__init__()
@@ -120,7 +120,7 @@ def test_tail_that_needs_numbers_is_measured_on_zeros():
 
 
 @pytest.mark.parametrize("stride", [5, 6, 7, 10, 11, 13, 14, 32])
-def test_strides_are_read_off_right_at_any_size(stride):
+def test_strides_are_measured_correctly_at_any_size(stride):
     learner = PatchLearner(nn.Conv2d(1, 1, stride, stride=stride), 2)
     assert {learner._size_and_stride(1, size, size)[1] for size in range(2 * stride, 4 * stride)} == {(stride, stride)}
 
@@ -179,7 +179,7 @@ def test_copies_and_pickles():
         (nn.Conv2d(4, 4, 3), "2x2 cells of a 4x4 patch that stands for 4x4: its layers lost pixels"),
     ],
 )
-def test_tail_that_gives_no_map_is_an_error(tail, message):
+def test_a_tail_whose_output_is_no_map_is_an_error(tail, message):
     with pytest.raises(PPLValueError, match=message):
         PatchLearner(tail, 2)(torch.randn(1, 4, 8, 8))
 
@@ -195,8 +195,8 @@ def test_tail_that_gives_no_map_is_an_error(tail, message):
     ],
     ids=lambda tail: type(tail).__name__,
 )
-def test_a_tail_whose_patches_come_out_too_small_is_refused_even_where_their_sum_has_the_right_size(tail):
-    """9 cells are padded to 12, so two patches together make up for what each lost, at the wrong place."""
+def test_a_tail_that_loses_cells_is_refused_even_if_the_merged_map_has_the_right_size(tail):
+    """9 cells are padded to 12: two patches together have enough cells, at wrong positions."""
     with pytest.raises(PPLValueError, match="lost pixels at the edges; give them padding"):
         PatchLearner(tail, 2)(torch.randn(1, 4, 9, 9))
 
@@ -223,7 +223,7 @@ def test_a_halo_as_wide_as_the_receptive_field_gives_the_unpatched_map():
     x = torch.randn(2, 4, 15, 23)
     whole = tail(x)
     merged, bare = PatchLearner(tail, 2, halo=4)(x), PatchLearner(tail, 2)(x)
-    # the outermost cells differ: beyond the image the first convolution makes its bias out of zeros
+    # The outermost cells differ: beyond the image the first convolution turns zeros into its bias.
     torch.testing.assert_close(merged[..., 1:-1, 1:-1], whole[..., 1:-1, 1:-1])
     assert (bare - whole)[..., 1:-1, 1:-1].abs().max() > 1e-3
 
@@ -247,7 +247,7 @@ def test_a_learner_equals_the_patched_pass_of_a_cut_backbone():
         ({"padding": "reflect", "grid": 8}, "cannot reflect"),
     ],
 )
-def test_padding_and_halo_that_cannot_be_are_named(options, message):
+def test_invalid_padding_and_halo_are_named_in_the_error(options, message):
     tail = nn.Conv2d(4, 5, 7, stride=2, padding=3)
     with pytest.raises(PPLValueError, match=message):
         PatchLearner(tail, **{"grid": 2, **options})(torch.randn(1, 4, 16, 16))

@@ -17,14 +17,14 @@ def maps():
     return 3 * torch.randn(2, 3, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
 
-def test_log_sum_exp_is_its_equation_between_mean_and_maximum(maps):
+def test_log_sum_exp_follows_its_equation_and_lies_between_mean_and_maximum(maps):
     for r in (0.5, 2.0):
         torch.testing.assert_close(log_sum_exp(maps, r), torch.exp(r * maps).mean(dim=(2, 3)).log() / r)
     torch.testing.assert_close(log_sum_exp(maps, 1e-5), maps.mean(dim=(2, 3)), atol=1e-3, rtol=0)
     torch.testing.assert_close(log_sum_exp(maps, 1e4), maps.amax(dim=(2, 3)), atol=1e-3, rtol=0)
 
 
-def test_generalised_mean_is_that_of_the_probabilities(maps):
+def test_generalised_mean_is_the_mean_of_probabilities(maps):
     for power in (1.0, 3.0):
         mean = (torch.sigmoid(maps) ** power).mean(dim=(2, 3)) ** (1 / power)
         torch.testing.assert_close(generalised_mean(maps, power), torch.logit(mean))
@@ -40,11 +40,11 @@ def test_generalised_mean_keeps_value_and_gradient_up_to_probabilities_near_1(va
     pooled = generalised_mean(maps, power)
     pooled.sum().backward()
     assert maps.grad is not None
-    if value < 30:  # float64's own sigmoid rounds to 1 beyond
+    if value < 30:  # The sigmoid of larger values is 1 in float64.
         torch.logit(mean).backward()
         torch.testing.assert_close(pooled.item(), torch.logit(mean).item(), rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(maps.grad.double(), wide.grad, rtol=1e-4, atol=1e-6)
-    # near 1 the odds against are averaged: a gradient for every cell, all of them together one
+    # Near 1 the complements are averaged: every cell has a gradient, and the gradients sum to one.
     elif power == 1:
         torch.testing.assert_close(pooled.item(), -(-wide).exp().mean().log().item(), rtol=1e-5, atol=0.0)
         torch.testing.assert_close(maps.grad.sum().item(), 1.0, rtol=1e-4, atol=0.0)
@@ -57,7 +57,7 @@ def test_gradients_of_the_generalised_mean_are_those_of_finite_differences(value
     assert torch.autograd.gradcheck(lambda x: generalised_mean(x, power), (near,))
 
 
-def test_ngwp_is_its_equation_cell_by_cell(maps):
+def test_ngwp_follows_its_equation_cell_by_cell(maps):
     pooled = ngwp(maps, 2.0)
     for image, own in zip(maps, pooled, strict=True):
         for k in range(3):
@@ -69,7 +69,7 @@ def test_ngwp_is_its_equation_cell_by_cell(maps):
             assert math.isclose(own[k], say / (1 + won) + (1 - size) ** 2 * math.log(0.01 + size))
 
 
-def test_ngwp_takes_from_a_class_what_another_wins(maps):
+def test_ngwp_lowers_the_logit_of_a_class_if_another_class_wins_its_cells(maps):
     rival = maps.clone()
     rival[:, 1] += 5
     assert (ngwp(rival)[:, 0] < ngwp(maps)[:, 0]).all()
@@ -102,12 +102,12 @@ def test_extreme_maps_stay_finite_in_every_precision(name, dtype, value):
 @pytest.mark.parametrize(
     "text", ["mean", "", "average:2", "max:1", "log_sum_exp:x", "log_sum_exp:0", "log_sum_exp:-1", "ngwp:0.5"]
 )
-def test_what_is_no_pooling_is_refused(text):
+def test_unknown_poolings_and_invalid_numbers_are_refused(text):
     with pytest.raises(PPLValueError, match="pooling"):
         build_pooling(text)
 
 
-def test_the_fusion_pools_as_it_is_told():
+def test_the_fusion_uses_the_given_pooling():
     fusion = GranularityFusion((4, 4), 3, pooling="log_sum_exp:2")
     features = [torch.randn(2, 4, 5, 5), torch.randn(2, 4, 5, 5)]
     expected = torch.exp(2 * fusion.class_maps(features)).mean(dim=(2, 3)).log() / 2

@@ -52,7 +52,7 @@ def test_two_learners_on_one_tail_store_it_once():
 
 
 @pytest.mark.parametrize("learner", [False, True])
-def test_weights_that_are_missing_are_still_told(learner):
+def test_missing_weights_are_still_an_error(learner):
     model = nn.ModuleDict({"learner": PatchLearner(nn.Conv2d(3, 4, 1), 2)}) if learner else Classifier()
     state = model.state_dict()
     model.load_state_dict(state)

@@ -45,7 +45,7 @@ def custom():
     return nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, 2, 1), nn.Conv2d(8, 6, 3, 1, 1))
 
 
-def test_module_of_ones_own_is_handed_over(tmp_path):
+def test_a_model_on_a_custom_module_is_loaded_into_that_module(tmp_path):
     model = PPLNet(custom(), 3, mode="explicit", cuts=["0"], stages=["0", "1", "2"]).eval()
     save_model(model, tmp_path / "m.safetensors")
     with pytest.raises(PPLValueError, match=r"pass load_model\(path, backbone=\.\.\.\)"):
@@ -83,7 +83,7 @@ def test_files_of_other_kinds_are_named(tmp_path):
         load_model(tmp_path / "nothing.safetensors")
 
 
-def test_place_that_cannot_be_written_is_one_clear_error(tmp_path):
+def test_a_path_that_cannot_be_written_is_a_clear_error(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(FileWriteError, match="cannot write"):
         save_model(make(), tmp_path / "file" / "m.safetensors")

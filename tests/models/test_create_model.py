@@ -16,7 +16,7 @@ def make(**kwargs):
     return create_model(**{"backbone": "test_resnet", "num_classes": 4, "pretrained": False, **kwargs})
 
 
-def test_backbone_is_the_named_one_without_its_head():
+def test_the_backbone_has_no_head():
     model = make(drop_path_rate=0.1)
     assert list(model.backbone.state_dict()) == list(timm.create_model("test_resnet", num_classes=0).state_dict())
     assert model.mode == "progressive"
@@ -29,7 +29,7 @@ def test_backbone_is_the_named_one_without_its_head():
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "pth", "pth with state_dict"])
-def test_checkpoint_fills_the_backbone_and_its_classifier_is_left_out(tmp_path, kind):
+def test_weights_of_a_classifier_in_a_checkpoint_are_ignored(tmp_path, kind):
     torch.manual_seed(1)
     donor = timm.create_model("test_resnet", num_classes=1000)
     path = tmp_path / ("a.safetensors" if kind == "safetensors" else "a.pth")
@@ -58,14 +58,14 @@ def test_checkpoint_of_another_model_names_the_first_differences(tmp_path):
         make(checkpoint_path=tmp_path / "b.safetensors")
 
 
-def test_checkpoint_without_counts_of_batches_is_taken_as_torch_takes_it(tmp_path):
+def test_a_checkpoint_without_batch_counters_is_loaded(tmp_path):
     donor = timm.create_model("test_resnet").state_dict()
     save_file({name: value for name, value in donor.items() if "num_batches" not in name}, tmp_path / "a.safetensors")
     state = make(checkpoint_path=tmp_path / "a.safetensors").backbone.state_dict()
     assert all(torch.equal(value, donor[name]) for name, value in state.items())
 
 
-def test_number_of_classes_may_be_one_of_numpys(tmp_path):
+def test_the_number_of_classes_may_be_a_numpy_integer(tmp_path):
     model = make(num_classes=np.int64(4))
     assert json.loads(json.dumps(model.config))["num_classes"] == 4
 
@@ -104,7 +104,7 @@ def test_family_without_output_stride_is_named(name, family):
         create_model(name, 4, pretrained=False, output_stride=16)
 
 
-def test_unknown_name_lists_near_ones():
+def test_the_error_of_an_unknown_name_offers_the_nearest_names():
     with pytest.raises(PPLValueError, match=r"no model 'resnt50': did you mean.*resnet50"):
         create_model("resnt50", 4)
 
@@ -114,7 +114,7 @@ def test_argument_that_the_family_lacks_is_named():
         make(no_such=1)
 
 
-def test_pretrained_weights_that_cannot_be_had_are_a_clear_error(monkeypatch):
+def test_unavailable_pretrained_weights_are_a_clear_error(monkeypatch):
     create = timm.create_model
 
     def offline(name, pretrained=False, **kwargs):

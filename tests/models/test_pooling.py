@@ -7,7 +7,7 @@ from ppl.models import create_model, load_model, save_model
 
 
 @pytest.mark.parametrize("pooling", ["average", "max", "generalised_mean:2", "log_sum_exp:4"])
-def test_a_model_pools_its_class_maps_as_told_and_is_saved_with_it(pooling, tmp_path):
+def test_a_model_uses_its_pooling_and_is_saved_with_it(pooling, tmp_path):
     model = create_model("test_resnet", 3, cuts=["layer2"], pooling=pooling, pretrained=False).eval()
     images = torch.randn(2, 3, 64, 64)
     maps = model.class_maps(images)

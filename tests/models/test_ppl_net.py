@@ -19,7 +19,7 @@ CUTS = ("layer1", "layer2", "layer3")
 
 def make_backbone(**kwargs):
     torch.manual_seed(0)
-    # timm starts residual branches at zero, which would leave 1x1 shortcuts alone: nothing for patches to change
+    # timm starts residual branches at zero: only 1x1 shortcuts would act, and patches would change nothing.
     return timm.create_model("test_resnet", num_classes=0, zero_init_last=False, **kwargs)
 
 
@@ -29,7 +29,7 @@ def make_model(mode, cuts=CUTS, grids=2, padding="zeros", **kwargs):
 
 
 def figure(model, x, cut, *, detach=False):
-    """One patch branch of the figures, written out: blocks up to the cut, slices, blocks behind it, slices put back."""
+    """Compute one patch branch of the figures by hand: blocks, slices, blocks after the cut, concatenation."""
     net = model.backbone
     blocks = [net.layer1, net.layer2, net.layer3, net.layer4]
     number = CUTS.index(cut) + 1
@@ -76,7 +76,7 @@ def test_explicit_is_figure_5():
 
 @pytest.mark.parametrize("mode", ["control", "progressive", "explicit"])
 def test_gradients_are_those_of_the_figure(mode):
-    """Figure 5 detaches every patch branch before its cut, and not the un-patched one; figure 2 detaches nothing."""
+    """Figure 5 detaches every patch branch before its cut, but not the un-patched branch; figure 2 detaches nothing."""
     model = make_model(mode).eval()
     x = torch.randn(2, 3, 64, 64)
     model.class_maps(x).square().sum().backward()
@@ -122,8 +122,8 @@ def test_control_has_the_parameters_of_progressive_and_no_patches():
 
 
 @pytest.mark.parametrize(("mode", "tails"), [("baseline", 0), ("control", 0), ("progressive", 1), ("explicit", 3)])
-def test_prefix_sees_real_pixels_once(mode, tails):
-    """Whatever the number of branches, all before the first cut works on the image only once."""
+def test_layers_before_the_cut_see_the_image_once(mode, tails):
+    """The layers before the first cut see the image once, for any number of branches."""
     model = make_model(mode, cuts=CUTS if mode == "explicit" else ["layer2"])
     pixels, tail_rows = [], []
     model.backbone.conv1.register_forward_hook(lambda m, a, out: pixels.append(a[0].shape))
@@ -171,7 +171,7 @@ def test_branches_sum_to_the_class_maps():
     torch.testing.assert_close(model.pool(model.class_maps(x)), model(x))
 
 
-def test_keys_are_timms_own_and_the_fusions():
+def test_keys_are_those_of_timm_and_of_the_fusion():
     keys = list(make_model("progressive").state_dict())
     expected = [f"backbone.{key}" for key in make_backbone().state_dict()]
     assert keys == [*expected, "fusion.classifiers.0.weight", "fusion.classifiers.1.weight"]

@@ -13,7 +13,7 @@ from ppl.models.recompute import _halves
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of all tensors made under it that are still alive, and their peak."""
+    """Count the bytes of all live tensors that were made in this mode, and their peak."""
 
     def __init__(self):
         super().__init__()
@@ -50,7 +50,7 @@ def gradients(model, images):
 
 @pytest.mark.parametrize("mode", ["progressive", "explicit"])
 @pytest.mark.parametrize("padding", ["zeros", "replicate"])
-def test_gradients_and_statistics_are_those_of_keeping_everything(mode, padding):
+def test_recomputed_branches_give_the_same_gradients_and_statistics(mode, padding):
     kept = make(mode, padding=padding, drop_path_rate=0.3).train()
     recomputed = copy.deepcopy(kept)
     recomputed.set_grad_checkpointing()
@@ -105,7 +105,7 @@ def test_explicit_with_three_cuts_takes_at_most_twice_the_activations_of_the_bas
         model = make(mode).train(not frozen)
         if name == "recomputed":
             model.set_grad_checkpointing()
-        gradients(model, images)  # so that the gradients themselves are there already
+        gradients(model, images)  # creates the gradients
         with LiveBytes() as count:
             model(images).square().sum().backward()
         peaks[name] = count.peak

@@ -163,7 +163,7 @@ def test_threads_that_train_do_not_show_the_dummy_image_to_batch_norm() -> None:
     norm, count = backbone.conv1[1], 12
     x = images(1)[0].repeat(2, 1, 1, 1)
     in_threads(lambda _: call(model, x), count)
-    assert norm.num_batches_tracked == count  # once per image batch, never for a dummy
+    assert norm.num_batches_tracked == count  # once per batch of images, never for the dummy image
     assert all(module.training for module in model.modules())
 
 

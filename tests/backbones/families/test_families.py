@@ -113,7 +113,7 @@ def test_cutters_of_special_families_are_pickled(make: Callable[[], nn.Module]) 
 
 
 @pytest.mark.parametrize("version", ["", "_v2", "_v2_cr"])
-def test_swin_gives_the_same_map_as_before_it_was_cut(version: str) -> None:
+def test_swin_keeps_its_map_when_cut(version: str) -> None:
     torch.manual_seed(0)
     model = swin(version).eval()
     x = torch.randn(2, 3, 128, 128)
@@ -123,7 +123,7 @@ def test_swin_gives_the_same_map_as_before_it_was_cut(version: str) -> None:
         assert torch.equal(model.forward_features(x), before)  # type: ignore[operator]
 
 
-def test_a_vit_gives_the_same_map_as_before_it_was_cut_and_takes_other_sizes_after() -> None:
+def test_a_vit_keeps_its_map_when_cut_and_then_accepts_other_sizes() -> None:
     model = timm.create_model("test_vit", num_classes=0).eval()
     x = torch.randn(1, 3, 160, 160)
     with torch.no_grad():
@@ -172,14 +172,14 @@ def test_lists_of_maps_are_cut_at_the_same_places() -> None:
         assert torch.equal(cutter.patched(0, features[0], 2, final.shape[-2:]), final)
 
 
-def test_hiera_tokens_are_found_where_its_unrolling_put_them() -> None:
+def test_hiera_tokens_are_sorted_row_by_row() -> None:
     model: Any = hiera()
     stage = Stage("blocks.0", "blocks.0", "NLC", 96, 4)
     index = torch.arange(56 * 56, dtype=torch.float32).reshape(1, -1, 1)
     assert torch.equal(model.unroll(index).flatten()[hiera_order(model, stage, (56, 56))], index.flatten())
 
 
-def test_windows_name_the_image_size_that_would_do() -> None:
+def test_errors_about_windows_name_an_image_size_that_fits() -> None:
     cutter = CutBackbone(maxvit().eval(), [0])
     with torch.no_grad():
         final, features = cutter.forward_features(torch.randn(1, 3, 64, 64), [0])
@@ -203,7 +203,7 @@ def test_windows_name_the_image_size_that_would_do() -> None:
         ("efficientformerv2_s0", "one size it was built for.*take efficientformer_l1"),
     ],
 )
-def test_what_cannot_work_is_refused_with_the_reason_and_an_alternative(name: str, reason: str) -> None:
+def test_unsupported_families_are_refused_with_a_reason_and_an_alternative(name: str, reason: str) -> None:
     with torch.device("meta"):
         model = timm.create_model(name, num_classes=0)
     with pytest.raises(UnsupportedBackboneError, match=f"cannot be cut into patches: .*{reason}"):
@@ -212,7 +212,7 @@ def test_what_cannot_work_is_refused_with_the_reason_and_an_alternative(name: st
         resolve_stages(model)
 
 
-def test_cuts_that_a_backbone_does_not_stand_are_refused_by_name_and_left_out_of_the_defaults() -> None:
+def test_unsupported_cuts_are_refused_by_name_and_are_no_default_cuts() -> None:
     model = timm.create_model("coat_tiny", num_classes=0).eval()
     stages = resolve_stages(model)
     assert default_cuts(stages) == ("serial_blocks1.1",)
@@ -229,11 +229,11 @@ def test_cuts_that_a_backbone_does_not_stand_are_refused_by_name_and_left_out_of
         ("hrnet_w18_small", ["act2", "layer1", "stage2", "stage3", "stage4"]),
     ],
 )
-def test_names_that_feature_info_gets_wrong_are_repaired(name: str, expected: list[str]) -> None:
+def test_wrong_names_of_feature_info_are_corrected(name: str, expected: list[str]) -> None:
     assert [stage.name for stage in resolve_stages(timm.create_model(name, num_classes=0))] == expected
 
 
-def test_other_image_sizes_are_refused_by_name_where_a_model_takes_one_alone() -> None:
+def test_other_image_sizes_of_a_fixed_size_model_are_refused_by_name() -> None:
     free = CutBackbone(timm.create_model("test_resnet"))
     free.check_input_size(77, 131)
     fixed = CutBackbone(timm.create_model("test_vit_relpos", num_classes=0))
@@ -248,7 +248,7 @@ def test_other_image_sizes_are_refused_by_name_where_a_model_takes_one_alone() -
         windows.check_input_size(68, 68)
 
 
-def test_mobilenetv5_fuses_a_patch_at_the_patchs_size_and_keeps_its_own_result() -> None:
+def test_mobilenetv5_fuses_patches_at_their_size_and_keeps_its_map() -> None:
     from timm.models.mobilenetv5 import MobileNetV5
 
     def make() -> nn.Module:
@@ -266,14 +266,14 @@ def test_mobilenetv5_fuses_a_patch_at_the_patchs_size_and_keeps_its_own_result()
         cutter = CutBackbone(make(), [1])
         assert cutter.stride == 16
         assert torch.equal(cutter.forward_features(x)[0], expected)
-        for size in ((64, 96), (100, 180)):  # the last map of 16 pixels a cell, whatever the image
+        for size in ((64, 96), (100, 180)):  # The final map has stride 16 at any image size.
             final, features = cutter.forward_features(torch.randn(1, 3, *size), [0])
             assert final.shape[-2:] == (-(-size[0] // 16), -(-size[1] // 16))
             assert cutter.patched(0, features[0], 2, final.shape[-2:]).shape == final.shape
 
 
 @pytest.mark.parametrize("make", [hiera, maxvit])
-def test_a_family_that_needs_care_is_found_in_a_wrapper_and_in_a_subclass(make: Callable[[], nn.Module]) -> None:
+def test_a_special_family_is_found_in_a_wrapper_and_in_a_subclass(make: Callable[[], nn.Module]) -> None:
     model = make().eval()
     kind = type(model).__name__
     names = [f"1.{stage.name}" for stage in resolve_stages(make())]
@@ -297,7 +297,7 @@ def test_a_family_that_needs_care_is_found_in_a_wrapper_and_in_a_subclass(make: 
     ("name", "refused"),
     [("halonet26t", False), ("botnet26t_256", False), ("halo2botnet50ts_256", True), ("lamhalobotnet50ts_256", True)],
 )
-def test_halo_attention_alone_is_taken_and_its_mixtures_are_refused(name, refused):
+def test_halo_attention_is_supported_but_not_its_mixtures(name, refused):
     with torch.device("meta"):
         model = timm.create_model(name)
     assert (family_of(model).refuse is not None) is refused

@@ -1,8 +1,8 @@
-"""Each patch must see the positions of its own pixels.
+"""Each patch must get the positions of its own pixels.
 
-The reference: attention over the whole map in which a cell may look at its own patch and the prefix tokens alone is
-what patches on their own must give, if their positions are right. (With prefix tokens this holds for one block after
-the cut, as the tokens themselves then differ from patch to patch.)
+The reference is attention over the whole map that is masked to a cell's own patch and the prefix tokens: patches with
+correct positions give the same result. (With prefix tokens this holds for one block after the cut: later the tokens
+differ between patches.)
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ppl.layers import patch_merge
 
 
 def shaken(model: nn.Module) -> nn.Module:
-    """Weights that are the same in every run, none of them constant."""
+    """Fill a model with random weights, the same in every run."""
     torch.manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -60,7 +60,7 @@ def relpos(**kwargs: Any) -> nn.Module:
 
 @contextmanager
 def attention_within(owner: Tensor, prefix: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Cells see cells of the same owner and all prefix tokens."""
+    """Mask attention to cells of the same owner and to prefix tokens."""
     allowed = torch.ones(len(owner) + prefix, len(owner) + prefix, dtype=torch.bool)
     allowed[prefix:, prefix:] = owner[:, None] == owner
     block = torch.zeros(allowed.shape).masked_fill(~allowed, float("-inf"))
@@ -162,7 +162,7 @@ def tiling(whole: tuple[int, int], cells: tuple[int, int], grid: tuple[int, int]
 
 
 @pytest.mark.parametrize("prefix", [0, 1])
-def test_a_cropped_bias_depends_on_the_offset_as_the_whole_one_does(prefix: int) -> None:
+def test_a_cropped_bias_depends_on_offsets_like_the_whole_bias(prefix: int) -> None:
     ys, xs = torch.meshgrid(torch.arange(6), torch.arange(8), indexing="ij")
     cells = torch.stack([ys.flatten(), xs.flatten()])
     offsets = cells[:, :, None] - cells[:, None]
@@ -175,8 +175,8 @@ def test_a_cropped_bias_depends_on_the_offset_as_the_whole_one_does(prefix: int)
     assert cropped.shape == (12 + prefix, 12 + prefix) and bool((cropped[:prefix] == 7).all())
 
 
-def test_biases_of_a_coarser_map_are_cropped_to_the_patch_there() -> None:
-    # queries of every second cell, as in LeViT's downsampling attention
+def test_biases_of_a_coarser_map_are_cropped_at_its_resolution() -> None:
+    # Queries are every second cell, as in LeViT's downsampling attention.
     bias = torch.randn(2, 4 * 4, 8 * 8)
     cropped = crop_bias(bias, tiling((8, 8), (4, 4)))
     whole = bias.reshape(2, 4, 4, 8, 8)
@@ -217,7 +217,7 @@ def test_bottleneck_tables_give_a_patch_the_scores_of_the_whole_map() -> None:
     assert embed(q).shape == (1, 64, 64)
 
 
-def test_sam_tables_are_cut_and_not_squeezed() -> None:
+def test_sam_tables_are_cropped_and_not_resampled() -> None:
     from timm.models.vision_transformer_sam import Attention, get_decomposed_rel_pos_bias
 
     torch.manual_seed(0)
@@ -226,7 +226,7 @@ def test_sam_tables_are_cut_and_not_squeezed() -> None:
     block.attn = Attention(8, num_heads=1, use_rel_pos=True, input_size=(8, 8))
     nn.init.normal_(block.attn.rel_pos_h)
     nn.init.normal_(block.attn.rel_pos_w)
-    q = torch.randn(1, 144, 8)  # an image of another size than the model's own: its tables are resampled
+    q = torch.randn(1, 144, 8)  # Tables are resampled for an image of another size.
     whole = get_decomposed_rel_pos_bias(q, block.attn.rel_pos_h, block.attn.rel_pos_w, (12, 12), (12, 12))
     attn = view_of(block, cropped_tables(block, {"": block}, tiling((12, 12), (6, 6)))).attn
     part = q.reshape(1, 12, 12, 8)[:, :6, 6:].reshape(1, 36, 8)
@@ -238,7 +238,7 @@ def test_sam_tables_are_cut_and_not_squeezed() -> None:
 
 @pytest.mark.parametrize("cells", [14, 8], ids=["own size", "smaller"])
 @pytest.mark.parametrize("ratio", [1, 2], ids=["all keys", "pooled keys"])
-def test_mvit_tables_are_read_as_the_whole_map_reads_them(cells: int, ratio: int) -> None:
+def test_mvit_tables_are_read_at_the_offsets_of_the_whole_map(cells: int, ratio: int) -> None:
     from timm.models.mvitv2 import cal_rel_pos_type
 
     def biases(block: Any, q: Tensor, side: int) -> Tensor:
@@ -248,7 +248,7 @@ def test_mvit_tables_are_read_as_the_whole_map_reads_them(cells: int, ratio: int
         return cal_rel_pos_type(zeros, q.reshape(1, 1, -1, 4), False, *sides, *tables).unflatten(2, (side, side))  # type: ignore[arg-type]
 
     torch.manual_seed(0)
-    model = nn.ModuleList(nn.Module() for _ in range(2))  # the second one stands a stride behind
+    model = nn.ModuleList(nn.Module() for _ in range(2))  # the second module follows a stride of two
     for module, native in zip(model, (14, 7), strict=True):
         module.rel_pos_type = "spatial"  # type: ignore[assignment]
         module.rel_pos_h = nn.Parameter(torch.randn(2 * native - 1, 4))
@@ -264,7 +264,7 @@ def test_mvit_tables_are_read_as_the_whole_map_reads_them(cells: int, ratio: int
 
 
 @pytest.mark.parametrize("factor", [1, 2])
-def test_parts_of_an_added_grid_make_up_the_grid(factor: int) -> None:
+def test_merged_parts_of_an_added_grid_equal_the_grid(factor: int) -> None:
     grid = torch.randn(1, 3, 14 // factor, 14 // factor)
     where = Tiling(2, (2, 2), (8, 8), 0, (14, 14), 16, 2)
     parts = patch_part(grid, where, factor)
