@@ -9,7 +9,7 @@ from ppl.metrics import ConfusionMatrix, ThresholdSweep
 
 
 def images(count=4, classes=3, seed=0):
-    """Yield targets of several sizes, maps of their classes (none in the second image), some values equal to thresholds."""
+    """Yield targets of several sizes, maps of their classes (none in the second image), and the classes."""
     rng = np.random.default_rng(seed)
     for i in range(count):
         shape = (9 + i, 14 - i)
