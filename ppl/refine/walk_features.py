@@ -1,4 +1,4 @@
-"""A random walk between all cells of an image that look alike to a frozen pretrained network. Nothing is trained."""
+"""A random walk between all cells of an image that look alike to a frozen pretrained backbone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from ppl.backbones import data_config
 from ppl.cam.background import parse_background
 from ppl.cam.config import CamConfig
 from ppl.cam.probabilities import maps_to_probs
-from ppl.errors import PPLError, PPLValueError
+from ppl.cam.propagation import propagate
+from ppl.errors import PPLValueError
 from ppl.models.create_model import make_backbone
 from ppl.models.weights import load_backbone_weights
 from ppl.parameters import check_parameters
@@ -28,15 +29,12 @@ __all__ = ["feature_walk"]
 
 Array = TypeVar("Array", npt.NDArray[np.generic], torch.Tensor)
 
-_MOST_CELLS = 4096  # of one image; larger images have larger cells
-_ROWS = 1024  # rows of the affinity matrix in memory at once
+_MOST_CELLS = 4096  # larger images have larger cells, since the backbone takes most of the time
 
 
-def _known_background(value: float | str | None) -> float | str | None:
-    try:
-        return value if value is None or parse_background(value) is not None else None
-    except PPLError as error:
-        raise ValueError(str(error)) from None
+def _known_background(value: float | str) -> float | str:
+    parse_background(value)
+    return value
 
 
 def feature_walk(
@@ -48,17 +46,16 @@ def feature_walk(
     reduction: Annotated[int, Field(ge=1)] = 16,
     stride: Annotated[int, Field(ge=1)] = 8,
     sharpness: Positive = 5.0,
-    num_steps: Annotated[int, Field(ge=0)] = 1,
-    background: Annotated[float | str | None, AfterValidator(_known_background)] = CamConfig().background,
+    background: Annotated[float | str, AfterValidator(_known_background)] = CamConfig().background,
 ) -> Array:
-    """Propagate maps between all cells of an image whose features of a frozen pretrained backbone are alike.
+    """Average the maps of the classes over all cells of the image that look alike to a frozen pretrained backbone.
 
-    Every cell gets the average of the maps over all cells, weighted with `exp(-sharpness * (1 - cosine))`, where
-    `cosine` is the cosine similarity of the cells' features after subtraction of the image's mean feature. In contrast
-    to `random_walk`, all cells of the image are neighbours, and no affinity is learned.
+    One step of a random walk between all pairs of cells, however far, by the similarity of their features (see
+    `ppl.cam.propagation.propagate`). Nothing is trained. The CAMs are recovered as the ratio of foreground to
+    background, so this refiner must be the first in a list and follow a constant background score or "auto".
 
-    The weights are ours. Affinities between features of pretrained networks are common: TokenCut (Wang et al., CVPR
-    2022) and others take those of DINO.
+    Source: ours. Affinities between features of pretrained networks are common: TokenCut (Wang et al., CVPR 2022) and
+    others take those of DINO.
 
     Args:
         image: `(H, W, 3)`, uint8 or floating point in [0, 1].
@@ -68,12 +65,8 @@ def feature_walk(
         reduction: take the features of the deepest stage whose cells have at most this many pixels. The image is
             enlarged so that these cells become cells of `stride`.
         stride: pixels of the image per cell; more for images that would have above 4096 cells.
-        sharpness: a higher value keeps the maps nearer to where they were.
-        num_steps: number of averages.
-        background: background rule that follows the walk: a score, "auto" or "power:ALPHA". With a rule, only the
-            classes are propagated. Their CAMs are recovered as the ratio of foreground to background, so such a walk
-            must be the first refiner and follow a constant background score or "auto". None: the background is
-            propagated like any other label.
+        sharpness: factor of the cosine similarity; a higher value keeps the maps nearer to where they were.
+        background: background rule that is applied after the walk: a score, "auto" or "power:ALPHA".
 
     Returns:
         `(L, H, W)`, an array of the kind, type and device of `probs`.
@@ -84,53 +77,35 @@ def feature_walk(
         PPLError: if pretrained weights cannot be downloaded.
 
     Example:
-        >>> probs = np.full((2, 16, 24), 0.5, np.float32)
-        >>> image = np.zeros((16, 24, 3), np.uint8)
-        >>> feature_walk(image, probs, num_steps=0, background=None).shape  # the network runs from one step on
-        (2, 16, 24)
+        >>> image, nothing = np.zeros((16, 24, 3), np.uint8), np.ones((1, 16, 24), np.float32)
+        >>> feature_walk(image, nothing).shape  # without a class there is nothing to average
+        (1, 16, 24)
     """
     given = check_parameters(
         feature_walk, checkpoint_path=checkpoint_path, reduction=reduction, stride=stride, sharpness=sharpness,
-        num_steps=num_steps, background=background,
+        background=background,
     )  # fmt: skip
     values = as_tensor(probs, "probs", "L H W")
     size = (values.shape[-2], values.shape[-1])
     pixels = as_image(image, size)
     check_finite("probs", values)
     check_finite("image", pixels)
+    if not values.numel() or len(values) == 1:
+        return like(probs, torch.ones_like(values))
     working = values.float()
-    if not values.numel() or (background is not None and len(values) == 1):  # without a class, all is background
-        return like(probs, torch.ones_like(values) if values.numel() else values.clone())
-    # The ratio to the background equals the CAMs up to a factor, which the division by the maximum removes.
-    source = working if background is None else working[1:] / working[:1].clamp(min=1e-6)
     stride = max(given["stride"], math.ceil(math.sqrt(size[0] * size[1] / _MOST_CELLS)))
     cells = (-(-size[0] // stride), -(-size[1] // stride))
-    walked = F.interpolate(source[None], cells, mode="area")[0].flatten(1).T
-    if given["num_steps"]:
-        network = _network(backbone, given["checkpoint_path"], str(values.device))
-        features = _features(network, given["reduction"], pixels.to(working), cells)
-        for _ in range(given["num_steps"]):
-            walked = _averages(features, walked, given["sharpness"])
-    result = F.interpolate(walked.T.reshape(1, -1, *cells), size, mode="bilinear", align_corners=False)[0]
-    if background is None:
-        result = result / result.sum(dim=0, keepdim=True).clamp(min=1e-12)
-    else:
-        result = maps_to_probs(result / result.max().clamp(min=1e-12), parse_background(given["background"]))
+    network = _network(backbone, given["checkpoint_path"], str(values.device))
+    features = _features(network, given["reduction"], pixels.to(working), cells)
+    # The ratio to the background equals the CAMs up to a factor, which the division by the maximum removes.
+    cams = propagate(working[1:] / working[:1].clamp(min=1e-6), [features], [given["sharpness"]])
+    result = maps_to_probs(cams / cams.max().clamp(min=1e-12), parse_background(given["background"]))
     return like(probs, result.to(values.dtype))
-
-
-def _averages(features: Tensor, maps: Tensor, sharpness: float) -> Tensor:
-    """Average maps (n, k) over all cells, weighted with the affinities of unit features (n, C)."""
-    rows = []
-    for some in torch.split(features, _ROWS):
-        affinity = (some @ features.T).sub_(1).mul_(sharpness).exp_()
-        rows.append((affinity @ maps) / affinity.sum(dim=1, keepdim=True))
-    return torch.cat(rows)
 
 
 @torch.no_grad()
 def _features(network: nn.Module, reduction: int, image: Tensor, cells: tuple[int, int]) -> Tensor:
-    """Return unit vectors (n, C) of all cells, after subtraction of their mean; image (H, W, 3) in [0, 1]."""
+    """Return the features (C, *cells) of an image (H, W, 3) in [0, 1]."""
     stage, pixels_per_cell = _stage(network, reduction)
     normal = data_config(network)
     mean, std = (image.new_tensor(normal[name]) for name in ("mean", "std"))
@@ -138,8 +113,8 @@ def _features(network: nn.Module, reduction: int, image: Tensor, cells: tuple[in
     enlarged = (cells[0] * pixels_per_cell, cells[1] * pixels_per_cell)
     pixels = F.interpolate(pixels, enlarged, mode="bilinear", align_corners=False)
     (features,) = network.forward_intermediates(pixels, indices=[stage], intermediates_only=True, stop_early=True)  # type: ignore[operator]
-    vectors = F.interpolate(features, cells, mode="area")[0].flatten(1).T
-    return F.normalize(vectors - vectors.mean(dim=0, keepdim=True), dim=1)
+    resized: Tensor = F.interpolate(features, cells, mode="area")[0]
+    return resized
 
 
 def _stage(network: nn.Module, reduction: int) -> tuple[int, int]:

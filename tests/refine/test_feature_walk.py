@@ -29,7 +29,7 @@ def scene():
     return image, random.random((2, 40, 56)).astype(np.float32)
 
 
-def walked_cell_by_cell(image, maps, weights, steps, sharpness):
+def walked_cell_by_cell(image, maps, weights, sharpness):
     """Features of layer3 (stride 16) of the image at twice its size, and the affinity of every pair of cells."""
     network = timm.create_model("test_resnet", checkpoint_path=str(weights)).eval()
     pixels = (torch.from_numpy(image).permute(2, 0, 1).float() / 255 - 0.5) / 0.5
@@ -40,57 +40,54 @@ def walked_cell_by_cell(image, maps, weights, steps, sharpness):
     cells = x.reshape(len(x), -1).T
     cells = cells - cells.mean(axis=0)
     cells /= np.linalg.norm(cells, axis=1, keepdims=True)
-    n = len(cells)
-    matrix = np.array([[np.exp(-sharpness * (1 - cells[i] @ cells[j])) for j in range(n)] for i in range(n)])
+    matrix = np.array([[np.exp(-sharpness * (1 - one @ other)) for other in cells] for one in cells])
     matrix /= matrix.sum(axis=1, keepdims=True)
     start = F.interpolate(torch.from_numpy(maps)[None], x.shape[1:], mode="area")[0].flatten(1).double().numpy()
-    result = torch.from_numpy((np.linalg.matrix_power(matrix, steps) @ start.T).T.copy())
-    return F.interpolate(result.view(1, -1, *x.shape[1:]), maps.shape[1:], mode="bilinear", align_corners=False)[0]
+    walked = matrix @ start.T
+    walked = torch.from_numpy((walked - walked.min(axis=0)).T.copy()).view(1, -1, *x.shape[1:])
+    walked = F.interpolate(walked, maps.shape[1:], mode="bilinear", align_corners=False)[0].float()
+    return walked / walked.max()
 
 
 def call(weights, **options):
     return {"backbone": "test_resnet", "checkpoint_path": weights, **options}
 
 
-@pytest.mark.parametrize(("steps", "sharpness"), [(1, 5.0), (3, 2.0)])
-def test_all_labels_are_averaged_over_alike_cells(scene, weights, steps, sharpness):
-    image, maps = scene
-    probs = cams_to_probs(maps, 0.4)
-    refined = feature_walk(image, probs, **call(weights, num_steps=steps, sharpness=sharpness, background=None))
-    expected = walked_cell_by_cell(image, probs, weights, steps, sharpness)
-    np.testing.assert_allclose(refined, expected / expected.sum(0), atol=1e-4)
-
-
 @pytest.mark.parametrize("before", [0.3, "auto"])
-def test_with_a_background_rule_the_cams_themselves_are_averaged(scene, weights, before):
+@pytest.mark.parametrize("sharpness", [5.0, 2.0])
+def test_the_cams_are_averaged_over_alike_cells_before_the_background_rule(scene, weights, before, sharpness):
     image, maps = scene
-    refined = feature_walk(image, cams_to_probs(maps, before), **call(weights, background="auto"))
-    cams = walked_cell_by_cell(image, maps, weights, 1, 5.0).float()
-    cams /= cams.max()
+    refined = feature_walk(image, cams_to_probs(maps, before), **call(weights, sharpness=sharpness))
+    cams = walked_cell_by_cell(image, maps, weights, sharpness)
     stack = torch.cat([otsu_background(cams.amax(0))[None], cams])
-    np.testing.assert_allclose(refined, stack / stack.sum(0), atol=1e-3)
+    np.testing.assert_allclose(refined, stack / stack.sum(0), atol=2e-3)
+
+
+def test_the_background_rule_is_an_option(scene, weights):
+    image, maps = scene
+    refined = feature_walk(image, cams_to_probs(maps, 0.3), **call(weights, background=0.25))
+    cams = walked_cell_by_cell(image, maps, weights, 5.0)
+    expected = cams_to_probs(cams, 0.25)
+    np.testing.assert_allclose(refined, expected, atol=2e-3)
 
 
 def test_a_large_image_has_larger_cells_and_the_result_the_same_size(weights, monkeypatch):
     monkeypatch.setattr("ppl.refine.walk_features._MOST_CELLS", 20)
     image, probs = np.zeros((50, 70, 3), np.uint8), np.full((2, 50, 70), 0.5, np.float32)
-    assert feature_walk(image, probs, **call(weights, background=None)).shape == (2, 50, 70)
+    assert feature_walk(image, probs, **call(weights)).shape == (2, 50, 70)
 
 
-def test_no_step_and_no_class_leave_the_maps(scene, weights):
-    image, _ = scene
-    np.testing.assert_array_equal(feature_walk(image, np.ones((1, 40, 56), np.float32), **call(weights)), 1)
-    constant = np.full((2, 40, 56), 0.5, np.float32)
-    np.testing.assert_allclose(feature_walk(image, constant, **call(weights, background=None)), 0.5, atol=1e-6)
+def test_an_image_without_a_class_is_background(scene, weights):
+    np.testing.assert_array_equal(feature_walk(scene[0], np.ones((1, 40, 56), np.float32), **call(weights)), 1)
 
 
 def test_torch_tensors_and_half_precision_keep_their_type(scene, weights):
     image, maps = scene
     probs = torch.from_numpy(cams_to_probs(maps, 0.4))
-    single = feature_walk(torch.from_numpy(image), probs, **call(weights))
-    half = feature_walk(image, probs.half(), **call(weights))
+    single = feature_walk(torch.from_numpy(image), probs, **call(weights, background=0.3))
+    half = feature_walk(image, probs.half(), **call(weights, background=0.3))
     assert half.dtype == torch.float16
-    torch.testing.assert_close(half.float(), single, atol=1e-2, rtol=0)
+    torch.testing.assert_close(half.float(), single, atol=2e-2, rtol=0)
 
 
 def test_bad_input_is_named(scene, weights, tmp_path):
