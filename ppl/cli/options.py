@@ -60,7 +60,8 @@ NumWorkers = Annotated[
 Preset = Annotated[
     str | None,
     typer.Option(
-        help='Several keys of the recipe under one name: "paper" is what the paper draws.', show_default=False
+        help='Several keys of the recipe under one name: "propagated" (best on photographs) or "paper" (as drawn there).',
+        show_default=False,
     ),
 ]
 Plugin = Annotated[

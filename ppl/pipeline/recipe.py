@@ -63,8 +63,10 @@ class Recipe(Config):
     )
     device: str = Field("auto", description='"cpu", "cuda", "cuda:1", "mps"; "auto": the accelerator, or else the CPU')
     num_workers: int = Field(-1, description="processes or threads for work on the CPU; -1: one per core")
-    preset: Literal["paper"] | None = Field(
-        None, description="several keys under one name; paper: zeros padding, average pooling, CAMs of all branches"
+    preset: Literal["paper", "propagated"] | None = Field(
+        None,
+        description="several keys under one name; paper: zeros padding, average pooling, CAMs of all branches; "
+        "propagated: propagated_cam and crf: irn, best on photographs",
     )
     plugins: list[str] = Field(
         [], description="modules that register parts of your own, found beside the recipe or on Python's path"
