@@ -18,7 +18,7 @@ import timm
 import torch
 
 from ppl.cam import generate
-from ppl.cam.classifier import make_classifier
+from ppl.cam.make_classifier import make_classifier
 from ppl.errors import PPLError
 
 COLUMNS = ("module", "variant", "size", "read_by", "layer", "map", "seconds", "refusal")

@@ -37,7 +37,7 @@ def draw(folder: Path, count: int, height: int, width: int) -> None:
 
 
 def loop(model: PPLNet, pictures: list[Path], out: Path, settings: CamRecipe) -> None:
-    results = iter_generate(model, pictures, scales=settings.scales, flip=settings.flip, method=settings.method)
+    results = iter_generate(model, pictures, **settings.arguments())
     for picture, result in zip(pictures, results, strict=True):
         result.save(out / "cams" / f"{picture.stem}.npz")
     for picture in pictures:
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2, default=(375, 500), help="height and width")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--num-workers", type=int, default=-1)
-    parser.add_argument("--threads", type=int, default=1, help="torch's own")
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--csv", type=Path, default=Path("cam_folder.csv"))
     options = parser.parse_args()
@@ -79,7 +79,7 @@ def main() -> None:
                 progress=False,
             )
             end = time.perf_counter()
-            if repeat:  # the first round warms up
+            if repeat:  # The first round warms up.
                 found["loop"].append(middle - start)
                 found["folder"].append(end - middle)
     ratio = statistics.median(one / other for one, other in zip(found["loop"], found["folder"], strict=True))

@@ -23,7 +23,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
 from ppl.cam import generate
-from ppl.cam.classifier import make_classifier
+from ppl.cam.make_classifier import make_classifier
 
 METHODS = {
     "gradcam": ("GradCAM", "GradCAM"),

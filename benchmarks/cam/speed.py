@@ -28,7 +28,7 @@ SCALES = (1.0, 0.5, 1.5, 2.0)
 
 
 def make_batches(images: list[Tensor], batch_size: int) -> list[Tensor]:
-    """What `generate` feeds to the network: batches of equal sizes, at every scale, with their mirror images."""
+    """Return the batches that `generate` runs: images of equal size at every scale, with their mirror images."""
     groups: dict[torch.Size, list[Tensor]] = {}
     for image in images:
         groups.setdefault(image.shape, []).append(image)
@@ -44,7 +44,7 @@ def make_batches(images: list[Tensor], batch_size: int) -> list[Tensor]:
 
 
 def now(device: torch.device) -> float:
-    """Processor time on a CPU; on a GPU the time once all that was asked of it is done."""
+    """Return the processor time on a CPU, and the wall time after all work on a GPU is done."""
     if device.type == "cpu":
         return time.process_time()
     torch.cuda.synchronize(device)
@@ -83,7 +83,7 @@ def main() -> None:
     }
     for model in (classifier, baseline, progressive):
         model.to(options.device)
-    half = options.images // 2  # as in most collections: landscape and portrait
+    half = options.images // 2  # Landscape and portrait, as in most collections.
     sizes = [(options.height, options.width)] * (options.images - half) + [(options.width, options.height)] * half
     images = [torch.randn(3, *size) for size in sizes]
     labels = [list(range(options.classes))] * len(images)
@@ -106,7 +106,7 @@ def main() -> None:
             middle = now(options.device)
             run_bare(forward, batches)
             end = now(options.device)
-            if repeat:  # the first round warms up
+            if repeat:  # The first round warms up.
                 generated.append(middle - start)
                 bare.append(end - middle)
         ratio = statistics.median(one / other for one, other in zip(generated, bare, strict=True))

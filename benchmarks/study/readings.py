@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ppl.backbones import CutBackbone, data_config
 from ppl.cam import CamResult
-from ppl.cam.compute import peak_one
+from ppl.cam.arithmetic import peak_one
 from ppl.data import TaggedImages
 from ppl.models import PPLNet
 

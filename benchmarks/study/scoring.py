@@ -14,8 +14,8 @@ from features import Group, autocast
 from torch import Tensor
 
 from ppl.cam import CamResult
+from ppl.cam.arithmetic import peak_one, sharpen
 from ppl.cam.capture import graph_from
-from ppl.cam.compute import peak_one, sharpen
 from ppl.cam.methods.gradient import gradient_maps
 from ppl.data import TaggedImages
 from ppl.metrics import ConfusionMatrix, PartCoverage, ThresholdSweep, mean_average_precision

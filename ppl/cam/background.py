@@ -1,4 +1,4 @@
-"""How strong the background is: the rules that turn class maps into masks without a ground truth."""
+"""Background rules: the score of the background at every pixel, which class maps must exceed."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from ppl.errors import PPLValueError
 __all__ = ["Background", "PowerBackground", "background_score", "otsu_background", "parse_background"]
 
 Background: TypeAlias = float | Literal["auto"] | Callable[[Tensor], Tensor]
-"""A threshold in [0,1], "auto", or a rule that makes background scores (h,w) of the best class values (h,w)."""
+"""A threshold in [0,1], "auto", or a rule from the largest class values (h,w) to background scores (h,w)."""
 
 _BINS = 256
-_TINY = float(np.finfo(np.float32).tiny)  # what float32 can only hold with fewer digits is nothing
+_TINY = float(np.finfo(np.float32).tiny)  # Smaller numbers lose digits in float32.
 
 
 @dataclass(frozen=True)
 class PowerBackground:
-    """Background score `(1 - best)**alpha`, where `best` is the largest class value at the pixel.
+    """The rule that the background scores `(1 - best)**alpha`, where `best` is the largest class value at the pixel.
 
     A large alpha gives a weak background (much foreground), a small one a strong background.
 
@@ -48,15 +48,15 @@ class PowerBackground:
             raise PPLValueError(f"alpha must be a finite number above 0, got {self.alpha!r}")
 
     def __call__(self, best: Tensor) -> Tensor:
-        """Scores (h,w) of the background, from the best class values (h,w) in [0,1]."""
+        """Return the scores (h,w) of the background for the largest class values (h,w) in [0,1]."""
         return (1 - best).clamp(min=0) ** self.alpha
 
 
 def otsu_background(best: Tensor) -> Tensor:
-    """Background score of the rule "auto": Otsu's threshold of this image's own values, the same at every pixel.
+    """Return Otsu's threshold of an image's own values at every pixel: the background rule "auto".
 
     Otsu's method splits the values into two groups that differ as much as possible. No ground truth is needed. A map
-    with one value only, up to rounding, is all background. That "auto" means this rule is our choice.
+    with one value, up to rounding, is all background. That "auto" means Otsu's rule is our choice.
 
     Args:
         best: the largest class value of every pixel, shape (h,w).
@@ -81,14 +81,14 @@ def otsu_background(best: Tensor) -> Tensor:
     if not values.size:
         return torch.full_like(best, math.inf)
     spread = values.max() - values.min()
-    if spread <= max(_TINY, _BINS * np.spacing(np.abs(values).max())):  # no room for the bins: one value
+    if spread <= max(_TINY, _BINS * np.spacing(np.abs(values).max())):  # One value, up to rounding.
         return torch.full_like(best, float(values.max()))
     # skimage gives the middle of the last bin of the lower group; that bin's upper edge keeps the group together.
     return torch.full_like(best, float(threshold_otsu(values, nbins=_BINS) + spread / _BINS / 2))
 
 
 def background_score(best: Tensor, background: Background) -> Tensor:
-    """Score of the background at every pixel; a pixel is foreground only if its best class is *above* it.
+    """Return the score of the background at every pixel; a pixel is foreground if its best class is *above* the score.
 
     Args:
         best: the largest class value of every pixel, shape (h,w), in [0,1].
@@ -98,7 +98,7 @@ def background_score(best: Tensor, background: Background) -> Tensor:
         Scores, shape (h,w).
 
     Raises:
-        PPLValueError: if it is none of these.
+        PPLValueError: if `background` is none of these.
 
     Example:
         >>> import torch

@@ -1,9 +1,7 @@
-"""Classifiers as CAM methods see them: logits, class maps and layers of any module."""
+"""Classifiers as CAM methods use them: logits, class maps and layers of any module."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
@@ -18,88 +16,18 @@ from ppl.cam.capture import captured_output, graph_from, only_output
 from ppl.cam.dry_run import DryRun, dry_run, logits_of
 from ppl.cam.layouts import first_tensor, to_map
 from ppl.cam.linear_head import LinearHead, close
-from ppl.cam.methods.registry import MapsOf
-from ppl.cam.sizes import SizeRule, classifier_sizes, net_sizes
+from ppl.cam.readings import ClassMaps, LayerReading
+from ppl.cam.sizes import SizeRule, classifier_sizes
 from ppl.errors import PPLTypeError, PPLValueError, nearest
 
-__all__ = ["ClassMaps", "Classifier", "LayerReading", "NetClassifier", "make_classifier", "unwrapped"]
+__all__ = ["Classifier"]
 
-# Layers that an error lists at most.
+# The largest number of layers in an error message.
 _LISTED = 12
 
 
-@dataclass(frozen=True)
-class ClassMaps:
-    """Logits (B,K), and the class maps (n,h,w) of pairs of image and class, before ReLU."""
-
-    logits: Tensor
-    size: tuple[int, int]
-    maps: MapsOf
-
-
-@dataclass(frozen=True)
-class LayerReading:
-    """The output of a layer as the root of a graph of gradients.
-
-    Attributes:
-        root: the output, of any layout.
-        as_map: makes a map (B,C,h,w) of what lies as the root does.
-        size: (h,w) of the layer's map.
-        logits: (B,K), with their graph from the root.
-        class_maps: the class maps with their graph from the root, if they were asked for.
-        class_map_size: (h,w) of the class maps, or of the layer's map.
-    """
-
-    root: Tensor
-    as_map: Callable[[Tensor], Tensor]
-    size: tuple[int, int]
-    logits: Tensor
-    class_maps: MapsOf | None
-    class_map_size: tuple[int, int]
-
-
-def make_classifier(
-    model: nn.Module, *, branch: Literal["unpatched", "all"] = "unpatched", layer: str | nn.Module | None = None
-) -> Classifier:
-    """Find out how maps are read off a model.
-
-    Args:
-        model: a `PPLNet`, or any module that returns logits (B,K); compiled, `DataParallel` and
-            `DistributedDataParallel` modules are unwrapped.
-        branch: which maps of a `PPLNet`; other models have no branches.
-        layer: layer that gradient methods read, by name or as a module; None is the default of the method.
-
-    Returns:
-        The classifier.
-
-    Raises:
-        PPLTypeError: if it is no module, or returns no logits.
-        PPLValueError: if there is no such layer, or the model fails on images of every size that is tried.
-    """
-    model = unwrapped(model)
-    kind = NetClassifier if hasattr(model, "class_maps") else Classifier
-    return kind(model, branch, layer)
-
-
-def unwrapped(model: Any) -> nn.Module:
-    """Return the module inside of `torch.compile` and of parallel wrappers.
-
-    Raises:
-        PPLTypeError: if it is no module.
-    """
-    while True:
-        if hasattr(model, "_orig_mod"):
-            model = model._orig_mod
-        elif isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-            model = model.module
-        elif isinstance(model, nn.Module):
-            return model
-        else:
-            raise PPLTypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-
-
 class Classifier:
-    """Any module that returns logits.
+    """A module that returns logits, as CAM methods use it.
 
     Attributes:
         model: the module.
@@ -108,7 +36,7 @@ class Classifier:
         num_classes: K.
         classes: names of the classes, or None.
         multi_label: whether more than one class is predicted for an image, unless `generate` is told otherwise.
-        data_config: "mean", "std" and "input_size" of its images.
+        data_config: "mean", "std" and "input_size" of the images.
     """
 
     multi_label = False
@@ -125,7 +53,11 @@ class Classifier:
 
     @cached_property
     def num_classes(self) -> int:
-        """K."""
+        """K.
+
+        Raises:
+            PPLValueError: if the model was created without a classifier.
+        """
         if getattr(self.model, "num_classes", None) == 0:
             raise PPLValueError(f"{self.name!r} was created with num_classes=0 and has no classifier: give it one")
         return self.dry_run.num_classes
@@ -143,7 +75,7 @@ class Classifier:
 
     @cached_property
     def data_config(self) -> dict[str, Any]:
-        """Normalisation of its images."""
+        """The "mean", "std" and "input_size" of the images."""
         config = data_config(self.model)
         channels = make_dummy(self.model, (1, 1)).shape[1]
         return {**config, "input_size": (channels, *config["input_size"][1:])}
@@ -215,7 +147,7 @@ class Classifier:
         return [(self._name_of(self.backbone.get_submodule(stage.module)), stage.layout) for stage in cuts]
 
     def check_method(self, method: str) -> None:
-        """Raise PPLValueError if the model lacks what a method of the library reads, before there is an image."""
+        """Raise PPLValueError if the model has no class maps or layer for a method; no image is needed."""
         if method in ("cam", "sharpened_cam", "propagated_cam"):
             self.check_class_maps()
         if method == "sharpened_cam":
@@ -293,6 +225,7 @@ class Classifier:
         return to_map(self._in_rows(features, layer, layout.size, image_size), layout, image_size)
 
     def _output(self, model: nn.Module, x: Tensor) -> Any:
+        """Return what the model, or a copy of the model, makes of images."""
         return model(x)
 
     @property
@@ -302,7 +235,7 @@ class Classifier:
         return head
 
     def _class_maps(self, x: Tensor, logits: Tensor, output: Any) -> ClassMaps:
-        """Class maps of the output of the layer that the head reads."""
+        """Return the class maps of the output of the layer that the head reads."""
         head, tensor = self._head, first_tensor(output)
         assert tensor is not None
         features = to_map(tensor, self.dry_run.layouts[head.layer], (x.shape[2], x.shape[3]))
@@ -331,7 +264,7 @@ class Classifier:
         return resolve_stages(self.model)
 
     def _in_rows(self, features: Tensor, layer: str, native: tuple[int, int], image_size: tuple[int, int]) -> Tensor:
-        """The tokens of a family that keeps them in an order of its own, row by row."""
+        """Return tokens row by row; Hiera keeps them in the order of its mask units."""
         order = family_of(self.backbone).order
         if order is None or not layer.rpartition(".")[2].isdigit():
             return features
@@ -364,99 +297,10 @@ class Classifier:
         raise PPLValueError(f"{self.name!r} has no layer {layer!r}{nearest(layer, modules)}")
 
 
-class NetClassifier(Classifier):
-    """A `PPLNet`, or a module that offers `class_maps`, `pool` and `check_input_size` as it does."""
-
-    multi_label = True
-
-    def __init__(
-        self, model: Any, branch: Literal["unpatched", "all"] = "unpatched", layer: str | nn.Module | None = None
-    ) -> None:
-        super().__init__(model, branch, layer)
-        self.backbone = getattr(model, "backbone", model)
-
-    @cached_property
-    def num_classes(self) -> int:
-        """K."""
-        return int(self.model.num_classes)
-
-    @cached_property
-    def data_config(self) -> dict[str, Any]:
-        """Normalisation of its images."""
-        return dict(self.model.data_config)
-
-    @cached_property
-    def sizes(self) -> SizeRule:
-        """The sizes of images that the model takes."""
-        return net_sizes(self.model)
-
-    @property
-    def has_class_maps(self) -> bool:
-        """Class maps are what such a model is made of."""
-        return True
-
-    @property
-    def default_layer(self) -> str:
-        """The last layer of the backbone with a map that the logits depend on."""
-        found = super().default_layer
-        inside = [name for name in self.dry_run.layouts if name.startswith("backbone.")]
-        return found if found.startswith("backbone.") or not inside else inside[-1]
-
-    def check_method(self, method: str) -> None:
-        """Raise PPLValueError if the model lacks what a method reads."""
-        if method not in ("auto", "cam") or self.layer is not None:
-            self._check_branch()
-        super().check_method(method)
-
-    def logits(self, x: Tensor) -> Tensor:
-        """Return the logits (B,K) of the branch."""
-        return self.read_class_maps(x).logits
-
-    def read_class_maps(self, x: Tensor) -> ClassMaps:
-        """Return logits and class maps of the branch.
-
-        The logits of the un-patched branch are those of all branches' classifiers on the un-patched map.
-        """
-        if self.branch == "unpatched" and hasattr(self.model, "unpatched_class_maps"):
-            branches = self.model.unpatched_class_maps(x)
-            maps, logits = branches[-1], self.model.pool(torch.stack(branches).sum(0))
-        else:
-            maps = self.model.class_maps(x)
-            logits = self.model.pool(maps)
-        return ClassMaps(logits, (maps.shape[2], maps.shape[3]), lambda images, classes: maps[images, classes])
-
-    def read_layer(self, x: Tensor, *, class_maps: bool = False) -> LayerReading:
-        """Return the output of a layer of the un-patched branch; see :meth:`Classifier.read_layer`.
-
-        Raises:
-            PPLValueError: if all branches are asked for, in which a layer runs more than once.
-        """
-        self._check_branch()
-        return super().read_layer(x, class_maps=class_maps)
-
-    def _check_branch(self) -> None:
-        if self.branch == "all" and hasattr(self.model, "unpatched_class_maps"):
-            raise PPLValueError(
-                "gradients are read off the un-patched branch alone, since in the others a layer runs more than once: "
-                "use branch='unpatched', or method='cam' for the maps of all branches"
-            )
-
-    def _output(self, model: nn.Module, x: Tensor) -> Any:
-        return NetClassifier(model).read_class_maps(x).logits
-
-    def _stages(self) -> tuple[Stage, ...]:
-        if not hasattr(self.model, "stages"):
-            raise PPLTypeError(
-                f"method 'sharpened_cam' needs the stages of a backbone, and {type(self.model).__name__} names none: "
-                "use method='cam'"
-            )
-        return tuple(self.model.stages)
-
-
 def _no_maps(images: Tensor, classes: Tensor) -> Tensor:
     raise NotImplementedError
 
 
 def _listed(names: list[str]) -> str:
-    """The last of the names, which are the ones that maps are read from most."""
+    """Return the last of the names: maps are mostly read from the last layers."""
     return ", ".join(names[-_LISTED:]) + (f" and {len(names) - _LISTED} before them" if len(names) > _LISTED else "")

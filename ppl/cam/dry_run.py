@@ -27,7 +27,7 @@ _SIZES = ((128, 192), (192, 288), (224, 336), (256, 384))
 
 @dataclass(frozen=True)
 class DryRun:
-    """What one pass tells of a classifier.
+    """The maps of a classifier, as one pass shows them.
 
     Attributes:
         num_classes: K.
@@ -139,7 +139,7 @@ def _noise(model: nn.Module, size: tuple[int, int]) -> Tensor:
 
 
 class _Record:
-    """The outputs of all layers in one pass, in the order in which the layers end."""
+    """Record of the outputs of all layers in one pass, in the order in which the layers end."""
 
     def __init__(self, model: nn.Module) -> None:
         self.names = {module: name for name, module in model.named_modules() if name}
@@ -230,7 +230,7 @@ def _is_read(
 
 
 def _projection(logits: Tensor) -> Tensor:
-    """Random weights of the logits, always the same."""
+    """Return random weights of the logits, the same in every call."""
     return torch.randn(logits.shape, generator=torch.Generator().manual_seed(1)).to(logits)
 
 

@@ -15,7 +15,7 @@ __all__ = ["in_eval_mode"]
 
 
 class _Users:
-    """The threads that use one model."""
+    """The number of threads that use one model, and the modules to switch back."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()

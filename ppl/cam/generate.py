@@ -10,12 +10,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ppl.cam.classifier import Classifier, make_classifier
-from ppl.cam.compute import Job
 from ppl.cam.config import CamConfig, MapSize
 from ppl.cam.finite import check_weights
 from ppl.cam.images import ImageLike, as_images, check_images
+from ppl.cam.job import Job
 from ppl.cam.labels import check_labels
+from ppl.cam.make_classifier import make_classifier
 from ppl.cam.result import CamResult
 from ppl.cam.sizes import scaled_size
 from ppl.cam.stream import check_count, stream_results
@@ -216,7 +216,7 @@ def check_maps(
         Traceback (most recent call last):
         ppl.backbones.errors.UnsupportedBackboneError: ...
     """
-    classifier: Classifier = make_classifier(model, branch=branch, layer=layer)
+    classifier = make_classifier(model, branch=branch, layer=layer)
     CamConfig.checked(method=method)
     classifier.check_method(method)
     for size in sizes:

@@ -32,7 +32,7 @@ _FACTOR, _LIMIT = 4, 20.0
 
 
 def check_images(images: Any) -> None:
-    """Raise PPLTypeError or PPLValueError for a single image, or anything else that holds no images one by one."""
+    """Raise PPLTypeError or PPLValueError unless `images` is a collection of single images."""
     if isinstance(images, (str, os.PathLike, Image.Image)):
         raise PPLTypeError(f"images must be a tensor (B,3,H,W) or a list, got {images!r}: write [{images!r}]")
     if isinstance(images, np.ndarray) and images.dtype.kind in "biuf" and images.ndim != 4:
@@ -53,7 +53,7 @@ def check_images(images: Any) -> None:
 
 
 def as_images(images: Any) -> Iterable[Any]:
-    """Return the images of a torch `Dataset` of images or of pairs (image, target); others as they are."""
+    """Return the images of a torch `Dataset` of images or of pairs (image, target); other collections as given."""
     return _ImagesOf(images) if isinstance(images, Dataset) else images
 
 
@@ -97,7 +97,7 @@ def to_tensor(image: ImageLike, data_config: dict[str, Any], number: int) -> Ten
         image: a path, PIL image or array, which is normalised with the model's mean and standard deviation; or a
             tensor (C,H,W) that is normalised already.
         data_config: the model's "mean", "std" and "input_size".
-        number: place of the image in the list, for messages.
+        number: index of the image in the list, for messages.
 
     Returns:
         (C,H,W) floating point.
@@ -137,7 +137,7 @@ def to_tensor(image: ImageLike, data_config: dict[str, Any], number: int) -> Ten
 def _check_values(image: Tensor, data_config: dict[str, Any], number: int) -> None:
     """Refuse NaN, and warn of values that no normalised picture has."""
     largest = float(image.detach().abs().amax())
-    if not largest < float("inf"):  # written so that NaN fails too
+    if not largest < float("inf"):  # NaN fails the comparison too.
         raise PPLValueError(f"image {number} holds NaN or infinity: mend it or take it out")
     pairs = zip(data_config["mean"], data_config["std"], strict=False)
     usual = max(max(mean, 1 - mean) / std for mean, std in pairs)
@@ -163,7 +163,7 @@ def _normalised(image: Image.Image, data_config: dict[str, Any], channels: int, 
 
 
 def _picture(image: npt.NDArray[Any], number: int) -> Image.Image:
-    """A uint8 array (H,W), (H,W,1), (H,W,3) or (H,W,4) as an RGB picture."""
+    """Return a uint8 array (H,W), (H,W,1), (H,W,3) or (H,W,4) as an RGB picture."""
     if image.dtype != np.uint8:
         raise PPLTypeError(
             f"image {number} is an array of {image.dtype}: pass uint8 (H,W,3) in RGB order, or a normalised tensor "

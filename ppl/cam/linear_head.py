@@ -83,7 +83,7 @@ class LinearHead:
 
 
 class Record(Protocol):
-    """Inputs and outputs of layers in one pass, by name."""
+    """Inputs and outputs of layers in one pass, by the name of the layer."""
 
     inputs: dict[str, Any]
     outputs: dict[str, Tensor]

@@ -1,4 +1,4 @@
-"""The class activation maps of one image, and the file that keeps them."""
+"""The class activation maps of one image, and their file."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _IGNORE = 255
 
 @dataclass(frozen=True, eq=False)
 class CamResult:
-    """Maps of the classes of one image.
+    """The maps of the classes of one image.
 
     Args:
         maps: (k,h,w) float32; in [0,1] unless they were made with `normalize="none"`.
         classes: (k,) int64, the class of each map, ascending, from 0.
         scores: (k,) float32, the model's probability (sigmoid of the logit) of each class.
-        size: (H,W) of the image that the maps belong to.
+        size: (H,W) of the image.
 
     Raises:
         PPLValueError: if the shapes do not fit together.
@@ -54,7 +54,7 @@ class CamResult:
             )
 
     def to_mask(self, background: Background = DEFAULT_BACKGROUND) -> Tensor:
-        """Give every pixel its best class, or the background where that is as strong.
+        """Give every pixel its best class, or the background where the background's score is as large.
 
         The background wins a tie with a class, as in IRN; of two equal classes the lower one wins.
 
@@ -91,11 +91,11 @@ class CamResult:
         return maps_to_probs(self.maps, background)
 
     def to(self, device: torch.device | str) -> CamResult:
-        """The same result with its tensors on `device`."""
+        """Return the same result with its tensors on `device`."""
         return CamResult(self.maps.to(device), self.classes.to(device), self.scores.to(device), self.size)
 
     def save(self, path: str | os.PathLike[str], *, half: bool = False) -> None:
-        """Write a compressed `.npz` with the arrays maps, classes, scores and size, whole or not at all.
+        """Write a compressed `.npz` with the arrays maps, classes, scores and size, atomically.
 
         Maps and scores are written as float32, whatever their kind of float.
 
@@ -122,14 +122,14 @@ class CamResult:
 
         Args:
             path: a file that :meth:`save` wrote, or any `.npz` with the arrays maps (k,h,w) and classes (k,). Without
-                the array scores they are NaN, without size it is that of the maps.
+                the array scores, the scores are NaN; without size, the size is that of the maps.
 
         Returns:
             The result, on the CPU, maps in float32.
 
         Raises:
             PPLFileNotFoundError: if there is no such file.
-            PPLValueError: if it is not such a file, or it is broken.
+            PPLValueError: if the file is no CAM file, or is broken.
         """
         try:
             with np.load(path, allow_pickle=False) as file:

@@ -20,7 +20,7 @@ _SIDES = (32, 64, 96, 128)
 
 @dataclass(frozen=True)
 class SizeRule:
-    """What sizes a model takes.
+    """The sizes of images that a model takes.
 
     Attributes:
         name: name of the model, for messages.
@@ -64,7 +64,7 @@ class SizeRule:
 
 
 def net_sizes(net: Any) -> SizeRule:
-    """Return the sizes that a `PPLNet` takes."""
+    """Return the size rule of a `PPLNet`."""
 
     def check(height: int, width: int) -> None:
         net.check_input_size(height, width)
@@ -98,7 +98,7 @@ _KNOWN: WeakKeyDictionary[nn.Module, tuple[int, int]] = WeakKeyDictionary()
 
 
 def _check_embed(model: Any, name: str, height: int, width: int) -> None:
-    """Refuse a size that a timm model refuses only since it was created to."""
+    """Refuse a size that a timm model was told to refuse when it was created."""
     embed = getattr(model, "patch_embed", None)
     if getattr(embed, "strict_img_size", False) and tuple(embed.img_size) != (height, width):  # type: ignore[union-attr]
         native = "x".join(str(side) for side in embed.img_size)  # type: ignore[union-attr]

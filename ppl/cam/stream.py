@@ -8,14 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppl.cam.compute import Job, compute_batch
+from ppl.cam.compute import compute_batch
 from ppl.cam.images import read_ahead
+from ppl.cam.job import Job
 from ppl.cam.result import CamResult
 from ppl.errors import PPLValueError
 
 __all__ = ["check_count", "stream_results"]
 
-# Images that wait for others of their size: at most this many batches, and this many pixels.
+# The most batches, and the most pixels, of images that wait for others of their size.
 _WINDOW_BATCHES = 4
 _WINDOW_PIXELS = 2**24
 
@@ -65,7 +66,7 @@ def _windows(job: Job, images: Iterable[Any]) -> Iterator[list[Tensor]]:
 
 
 def _compute(job: Job, images: list[Tensor], rows: list[Tensor] | None, first: int) -> list[CamResult]:
-    """Results of a window of images, batch by batch of equal sizes; `first` is the number of its first image."""
+    """Compute the results of a window of images in batches of equal size; `first` is the index of its first image."""
     groups: dict[torch.Size, list[int]] = {}
     for place, image in enumerate(images):
         groups.setdefault(image.shape, []).append(place)

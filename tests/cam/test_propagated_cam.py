@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ppl.cam import generate, propagate
-from ppl.cam.classifier import make_classifier
+from ppl.cam.make_classifier import make_classifier
 from ppl.cam.propagation import SHARPNESS
 from ppl.errors import PPLValueError
 from ppl.models import PPLNet, create_model

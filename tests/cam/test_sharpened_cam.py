@@ -8,8 +8,9 @@ from torch import nn
 
 from ppl.backbones.families.orders import hiera_order
 from ppl.cam import generate
-from ppl.cam.classifier import Classifier, make_classifier
-from ppl.cam.compute import sharpen
+from ppl.cam.arithmetic import sharpen
+from ppl.cam.classifier import Classifier
+from ppl.cam.make_classifier import make_classifier
 from ppl.cam.methods.gradient import gradient_maps
 from ppl.errors import PPLTypeError, PPLValueError
 from ppl.models import PPLNet, create_model

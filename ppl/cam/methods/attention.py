@@ -68,7 +68,7 @@ def attention_rollout(classifier: Classifier, x: Tensor) -> Reading:
 
 
 def _attention_layers(twin: Classifier) -> list[nn.Module]:
-    """The layers of a copy that return the attention matrices, once its attention is not fused any more."""
+    """Switch fused attention off in a copy, and return its layers whose outputs are the attention matrices."""
     layers: list[nn.Module] = []
     for module in twin.model.modules():
         attention: Any = module

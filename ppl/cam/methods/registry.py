@@ -21,7 +21,7 @@ MapsOf: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Reading:
-    """What a method reads off a batch of images.
+    """The result of a method for a batch of images.
 
     Attributes:
         logits: (B,K).
