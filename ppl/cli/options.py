@@ -60,7 +60,7 @@ NumWorkers = Annotated[
 Preset = Annotated[
     str | None,
     typer.Option(
-        help='Several keys of the recipe under one name: "propagated" (best on photographs) or "paper" (as drawn there).',
+        help='Several recipe keys under one name: "propagated" (best on photographs), "paper" (as drawn there).',
         show_default=False,
     ),
 ]
