@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -110,6 +111,7 @@ def _split_path(base: Path, split: str) -> Path:
 
 
 def _tagged(sample: Sample, annotations: Mapping[str, Path] | None, base: Path, classes: tuple[str, ...]) -> Sample:
+    """Return the sample with the tags of its annotation, or of its mask where there are no annotations."""
     if annotations is not None:
         path = annotations.get(sample.image_id, base / "Annotations" / f"{sample.image_id}.xml")
         labels = _read_annotation(path, classes)
@@ -120,7 +122,7 @@ def _tagged(sample: Sample, annotations: Mapping[str, Path] | None, base: Path, 
             f"{base} has no folder Annotations, and {sample.image_id!r} has no mask that its tags could be read from; "
             "take it out of the split, or add one of the two"
         )
-    return Sample(sample.image_id, sample.image, labels, sample.mask)
+    return replace(sample, labels=labels)
 
 
 def _read_annotation(path: Path, classes: tuple[str, ...]) -> tuple[int, ...]:
