@@ -56,9 +56,10 @@ def propagate(maps: Tensor, features: Sequence[Tensor], sharpness: Sequence[floa
     if not len(maps):
         return maps.float()
     cells = _cells(features)
-    affinity = _affinity([_resized(layer.float()[None], cells)[0] for layer in features], sharpness)
     small = _resized(maps.float()[None], cells)[0].flatten(1)
-    spread = (small @ affinity.T).view(-1, *cells)
+    with torch.autocast(maps.device.type, enabled=False):  # half precision would make steps of the averages
+        affinity = _affinity([_resized(layer.float()[None], cells)[0] for layer in features], sharpness)
+        spread = (small @ affinity.T).view(-1, *cells)
     spread = spread - spread.amin(dim=(1, 2), keepdim=True)
     size = (maps.shape[1], maps.shape[2])
     return F.interpolate(spread[None], size, mode="bilinear", align_corners=False)[0]

@@ -127,6 +127,23 @@ def test_layer_that_is_named_is_the_only_one():
     assert classifier.similarity_layers == ("backbone.layer2",)
 
 
+def test_mixed_precision_gives_float32_maps_that_are_close():
+    model, image = make_resnet(), torch.randn(3, 96, 96)
+    exact, mixed = (
+        generate(model, [image], [[1, 2]], scales=[1.0], amp=amp, method="propagated_cam")[0] for amp in (False, True)
+    )
+    assert mixed.maps.dtype == torch.float32
+    assert (exact.maps - mixed.maps).abs().mean() < 0.05
+
+
+def test_averages_are_exact_within_autocast():
+    maps, features = torch.rand(2, 6, 8), [torch.randn(16, 6, 8)]
+    with torch.autocast("cpu", torch.bfloat16):
+        found = propagate(maps, features, [4.0])
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, propagate(maps, features, [4.0]))
+
+
 def test_small_image_is_padded_and_its_map_cropped():
     (result,) = generate(make_resnet(), [torch.randn(3, 20, 45)], [[1]], scales=[1.0, 0.5], method="propagated_cam")
     assert result.maps.shape == (1, 20, 45)
