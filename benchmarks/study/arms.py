@@ -7,6 +7,9 @@ from cell import Arm
 THREE = ("front", "group3", "group4")
 """After MobileNetV2's groups 2, 3 and 4: strides 8, 16 and 16."""
 
+VOC_THREE = ("front", "group4", "group5")
+"""Cuts as on the page of results on PASCAL VOC: strides 8, 16 and 16."""
+
 ARMS = {
     "baseline": Arm(),
     "control": Arm("control"),
@@ -22,6 +25,10 @@ ARMS = {
     # the paper's two
     "progressive": Arm("progressive", cuts=THREE),
     "explicit": Arm("explicit", cuts=THREE),
+    # the paper's two at the default cuts
+    "progressive_default": Arm("progressive", cuts=VOC_THREE),
+    "progressive_default_zeros": Arm("progressive", cuts=VOC_THREE, padding="zeros"),
+    "explicit_default": Arm("explicit", cuts=VOC_THREE),
     # further losses and poolings
     "progressive_consistency": Arm("progressive", cuts=THREE, auxiliary={"branches": 1.0, "consistency": 0.5}),
     "progressive_patches": Arm("progressive", cuts=THREE, auxiliary={"patches": {"weight": 1.0, "sharpness": 1.0}}),

@@ -69,6 +69,7 @@ def train(
     seed: int,
     tell: Callable[[str], None],
     device: torch.device,
+    keep: Callable[[PPLNet, int], None] = lambda model, epoch: None,
 ) -> PPLNet:
     torch.manual_seed(seed)
     model = build(arm, pool.targets.shape[1], weights, budget.output_stride)
@@ -116,5 +117,6 @@ def train(
         mean = torch.stack(losses).mean(0).tolist()
         speed = steps * budget.batch / (time.perf_counter() - start)
         tell(f"epoch {epoch + 1}/{budget.epochs} loss {' '.join(f'{value:.3f}' for value in mean)} ({speed:.0f} img/s)")
+        keep(model, epoch + 1)
     model.set_phase(model.num_phases - 1)
     return model.eval()

@@ -54,7 +54,8 @@ class Tail(nn.Module):
 
 
 def load_network(weights: Path, output_stride: int) -> nn.Module:
-    network = timm.create_model("mobilenetv2_100", checkpoint_path=str(weights), output_stride=output_stride)
+    name = weights.stem.removesuffix("_imagenet")
+    network = timm.create_model(name, checkpoint_path=str(weights), output_stride=output_stride)
     network.reset_classifier(0)
     return network.eval()
 

@@ -1,0 +1,128 @@
+"""Train cells of the study and keep the weights of every epoch.
+
+    python benchmarks/study/train_cells.py DATASET WEIGHTS --arms baseline control --seeds 0 1 2 --work FOLDER
+
+A cell is one arm, seed and data set. The front of the network does not learn, so its maps of the augmented images are
+computed once for all cells (`features.py`). A cell whose last epoch is there is passed over.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from arms import ARMS
+from cell import Budget, train
+from features import load_network, training_pool
+from torch import nn
+
+from ppl.backbones import data_config
+from ppl.data import open_dataset
+from ppl.io import atomic_write
+from ppl.models import PPLNet, create_model
+
+TAIL_KEYS = {"group3": "blocks.3", "group4": "blocks.4", "group5": "blocks.5", "group6": "blocks.6"} | {
+    "head.0": "conv_head",
+    "head.1": "bn2",
+}
+"""Modules of `features.Tail`, and their names in timm's whole network."""
+
+
+def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("weights", type=Path, help="BACKBONE_imagenet.safetensors, in timm's keys")
+    parser.add_argument("--arms", nargs="+", default=["baseline"], choices=list(ARMS), metavar="ARM")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--lr", type=float, default=1e-4)
+    parser.add_argument("--size", type=int, nargs=2, default=(256, 256), help="height and width of the training crops")
+    parser.add_argument("--work", type=Path, required=True, help="folder of the front's maps and of the weights")
+    return parser.parse_args(words)
+
+
+def main() -> None:
+    options = arguments()
+    torch.set_num_threads(1)
+    for seed in options.seeds:
+        for arm in options.arms:
+            run_cell(arm, seed, options)
+
+
+def cell_name(data: str, backbone: str, arm: str, epochs: int, lr: float, size: Sequence[int], seed: int) -> str:
+    return f"{data}-{backbone}-{arm}-e{epochs}-lr{lr:g}-{size[0]}x{size[1]}-s{seed}"
+
+
+def backbone_of(weights: Path) -> str:
+    """timm's name of the network, from the name of its file of weights."""
+    return weights.stem.removesuffix("_imagenet")
+
+
+def run_cell(arm: str, seed: int, options: argparse.Namespace) -> None:
+    backbone, size = backbone_of(options.weights), tuple(options.size)
+    name = cell_name(options.data.name, backbone, arm, options.epochs, options.lr, size, seed)
+    folder = options.work / "cells" / name
+    if (folder / f"epoch{options.epochs}.pt").exists():
+        return
+    network = load_network(options.weights, Budget.output_stride)
+    pool = training_pool(
+        open_dataset(options.data, "train"),
+        network,
+        data_config(network),
+        size,
+        options.epochs,
+        options.work / "pools" / f"{options.data.name}-{backbone}-{options.epochs}-{size[0]}x{size[1]}",
+    )
+    started = time.perf_counter()
+
+    def keep(model: nn.Module, epoch: int) -> None:
+        with atomic_write(folder / f"epoch{epoch}.pt", "wb") as file:
+            torch.save({"model": model.state_dict(), "seconds": time.perf_counter() - started}, file)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    train(
+        ARMS[arm],
+        Budget(options.epochs, options.lr),
+        pool,
+        options.weights,
+        seed,
+        lambda line: print(name, line, flush=True),
+        torch.device("cpu"),
+        keep,
+    )
+
+
+def load_cell(path: Path, weights: Path, arm: str, num_classes: int) -> PPLNet:
+    """The whole network of a trained cell: the front as in `weights`, the rest from `path`."""
+    own = ARMS[arm]
+    names = {"front": "blocks.2"} | TAIL_KEYS
+    model = create_model(
+        backbone_of(weights),
+        num_classes,
+        mode=own.mode,
+        cuts=[names[cut] for cut in own.cuts] or None,
+        grids=own.grids if isinstance(own.grids, int) else list(own.grids),
+        padding=own.padding,
+        pooling=own.pooling,
+        checkpoint_path=weights,
+        output_stride=Budget.output_stride,
+    )
+    trained = {_whole_key(key): value for key, value in torch.load(path, weights_only=True)["model"].items()}
+    model.load_state_dict(model.state_dict() | trained)
+    model.set_phase(model.num_phases - 1)
+    return model.eval()
+
+
+def _whole_key(key: str) -> str:
+    """The name of a weight of the tail in the whole network."""
+    for tail, whole in TAIL_KEYS.items():
+        if key.startswith(f"backbone.{tail}."):
+            return f"backbone.{whole}.{key.removeprefix(f'backbone.{tail}.')}"
+    return key
+
+
+if __name__ == "__main__":
+    main()
