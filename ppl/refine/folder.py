@@ -68,6 +68,7 @@ def refine_folder(
 
     Example:
         >>> import tempfile
+        >>> import numpy as np
         >>> from PIL import Image
         >>> with tempfile.TemporaryDirectory() as name:
         ...     folder = Path(name)

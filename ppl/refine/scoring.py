@@ -77,7 +77,8 @@ def score_refiners(
         ...     Image.new("RGB", (6, 4)).save(folder / "a.png")
         ...     write_mask(folder / "mask.png", np.ones((4, 6), np.uint8))
         ...     job = RefineJob("a", folder / "a.png", lambda: (np.ones((1, 2, 3), np.float32), np.array([0])))
-        ...     scores, bad = score_refiners([job], {"a": folder / "mask.png"}, "guided_filter: 2", num_classes=1)
+        ...     masks = {"a": folder / "mask.png"}
+        ...     scores, bad = score_refiners([job], masks, "guided_filter: 2", num_classes=1, background=0.2)
         >>> [(score.label, score.miou) for score in scores]
         [('CAM', 1.0), ('guided_filter: 2', 1.0)]
     """
