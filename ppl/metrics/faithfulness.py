@@ -162,7 +162,7 @@ def _curve(
     scores = []
     for first in range(0, steps + 1, batch_size):
         replaced = torch.stack([(ranks < count).view(values.shape) for count in counts[first : first + batch_size]])
-        scores.append(predict(torch.where(replaced[:, None], end, start)).double().cpu())
+        scores.append(predict(torch.where(replaced[:, None], end, start)).cpu().double())  # MPS has no float64
     found = torch.cat(scores)
     return Curve(found, float((found[1:] + found[:-1]).mean() / 2))
 

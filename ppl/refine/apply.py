@@ -81,8 +81,8 @@ def normalized(spec: RefinerSpec, scores: Array, probs: Array) -> Array:
 
     Args:
         spec: the refiner, for errors.
-        scores: what it returned, `(L, H, W)`.
-        probs: what it was given.
+        scores: the result of the refiner, `(L, H, W)`.
+        probs: the input of the refiner, `(L, H, W)`.
 
     Raises:
         PPLValueError: if the shapes differ.
