@@ -20,6 +20,7 @@ from ppl.engine.record import RunRecord
 from ppl.engine.state_file import STATE_NAME, check_same_run, read_state, save_state
 from ppl.engine.task import Task
 from ppl.errors import PPLValueError
+from ppl.io.lock import folder_lock
 from ppl.parallel import Advance, progress_bar
 
 __all__ = ["TrainSummary", "Trainer"]
@@ -114,20 +115,13 @@ class Trainer:
 
         Raises:
             PPLValueError: if the folder holds a run with another identity.
+            FolderInUseError: if another process trains in the folder.
             NonFiniteLossError: if the loss or a weight becomes NaN or infinite; the last good checkpoint is kept.
         """
-        self._resume(out, read_state(out) if state is None else state)
-        record, main = self.record, self.accelerator.is_main_process
-        board = TensorBoardLog(out, record.epoch) if self.config.tensorboard and main else None
-        done, total = record.epoch * self.task.updates + record.update, self.task.epochs * self.task.updates
-        with progress_bar("training", total, completed=done, unit="updates", show=progress and main) as advance:
-            while record.epoch < self.task.epochs and not record.stopped:
-                self._train_epoch(out, advance)
-                if board is not None:
-                    board.write(record.history[-1])
-        if not (out / "last.safetensors").is_file():  # the user deleted the weights of a finished run
-            self._save_weights(out, best=record.best_epoch == record.epoch - 1)
-        self.task.model.load_state_dict(self.model_to_save.state_dict())
+        with folder_lock(out):
+            self._resume(out, read_state(out) if state is None else state)
+            self._train(out, progress)
+        record = self.record
         return TrainSummary(
             epochs=record.epoch,
             steps=record.step,
@@ -139,6 +133,20 @@ class Trainer:
             seconds=sum(line["seconds"] for line in record.history),
             history=record.history,
         )
+
+    def _train(self, out: Path, progress: bool) -> None:
+        """Train the epochs that are left, and load the weights of the last epoch into the model."""
+        record, main = self.record, self.accelerator.is_main_process
+        board = TensorBoardLog(out, record.epoch) if self.config.tensorboard and main else None
+        done, total = record.epoch * self.task.updates + record.update, self.task.epochs * self.task.updates
+        with progress_bar("training", total, completed=done, unit="updates", show=progress and main) as advance:
+            while record.epoch < self.task.epochs and not record.stopped:
+                self._train_epoch(out, advance)
+                if board is not None:
+                    board.write(record.history[-1])
+        if not (out / "last.safetensors").is_file():  # the user deleted the weights of a finished run
+            self._save_weights(out, best=record.best_epoch == record.epoch - 1)
+        self.task.model.load_state_dict(self.model_to_save.state_dict())
 
     def step(self, batches: Sequence[Any], phase: int, step: int) -> None:
         """Make one optimizer step of one phase on a group of batches, without waiting for the device.

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import json
+import threading
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from ppl.engine import EngineConfig, EpochBatches, Task, Trainer, open_accelerator
 from ppl.errors import PPLValueError
+from ppl.io.lock import FolderInUseError, folder_lock
 
 
 class Line(Task):
@@ -144,3 +146,23 @@ def test_batches_start_anywhere_and_are_shared_among_processes():
     shares = [EpochBatches(loader, 2, index) for index in (0, 1)]
     assert [len(share) for share in shares] == [3, 3]
     assert sorted({int(i) for share in shares for batch in share.epoch(0) for i in batch}) == list(range(10))
+
+
+def test_a_second_training_in_the_folder_is_refused_with_the_owner(tmp_path):
+    held, done = threading.Event(), threading.Event()
+
+    def train_elsewhere():
+        with folder_lock(tmp_path):
+            held.set()
+            done.wait(60)
+
+    thread = threading.Thread(target=train_elsewhere)
+    thread.start()
+    try:
+        held.wait(60)
+        with pytest.raises(FolderInUseError, match=r"another process is at work in .*: pid"):
+            train(tmp_path)
+    finally:
+        done.set()
+        thread.join()
+    assert train(tmp_path)[1].epochs == 4

@@ -41,7 +41,7 @@ def test_every_mode_learns_and_writes_its_files(mode, colours, colours_val, make
     assert summary.epochs == 3
     assert summary.steps == 3 * 6
     assert {path.name for path in tmp_path.iterdir()} == {
-        *("best.safetensors", "last.safetensors", "state.pt", "metrics.jsonl", "metrics.csv")
+        *("best.safetensors", "last.safetensors", "state.pt", "metrics.jsonl", "metrics.csv", ".ppl.lock")
     }
 
 
