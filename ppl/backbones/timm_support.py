@@ -11,7 +11,7 @@ from ppl.backbones.errors import UnsupportedBackboneError
 
 __all__ = ["NEWEST_TIMM", "OLDEST_TIMM", "is_tested", "require", "timm_module"]
 
-OLDEST_TIMM, NEWEST_TIMM = "1.0.20", "1.0.31"
+OLDEST_TIMM, NEWEST_TIMM = "1.0.23", "1.0.31"
 """The range of versions that the tests ran on; `setup.cfg` names the same."""
 
 

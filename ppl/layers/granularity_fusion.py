@@ -27,6 +27,7 @@ class GranularityFusion(nn.Module):
         num_classes: K, the number of classes.
         pooling: from class maps to logits: "average" (as in the paper), "max", "generalised_mean:POWER",
             "log_sum_exp:SHARPNESS", "ngwp:POWER", or a name given to :func:`register_pooling`.
+        bias: add a number per class to the logits; class maps have no bias.
 
     Raises:
         PPLValueError: if a number is below 1, there is no branch, or the pooling is unknown.
@@ -42,7 +43,9 @@ class GranularityFusion(nn.Module):
         (torch.Size([2, 20]), torch.Size([2, 20, 7, 9]), ['classifiers.0.weight', 'classifiers.1.weight'])
     """
 
-    def __init__(self, in_channels: Sequence[int], num_classes: int, pooling: str = "average") -> None:
+    def __init__(
+        self, in_channels: Sequence[int], num_classes: int, pooling: str = "average", *, bias: bool = False
+    ) -> None:
         super().__init__()
         self.in_channels = tuple(in_channels)
         self.num_classes = operator.index(num_classes)  # a number of numpy cannot be written to a file
@@ -55,12 +58,13 @@ class GranularityFusion(nn.Module):
         self.classifiers = nn.ModuleList(
             nn.Conv2d(channels, num_classes, 1, bias=False) for channels in self.in_channels
         )
+        self.bias = nn.Parameter(torch.zeros(num_classes)) if bias else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draw new weights from torch's initial distribution of the convolution over the concatenation."""
         bound = 1 / math.sqrt(sum(self.in_channels))
-        for weight in self.parameters():
+        for weight in self.classifiers.parameters():
             nn.init.uniform_(weight, -bound, bound)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
@@ -69,7 +73,8 @@ class GranularityFusion(nn.Module):
 
     def pool(self, class_maps: Tensor) -> Tensor:
         """Return logits (B,K) of class maps (B,K,h,w)."""
-        return self._pool(class_maps)
+        logits = self._pool(class_maps)
+        return logits if self.bias is None else logits + self.bias
 
     def class_maps(self, maps: Sequence[Tensor]) -> Tensor:
         """Return class maps (B,K,h,w), before ReLU: the sum of :meth:`branch_class_maps`.

@@ -55,6 +55,7 @@ class PPLNet(nn.Module):
         halo: cells of real context that each patch keeps on every side.
         pooling: from class maps to logits: "average", "max", "generalised_mean:POWER", "log_sum_exp:SHARPNESS" or
             "ngwp:POWER".
+        bias: add a number per class to the logits; class maps have no bias.
 
     The figures show a 2x2 grid and name neither cuts nor padding: all defaults are ours.
 
@@ -95,6 +96,7 @@ class PPLNet(nn.Module):
         padding: str = _DEFAULTS.padding,
         halo: int = _DEFAULTS.halo,
         pooling: str = _DEFAULTS.pooling,
+        bias: bool = False,
     ) -> None:
         super().__init__()
         if mode not in _MODES:
@@ -119,7 +121,7 @@ class PPLNet(nn.Module):
         self.cuts = tuple(stage.name for stage in self._cutter.cuts)
         branches = {"baseline": 1, "control": 2, "progressive": 2, "explicit": len(self.cuts) + 1}[mode]
         try:
-            self.fusion = GranularityFusion((self._cutter.num_features,) * branches, num_classes, pooling)
+            self.fusion = GranularityFusion((self._cutter.num_features,) * branches, num_classes, pooling, bias=bias)
         except Exception:
             self._cutter.remove_hooks()  # The backbone belongs to the caller.
             raise
@@ -128,6 +130,22 @@ class PPLNet(nn.Module):
         self._phase = self.num_phases - 1
         self.source: dict[str, Any] | None = None
         self._recompute = False
+
+    @classmethod
+    def from_classifier(cls, model: nn.Module, *, stages: Sequence[str] | None = None, **settings: Any) -> PPLNet:
+        """Build a model from a trained classifier, with its logits; see `ppl.models.from_classifier`.
+
+        Args:
+            model: a classifier with a head of average pooling and one linear layer or 1x1 convolution; it is copied.
+            stages: names of the stages of a model without `feature_info`.
+            **settings: further arguments of the class.
+
+        Raises:
+            UnsupportedBackboneError: if the head is of another kind, or the backbone cannot be cut.
+        """
+        from ppl.models.from_classifier import from_classifier
+
+        return from_classifier(model, stages=stages, **settings)
 
     @property
     def num_classes(self) -> int:
@@ -201,6 +219,7 @@ class PPLNet(nn.Module):
             "padding": self._cutter.padding,
             "halo": self._cutter.halo,
             "pooling": self.fusion.pooling,
+            "bias": self.fusion.bias is not None,
             "source": self.source,
         }
 
