@@ -1,4 +1,4 @@
-"""The command line: parse, call the library, print."""
+"""The command line: parse the options, call the library, print the results."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="ppl",
-    help="From images that carry only tags to masks of what the tags name.",
+    help="Segmentation masks from image tags: train a classifier, read class activation maps, refine them.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -1,4 +1,4 @@
-"""Output of the commands: a line per step and a table at the end."""
+"""Output of the commands: one line per step and a table at the end."""
 
 from __future__ import annotations
 

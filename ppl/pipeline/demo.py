@@ -1,4 +1,4 @@
-"""The run that needs nothing: the built-in sample set, a small network from scratch, two cores, a few minutes."""
+"""The demo: a run on the built-in sample set, with a small network from scratch, in minutes on two cores."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ __all__ = ["demo_recipe"]
 
 
 def demo_recipe(out: Path, seed: int = 0) -> Recipe:
-    """Draw the sample set into a run folder, once, and return the recipe of the demo.
+    """Draw the sample set into a run folder, unless it is there, and return the recipe of the demo.
 
-    The network is small and starts from random weights, so that nothing is downloaded. Settings are ours.
+    The network starts from random weights, so that nothing is downloaded. The settings are ours.
 
     Args:
-        out: the run folder; the images go to its sub-folder `creatures`.
-        seed: of the images and of training.
+        out: the run folder; the images are drawn into its sub-folder `creatures`.
+        seed: seed of the images and of the training.
 
     Returns:
         A recipe that trains the patch-learning classifier, the plain classifier for comparison, and a segmentation

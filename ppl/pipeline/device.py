@@ -1,4 +1,4 @@
-"""Where the work is done."""
+"""The device of a run."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ __all__ = ["torch_device"]
 
 
 def torch_device(name: str) -> torch.device:
-    """The device of a name; "auto" is the accelerator that is there, or the CPU.
+    """Return the device of a name; "auto" is the accelerator of this machine, or else the CPU.
+
+    Args:
+        name: "auto", or a name that torch knows: "cpu", "cuda", "cuda:1", "mps".
 
     Raises:
-        PPLValueError: if there is no such device on this machine.
+        PPLValueError: if torch cannot use the device on this machine.
 
     Example:
         >>> torch_device("cpu")

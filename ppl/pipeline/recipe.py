@@ -25,10 +25,10 @@ DEFAULT_REFINERS = ("crf: deeplab",)
 
 
 class CamRecipe(CamConfig):
-    """How maps are computed and masks cut from them (`ppl.cam.CamConfig`), from which weights, for which classes."""
+    """How CAMs are computed (`ppl.cam.generate`) and masks are cut from them; which weights and which classes."""
 
-    normalize: Literal["max"] = Field("max", description="files and masks need maps with a maximum of 1")
-    size: Literal["image"] = Field("image", description="files and masks have the size of their image")
+    normalize: Literal["max"] = Field("max", description="fixed: files and masks need maps with a maximum of 1")
+    size: Literal["image"] = Field("image", description="fixed: files and masks have the size of their image")
     labels: Literal["tags", "predicted"] = Field(
         "tags", description="classes that get a map: the image's tags, or those that the model predicts"
     )

@@ -1,4 +1,4 @@
-"""The images of a run: opened, checked and looked at once, before any work is lost."""
+"""The images of a run, opened and checked before any work begins."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ __all__ = ["Splits", "open_splits"]
 
 @dataclass(frozen=True)
 class Splits:
-    """The parts of a data set that a run uses.
+    """The images of a data set that a run uses.
 
     Attributes:
-        train: images that are trained on.
-        val: images scored after each epoch, None where there are none.
-        masked: images that CAMs and masks are made of, by split.
-        bad: images that were left out, with the reason.
-        notes: lines that say what is done for want of a split.
+        train: the training images.
+        val: the images that are scored after each epoch, or None.
+        masked: the images that CAMs and masks are made of, by split.
+        bad: the images that were left out, with the reason.
+        notes: one line for each missing split, with the images that are used instead.
     """
 
     train: TaggedImages
@@ -31,19 +31,19 @@ class Splits:
 
 
 def open_splits(recipe: DatasetConfig, *, training: bool = True, progress: bool = True) -> Splits:
-    """Open every split that a recipe names, and leave out images that cannot be read.
+    """Open the splits of a recipe, and leave out the images that cannot be read.
 
-    A split that the recipe does not name itself may be missing: then training uses every image outside the validation
-    split, or there is no validation. The notes say so.
+    A split that the recipe does not set may be missing. Without a training split, training uses every image outside the
+    validation split; without a validation split, no epoch is scored. The notes say so.
 
     Args:
-        recipe: the recipe's `data` section.
-        training: whether the training images will be used; if not, they are not decoded.
-        progress: show a bar while the images are looked at.
+        recipe: the `data` section of the recipe.
+        training: whether the run uses the training images; otherwise they are not read.
+        progress: show a bar while the images are checked.
 
     Raises:
-        PPLFileNotFoundError: if the folder, a file in it or a split that was asked for is missing.
-        PPLValueError: if the tags are faulty, see `ppl.data.read_folder`, or nothing is left to train on.
+        PPLFileNotFoundError: if the folder, a file in the folder or a split that the recipe sets is missing.
+        PPLValueError: if the tags are faulty, see `ppl.data.read_folder`, or no image is left to train on.
     """
     notes: list[str] = []
     train, val = _open(recipe, "train"), _open(recipe, "val")
@@ -78,7 +78,7 @@ def open_splits(recipe: DatasetConfig, *, training: bool = True, progress: bool 
 
 
 def _open(recipe: DatasetConfig, key: str) -> TaggedImages | None:
-    """The split of a key; None if there is to be none, or none is there and the recipe did not ask for it by name."""
+    """Return the split of a key, or None if the recipe sets null, or does not set the key and there is no split."""
     split: str | None = getattr(recipe, key)
     if split is None:
         return None
@@ -96,7 +96,7 @@ def _read(config: DatasetConfig, split: str | None) -> TaggedImages:
 
 
 def _outside(images: TaggedImages, val: TaggedImages | None, recipe: DatasetConfig, notes: list[str]) -> TaggedImages:
-    """What is trained on where no list says it: all images but those that the scores are of."""
+    """Return the training images of a data set without a training list: all images outside the validation split."""
     where = "" if val is None else f" outside {recipe.val!r}"
     notes.append(f"{recipe.root.resolve().name} has no split {recipe.train!r}: trained on every image{where}")
     if val is None:
