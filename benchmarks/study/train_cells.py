@@ -57,7 +57,7 @@ def cell_name(data: str, backbone: str, arm: str, epochs: int, lr: float, size: 
 
 
 def backbone_of(weights: Path) -> str:
-    """timm's name of the network, from the name of its file of weights."""
+    """Return timm's name of the network that a file of weights is named after."""
     return weights.stem.removesuffix("_imagenet")
 
 
