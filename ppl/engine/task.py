@@ -1,4 +1,4 @@
-"""The interface between the training loop and what it trains."""
+"""The interface between the training loop and the tasks that it trains."""
 
 from __future__ import annotations
 

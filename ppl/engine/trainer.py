@@ -57,7 +57,7 @@ class Trainer:
     """Trains a task: forward, backward, update, validate, save.
 
     Args:
-        task: what is trained.
+        task: the task to train.
         accelerator: from `open_accelerator`.
 
     Raises:

@@ -66,8 +66,8 @@ def test_two_processes_train_as_one_with_twice_the_batch(
 def test_the_score_of_two_processes_is_the_score_of_the_saved_weights(colours_root, colours_val, make_config, tmp_path):
     config = make_config(epochs=1, schedule="last", batch_norm="live", hflip=False, lr=3e-4)
     train_in_two_processes(str(colours_root), str(tmp_path), config.model_dump_json())
-    told = json.loads((tmp_path / "metrics.jsonl").read_text())["val_mAP"]
+    logged = json.loads((tmp_path / "metrics.jsonl").read_text())["val_mAP"]
     model = load_model(tmp_path / "last.safetensors")
     batches = val_batches(colours_val, config, model.data_config)
     with open_accelerator(device="cpu") as accelerator:
-        assert validate(model, batches, accelerator) == pytest.approx(told, abs=1e-6)
+        assert validate(model, batches, accelerator) == pytest.approx(logged, abs=1e-6)

@@ -31,13 +31,17 @@ def test_other_schedules_ignore_the_epochs_per_phase(name):
 
 @pytest.mark.parametrize(("epochs", "share"), [(8, [2, 2, 3]), (4, [1, 1, 1]), (3, [])])
 def test_a_registered_schedule_gets_the_epochs_of_each_phase(epochs, share, monkeypatch):
-    told = []
-    mine = lambda epoch, update, *, num_phases, epochs: told.append(epochs) or (num_phases - 1,)  # noqa: E731
+    given = []
+
+    def mine(epoch, update, *, num_phases, epochs):
+        given.append(epochs)
+        return (num_phases - 1,)
+
     monkeypatch.setattr(SCHEDULES, "_parts", {})
     register_schedule("mine", mine)
     schedule = build_schedule("mine", num_phases=3, epochs=epochs, warmup_epochs=1)
     assert schedule(1, 0) == (2,)
-    assert told == [share]
+    assert given == [share]
 
 
 def test_within_batch_gives_every_phase_a_step_on_every_batch():
