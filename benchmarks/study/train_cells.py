@@ -95,8 +95,8 @@ def run_cell(arm: str, seed: int, options: argparse.Namespace) -> None:
     )
 
 
-def load_cell(path: Path, weights: Path, arm: str, num_classes: int) -> PPLNet:
-    """The whole network of a trained cell: the front as in `weights`, the rest from `path`."""
+def load_cell(path: Path | None, weights: Path, arm: str, num_classes: int) -> PPLNet:
+    """The whole network of a trained cell: the front as in `weights`, the rest from `path` (None: from `weights`)."""
     own = ARMS[arm]
     names = {"front": "blocks.2"} | TAIL_KEYS
     model = create_model(
@@ -110,8 +110,9 @@ def load_cell(path: Path, weights: Path, arm: str, num_classes: int) -> PPLNet:
         checkpoint_path=weights,
         output_stride=Budget.output_stride,
     )
-    trained = {_whole_key(key): value for key, value in torch.load(path, weights_only=True)["model"].items()}
-    model.load_state_dict(model.state_dict() | trained)
+    if path is not None:
+        trained = {_whole_key(key): value for key, value in torch.load(path, weights_only=True)["model"].items()}
+        model.load_state_dict(model.state_dict() | trained)
     model.set_phase(model.num_phases - 1)
     return model.eval()
 
