@@ -6,6 +6,7 @@ import copy
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import nn
@@ -27,7 +28,7 @@ from ppl.backbones.identities import (
 from ppl.backbones.image_sizes import native_size
 from ppl.backbones.names import check_timm_name
 from ppl.backbones.norms import batch_norms
-from ppl.backbones.size_errors import first_line, size_error
+from ppl.backbones.size_errors import attempt, first_line, size_error
 from ppl.backbones.stages import find_stage
 from ppl.backbones.timm_support import is_tested
 from ppl.errors import PPLError, PPLTypeError
@@ -183,9 +184,8 @@ def check_model(
 
     backbone = HookedBackbone(model, info, wanted, padding="zeros", halo=0)
     size = input_size or _roomy_size(backbone, shape)
-    reports: list[CutReport] = []
-    failure = size_error(lambda: reports.extend(_reports(backbone, shape, size)))
-    if failure is not None:
+    reports, failure = attempt(lambda: _reports(backbone, shape, size))
+    if reports is None:
         return BackboneReport(name, False, 0, (), first_line(failure), grid=shape)
     shut = [CutReport(s.name, s.layout, s.reduction, s.refusal) for s in found[:-1] if s.refusal and cuts is None]
     order = [stage.name for stage in found]
@@ -216,12 +216,10 @@ def _reports(backbone: HookedBackbone, grid: tuple[int, int], size: tuple[int, i
         torch.manual_seed(0)
         refused = {} if is_tested(backbone.model) else faults(backbone)  # as construction of a CutBackbone does
         reports = _check_cuts(backbone, grid, size)
-        exact: list[CutReport] = []
-        # Some models cannot compute in double precision.
-        if any(report.reason for report in reports) and not size_error(
-            lambda: exact.extend(_check_cuts(in_double(backbone), grid, size))
-        ):
-            reports = [one if other.reason else other for one, other in zip(reports, exact, strict=True)]
+        if any(report.reason for report in reports):
+            exact, _ = attempt(lambda: _check_cuts(in_double(backbone), grid, size))
+            if exact is not None:  # Some models cannot compute in double precision.
+                reports = [one if other.reason else other for one, other in zip(reports, exact, strict=True)]
         return [replace(report, reason=report.reason or refused.get(report.stage, "")) for report in reports]
 
 
@@ -259,19 +257,20 @@ def _check_cuts(backbone: HookedBackbone, grid: tuple[int, int], size: tuple[int
         misplaced = "" if placed else "the final map does not lie over the image"
     # Gradients are slow: three of many similar stages.
     deciding = {0, len(backbone.cuts) // 2, len(backbone.cuts) - 1}
+
+    def check(index: int, report: CutReport) -> CutReport:
+        with torch.no_grad():
+            report = check_values(backbone, index, features[index], final, grid, report)
+            if not report.reason:
+                reason = misplaced or check_position(backbone, index, features[index], moved[index], final)
+                report = replace(report, reason=reason)
+        if not report.reason and index in deciding:
+            report = replace(report, reason=check_gradient(backbone, index, x[:1], grid))
+        return report
+
     reports = []
     for index, stage in enumerate(backbone.cuts):
-        found = [CutReport(stage.name, stage.layout, stage.reduction)]
-
-        def check(index: int = index, found: list[CutReport] = found) -> None:
-            with torch.no_grad():
-                found[0] = check_values(backbone, index, features[index], final, grid, found[0])
-                if not found[0].reason:
-                    reason = misplaced or check_position(backbone, index, features[index], moved[index], final)
-                    found[0] = replace(found[0], reason=reason)
-            if not found[0].reason and index in deciding:
-                found[0] = replace(found[0], reason=check_gradient(backbone, index, x[:1], grid))
-
-        error = size_error(check)
-        reports.append(replace(found[0], reason=first_line(error)) if error else found[0])
+        empty = CutReport(stage.name, stage.layout, stage.reduction)
+        report, error = attempt(partial(check, index, empty))
+        reports.append(report or replace(empty, reason=first_line(error)))
     return reports

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from ppl.backbones.families import Tiling
 from ppl.backbones.hooked import HookedBackbone
 from ppl.backbones.image_sizes import native_size
 from ppl.backbones.patches import tensors_of
-from ppl.backbones.size_errors import first_line, size_error
+from ppl.backbones.size_errors import attempt, first_line
 
 __all__ = [
     "CutReport",
@@ -70,9 +71,8 @@ def faults(backbone: HookedBackbone) -> dict[str, str]:
     """
     found = _faults(backbone)
     if found:
-        exact: dict[str, str] = {}
-        # Some models cannot compute in double precision.
-        if size_error(lambda: exact.update(_faults(in_double(backbone)))) is None:
+        exact, _ = attempt(lambda: _faults(in_double(backbone)))  # Some models cannot compute in double precision.
+        if exact is not None:
             found = {stage: reason for stage, reason in found.items() if stage in exact}
     return found
 
@@ -100,13 +100,11 @@ def _faults(backbone: HookedBackbone) -> dict[str, str]:
         x = torch.linspace(-2, 2, x.numel(), dtype=torch.float64).sin().to(x).reshape(x.shape) + torch.rand_like(x)
         final, features = twin.features(x, range(len(twin.cuts)))
         for index, stage in enumerate(twin.cuts):
-            reports = [CutReport(stage.name, stage.layout, stage.reduction)]
-
-            def check(index: int = index, reports: list[CutReport] = reports) -> None:
-                reports[0] = check_values(twin, index, features[index], final, grid, reports[0], alive=False)
-
-            error = size_error(check)
-            reason = first_line(error) if error else reports[0].reason
+            empty = CutReport(stage.name, stage.layout, stage.reduction)
+            report, error = attempt(
+                partial(check_values, twin, index, features[index], final, grid, empty, alive=False)
+            )
+            reason = first_line(error) if report is None else report.reason
             if not reason and not _difference(twin.features(x, [])[0], final) <= _TOLERANCE:
                 reason = "the model keeps something of the dummy image and then differs"
             if reason:

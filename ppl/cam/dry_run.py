@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from ppl.backbones.dummy import make_dummy, trial
 from ppl.backbones.image_sizes import native_size
-from ppl.backbones.size_errors import first_line, size_error
+from ppl.backbones.size_errors import attempt, first_line
 from ppl.cam.capture import graph_from
 from ppl.cam.layouts import MapLayout, find_layout, first_tensor
 from ppl.cam.linear_head import LinearHead, find_linear_head
@@ -110,11 +111,10 @@ def _dry_run(model: nn.Module, forward: Callable[[nn.Module, Tensor], Any]) -> D
     native = native_size(model)
     sizes = [size for size in _SIZES if size != native]
     for size in (*sizes, native):
-        found: list[DryRun] = []
         with trial(model) as twin, torch.enable_grad():
-            reason = size_error(lambda: found.append(_run(twin, forward, size, fixed=size == native)))  # noqa: B023
-        if reason is None:
-            return found[0]
+            found, reason = attempt(partial(_run, twin, forward, size, fixed=size == native))
+        if found is not None:
+            return found
     raise PPLValueError(
         f"{type(model).__name__} fails on images of {native[0]}x{native[1]} and on smaller ones: "
         f"{first_line(reason)}; if the model takes one size alone, name that size in "
