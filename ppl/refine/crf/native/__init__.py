@@ -1,4 +1,4 @@
-"""The native engine: exact mean field on permutohedral lattices, compiled by LLVM, one thread for each image."""
+"""The native engine: exact mean field on permutohedral lattices, compiled by numba, one thread for each image."""
 
 from __future__ import annotations
 
