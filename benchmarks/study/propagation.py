@@ -76,7 +76,7 @@ def main() -> None:
 
 
 def parsed(words: str) -> dict[str, float]:
-    """Sharpness by layer."""
+    """Return the sharpness of each layer."""
     if words == "none":
         return {}
     return {layer: float(sharpness) for layer, sharpness in (pair.split("=") for pair in words.split(","))}
@@ -84,7 +84,7 @@ def parsed(words: str) -> dict[str, float]:
 
 @torch.inference_mode()
 def read(network: nn.Module, sample: Sample, layers: Sequence[str], scale: float) -> dict[str, Tensor]:
-    """Features (C,h,w) of one image by layer, float16."""
+    """Return the features (C,h,w) of one image by layer, float16."""
     config = data_config(network)
     mean, std = (torch.tensor(config[key])[:, None, None] for key in ("mean", "std"))
     pixels = torch.from_numpy(np.array(sample.read_image())).permute(2, 0, 1) / 255
@@ -97,7 +97,7 @@ def read(network: nn.Module, sample: Sample, layers: Sequence[str], scale: float
 
 
 def propagated(result: CamResult, features: dict[str, Tensor], setting: dict[str, float]) -> CamResult:
-    """The result with its maps propagated and divided by their maximum."""
+    """Return the result with its maps propagated and divided by their maximum."""
     if not setting or not len(result.maps):
         return result
     maps = propagate(result.maps, [features[layer] for layer in setting], list(setting.values()))

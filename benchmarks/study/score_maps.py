@@ -93,7 +93,7 @@ def score(images: TaggedImages, results: Iterator[CamResult], refine: str) -> di
 
 
 def foreground(matrix: ConfusionMatrix, axis: int) -> float:
-    """Recall (axis 1) or precision (axis 0) of all objects together."""
+    """Return recall (axis 1) or precision (axis 0) of all objects together, in percent."""
     counts = matrix.counts.double()
     hits = counts.diagonal()[1:].sum()
     return percent(hits / (counts[1:] if axis == 1 else counts[:, 1:]).sum())

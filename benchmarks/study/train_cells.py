@@ -96,7 +96,7 @@ def run_cell(arm: str, seed: int, options: argparse.Namespace) -> None:
 
 
 def load_cell(path: Path | None, weights: Path, arm: str, num_classes: int) -> PPLNet:
-    """The whole network of a trained cell: the front as in `weights`, the rest from `path` (None: from `weights`)."""
+    """Return the whole network of a trained cell: the front from `weights`, the rest from `path` if that is given."""
     own = ARMS[arm]
     names = {"front": "blocks.2"} | TAIL_KEYS
     model = create_model(
@@ -118,7 +118,7 @@ def load_cell(path: Path | None, weights: Path, arm: str, num_classes: int) -> P
 
 
 def _whole_key(key: str) -> str:
-    """The name of a weight of the tail in the whole network."""
+    """Return the name that a weight of the tail has in the whole network."""
     for tail, whole in TAIL_KEYS.items():
         if key.startswith(f"backbone.{tail}."):
             return f"backbone.{whole}.{key.removeprefix(f'backbone.{tail}.')}"
