@@ -64,11 +64,11 @@ def generate(
         scales: factors of the image's size.
         flip: also take each scale mirrored.
         method: a name in `ppl.cam.METHODS`. "auto" reads the class activation map ("cam") where it is exact: for a
-            `PPLNet`, and for a head of global pooling and one linear layer; elsewhere, and for a `layer` of your choice,
-            "hirescam", whose gradients go through the head alone. "gradcam", "gradcam++", "hirescam" and "layercam" read
-            any `layer`. "sharpened_cam" multiplies the class activation map by LayerCAM of a finer layer; "propagated_cam" averages
-            that over cells with similar features (:func:`ppl.cam.propagate`). "attention_rollout" follows the attention
-            of a vision transformer, weighted by its gradients.
+            `PPLNet`, and for a head of global pooling and one linear layer. Elsewhere, and with a `layer`, "auto" is
+            "hirescam", whose gradients go through the head alone. "gradcam", "gradcam++", "hirescam" and "layercam"
+            read any `layer`. "sharpened_cam" multiplies the class activation map by LayerCAM of a finer layer;
+            "propagated_cam" averages that over cells with similar features (:func:`ppl.cam.propagate`).
+            "attention_rollout" follows the attention of a vision transformer, weighted by its gradients.
         branch: maps of a `PPLNet`: "unpatched" reads that branch alone, in one pass; "all" adds all branches, as the
             figures of the paper draw the classifier. Other models have no branches.
         layer: the layer that a gradient method reads, by name or as a module; None takes the last layer with a map that
