@@ -65,7 +65,7 @@ def describe(
         found = output.shape[1] if layout == "NCHW" else output.shape[3]
         return Stage(name, leaf, layout, int(found), _reduction(size, cells, declared.get("reduction")))
     if isinstance(output, Tensor) and output.ndim == 3:
-        # The number of prefix tokens is the one that leaves a grid over the image.
+        # The other tokens must form a grid over the image, which tells the number of prefix tokens.
         for prefix in (getattr(model, "num_prefix_tokens", 0), *range(9)):
             cells = output.shape[1] - prefix
             reduction = int(declared.get("reduction") or _token_reduction(cells, size))

@@ -44,7 +44,7 @@ class BackboneInfo:
         final: description of the final map.
         has_map: `forward_features` returns the final map; otherwise the last stage returns it.
         dummy: (H,W) of the smallest image that the model accepts.
-        fixed: the one image size that is known to work; None if others work.
+        fixed: the only image size that is known to work; None if the model takes other sizes.
         probe: (H,W) of the image of the dry run.
         multiple: heights and widths of images must be multiples of it (see :func:`with_size_multiple`).
     """

@@ -12,7 +12,7 @@ _BIASES = "attention_bias_cache"
 
 
 class EvalMode:
-    """Put exactly these modules (not their children) in eval mode; afterwards those that trained train again.
+    """Put exactly these modules (not their children) in eval mode, and restore their mode afterwards.
 
     Args:
         modules: the modules.

@@ -160,7 +160,7 @@ class HookedBackbone:
         view = self._view(changes, prefix, self._paths[index])
         if padding == "zeros":
             return self._run(view, dummy, resume_at=index, replacement=features)[0]
-        mode = BorderPadding(padding, active=False)  # The hook switches it on: the dummy image is none of its business.
+        mode = BorderPadding(padding, active=False)  # The hook activates it, so the dummy image is padded as usual.
         with mode:
             return self._run(view, dummy, resume_at=index, replacement=features, padding=mode)[0]
 

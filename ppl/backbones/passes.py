@@ -15,7 +15,7 @@ __all__ = ["CurrentPass", "Pass", "StageHook"]
 
 
 class Pass:
-    """What one forward pass does at the hooked stages, and what the stages returned.
+    """One forward pass: its actions at the hooked stages, and the outputs of the stages.
 
     Args:
         taps: keys of the stages whose output is kept.

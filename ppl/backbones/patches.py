@@ -1,4 +1,4 @@
-"""Cut the output of a stage into patches, whatever its layout: maps, channels-last maps, tokens, lists of maps."""
+"""Cut the output of a stage into patches: maps, channels-last maps, tokens, lists of maps."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def _drop_duplicates(module: nn.Module, state: dict[str, Any], prefix: str, meta
 
 
 class _FillIn:
-    """Load hook: if a module is loaded under a second name without weights, keep those that the first name brought."""
+    """Load hook: keep the weights loaded under the first name of a module if the second name has none."""
 
     def __init__(self) -> None:
         self.loaded_from: str | None = None

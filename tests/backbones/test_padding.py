@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ppl.backbones import CutBackbone
+from ppl.backbones import CutBackbone, UnsupportedBackboneError
 from ppl.errors import PPLValueError
 
 
@@ -158,3 +158,14 @@ def test_a_compiled_training_step_repeats_the_border_without_torchs_own_replicat
     torch.testing.assert_close(gradient(compiled), gradient(run))
     assert sum("convolution" in name for name in operations) == 2  # forward and backward
     assert not any("replication_pad" in name for name in operations)
+
+
+def test_timms_gradient_checkpointing_is_refused_with_the_alternative() -> None:
+    model = timm.create_model("test_resnet", num_classes=0)
+    model.set_grad_checkpointing(True)
+    cutter = CutBackbone(model, ["layer2"], padding="replicate")
+    final, features = cutter.forward_features(torch.randn(2, 3, 64, 64), [0])
+    with pytest.raises(UnsupportedBackboneError, match=r"'replicate' cannot reach them.*of PPLNet"):
+        cutter.patched(0, features[0], 2, final.shape[-2:])
+    with torch.no_grad():  # nothing runs again without gradients
+        assert cutter.patched(0, features[0], 2, final.shape[-2:]).shape == final.shape
