@@ -49,7 +49,7 @@ def call(*words: object) -> int:
 
 
 def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
-    """The one line that a mistake is told in; fails if there is more than that, or the exit code is not 2."""
+    """Return the error of a command, which must be one line, and fail unless the exit code is 2."""
     capsys.readouterr()
     assert call(*words) == 2
     error = capsys.readouterr().err.strip()
@@ -68,7 +68,7 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
         assert f" {command} " in listed
 
 
-def test_run_ends_with_a_table_and_says_where_everything_is(
+def test_run_ends_with_a_table_and_the_paths_of_the_results(
     run_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call("run", run_folder, "--quiet") == 0
@@ -128,9 +128,7 @@ def test_a_data_set_is_trained_on_and_can_be_continued(creatures: Path, tmp_path
     assert len(list((out / "cams" / "val").glob("*.npz"))) == 4
 
 
-def test_another_recipe_in_an_old_folder_names_what_differs(
-    run_folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_other_settings_in_a_run_folder_are_named(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "lr" in refused(capsys, "train", run_folder, "--set", "train.lr=0.5", "--quiet")
 
 
@@ -152,7 +150,7 @@ def test_another_recipe_in_an_old_folder_names_what_differs(
         (["cam", "SET/classes.txt", "--images", "SET/images", "--out", "OUT"], "classes.txt"),
     ],
 )
-def test_a_mistake_is_told_in_one_line(
+def test_a_mistake_is_reported_in_one_line(
     creatures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], told: str
 ) -> None:
     words = [word.replace("SET", str(creatures)).replace("OUT", str(tmp_path)) for word in words]
@@ -172,7 +170,7 @@ def test_a_mistake_is_told_in_one_line(
         ("classes.txt", "", "empty"),
     ],
 )
-def test_a_faulty_data_set_is_told_in_one_line(
+def test_a_faulty_data_set_is_reported_in_one_line(
     creatures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], file: str, content: str, told: str
 ) -> None:
     root = tmp_path / "set"
@@ -181,7 +179,7 @@ def test_a_faulty_data_set_is_told_in_one_line(
     assert told in refused(capsys, "run", root, "--out", tmp_path / "run", *TINY)
 
 
-def test_a_full_disk_is_told_in_one_line(
+def test_a_full_disk_is_reported_in_one_line(
     creatures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import errno
@@ -194,7 +192,7 @@ def test_a_full_disk_is_told_in_one_line(
     assert "free some space" in refused(capsys, "run", creatures, "--out", tmp_path / "run", *TINY)
 
 
-def test_maps_of_a_folder_are_not_mixed_with_others(
+def test_maps_of_other_settings_are_not_mixed_into_a_folder(
     run_folder: Path, creatures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     weights, out = run_folder / "last.safetensors", tmp_path / "out"
@@ -230,7 +228,7 @@ def test_maps_of_a_folder_are_not_mixed_with_others(
         (("evaluate", "RUN", "--split", "train"), "--split has no effect on a run folder"),
     ],
 )
-def test_an_option_that_would_do_nothing_is_refused(
+def test_an_option_without_effect_is_refused(
     run_folder: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], message: str
 ) -> None:
     before = (run_folder / "recipe.yaml").read_text()
@@ -252,21 +250,21 @@ def test_evaluate_says_which_masks_are_missing_or_wrong(
     assert second.name in refused(capsys, "evaluate", folder, "--data", creatures, "--split", "val")
 
 
-def test_a_place_that_cannot_be_made_is_told_in_one_line(
+def test_a_folder_that_cannot_be_made_is_reported_in_one_line(
     creatures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("")
     assert "no run folder can be made" in refused(capsys, "run", creatures, "--out", tmp_path / "file", *TINY)
 
 
-def test_a_new_folder_keeps_nothing_of_a_faulty_recipe(
+def test_a_faulty_recipe_is_not_written_into_the_run_folder(
     creatures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     refused(capsys, "run", creatures, "--out", tmp_path / "run", *TINY, "--set", "model.backbone=nosuch")
     assert not (tmp_path / "run" / "recipe.yaml").exists()
 
 
-def test_another_model_in_a_folder_of_maps_leaves_none_of_the_first(
+def test_maps_of_another_model_replace_all_maps_of_a_folder(
     run_folder: Path, creatures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     full, part, out = tmp_path / "full", tmp_path / "part", tmp_path / "out"
@@ -293,7 +291,7 @@ def test_true_masks_beside_the_pictures_are_never_overwritten(
     assert not (data / "cams").exists()
 
 
-def test_weights_may_lie_at_any_path() -> None:
+def test_the_path_of_weights_may_hold_any_characters() -> None:
     path = r'a\b "c": é # d.safetensors'
     changes = recipe_changes("baseline", ["control"], "test_resnet", Path(path), 2, ["train.lr=0.5"])
     recipe = check_recipe(with_overrides({"data": {"root": "here"}}, changes))
@@ -306,7 +304,7 @@ def test_weights_may_lie_at_any_path() -> None:
     )
 
 
-def test_a_file_in_the_place_of_a_run_is_told_what_it_lacks(
+def test_a_file_in_place_of_a_run_folder_names_the_missing_options(
     run_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     told = "is not a run folder; for a checkpoint add --images FOLDER --out FOLDER"
@@ -316,7 +314,7 @@ def test_a_file_in_the_place_of_a_run_is_told_what_it_lacks(
     assert "add --data DATASET" in refused(capsys, "evaluate", next((run_folder / "masks" / "val").glob("*.png")))
 
 
-def test_a_folder_without_maps_is_no_folder_of_maps(
+def test_a_folder_without_cam_files_is_refused(
     creatures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "empty").mkdir()
@@ -325,7 +323,7 @@ def test_a_folder_without_maps_is_no_folder_of_maps(
 
 
 @pytest.mark.parametrize("rest", [(), ("--images", "IMAGES", "--out", "OUT")])
-def test_no_work_is_done_by_nobody(
+def test_zero_workers_are_refused(
     run_folder: Path, creatures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], rest: tuple[str, ...]
 ) -> None:
     places = {"IMAGES": creatures / "images", "OUT": tmp_path / "out"}
@@ -334,7 +332,9 @@ def test_no_work_is_done_by_nobody(
     assert "num_workers must be -1 (one worker per core) or at least 1, got 0" in refused(capsys, *words)
 
 
-def test_a_step_with_a_wrong_file_leaves_a_run_as_it_was(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_refiner_with_a_missing_file_leaves_the_run_unchanged(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = {path: path.stat().st_mtime_ns for path in (run_folder / "refined" / "val").iterdir()}
     words = ("refine", run_folder, "--refiners", "random_walk: typo.safetensors")
     assert "there is no file at typo.safetensors" in refused(capsys, *words)

@@ -17,12 +17,12 @@ def test_an_unknown_key_names_the_nearest_known_one() -> None:
         check_recipe(DATA | {"train": {"epochz": 3}})
 
 
-def test_a_key_like_no_other_lists_those_that_exist() -> None:
+def test_an_unknown_key_without_a_near_one_lists_the_known_ones() -> None:
     with pytest.raises(PPLValueError, match=r"unknown key zzz; there are: data, model"):
         check_recipe(DATA | {"zzz": 3})
 
 
-def test_every_fault_is_told_at_once_in_one_line() -> None:
+def test_one_line_names_every_fault() -> None:
     faulty = {"model": {"mode": "progresive"}, "cam": {"background": 3}, "refine": ["crff"]}
     with pytest.raises(PPLValueError) as caught:
         check_recipe(DATA | faulty)
@@ -61,7 +61,7 @@ def test_overrides_win_and_are_checked(tmp_path: Path) -> None:
             resolve_recipe(tmp_path / "a.yaml", [wrong])
 
 
-def test_a_target_that_is_not_there_is_named() -> None:
+def test_a_missing_source_is_named() -> None:
     with pytest.raises(PPLFileNotFoundError, match="nothing at nowhere"):
         resolve_recipe(Path("nowhere"))
 
@@ -73,56 +73,56 @@ def test_one_section_alone_refuses_keys_of_others() -> None:
 
 
 @pytest.mark.parametrize("background", ["auto", 0.3, "0.3", "power:4"])
-def test_background_rules_that_are_understood(background: object) -> None:
+def test_valid_background_rules(background: object) -> None:
     check_recipe(DATA | {"cam": {"background": background}})
 
 
 @pytest.mark.parametrize("background", ["otsu", "power:", "power:-1", 2, -0.1])
-def test_background_rules_that_are_not(background: object) -> None:
+def test_invalid_background_rules(background: object) -> None:
     with pytest.raises(PPLValueError, match=r"cam\.background"):
         check_recipe(DATA | {"cam": {"background": background}})
 
 
-def test_an_empty_section_is_a_section(tmp_path: Path) -> None:
+def test_an_empty_section_has_the_defaults(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text("data: {root: photos}\ncam:\ntrain:\n")
     content = with_overrides(read_recipe(tmp_path / "r.yaml"), ["train.epochs=3"])
     assert check_recipe(content).train.epochs == 3
 
 
-def test_a_home_is_found_wherever_the_path_is_given() -> None:
+def test_a_tilde_stands_for_the_home_folder() -> None:
     recipe = check_recipe(with_overrides({}, ["data.root=~/photos", "model.checkpoint_path=~/w.safetensors"]))
     assert recipe.data.root == Path.home() / "photos"
     assert recipe.model.checkpoint_path == Path.home() / "w.safetensors"
 
 
-def test_an_unknown_key_may_not_be_empty(tmp_path: Path) -> None:
+def test_an_unknown_key_without_a_value_is_refused(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text("data: {root: photos}\ntypo:\n")
     with pytest.raises(PPLValueError, match="unknown key typo"):
         load_recipe(tmp_path / "r.yaml")
 
 
-def test_an_empty_list_may_be_left_empty(tmp_path: Path) -> None:
+def test_a_list_without_a_value_is_empty(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text("data: {root: photos}\nrefine:\ncompare:\n")
     recipe = load_recipe(tmp_path / "r.yaml")
     assert (recipe.refine, recipe.compare) == ([], [])
 
 
 @pytest.mark.parametrize("step", ["random_walk: net.safetensors", "random_walk: {affinity: net.safetensors, beta: 4}"])
-def test_a_file_that_a_step_names_is_relative_to_the_recipe(tmp_path: Path, step: str) -> None:
+def test_the_file_of_a_refiner_is_relative_to_the_recipe(tmp_path: Path, step: str) -> None:
     (tmp_path / "a.yaml").write_text(f"data: {{root: photos}}\nrefine: ['crf: irn', {{{step}}}]\n")
     recipe = load_recipe(tmp_path / "a.yaml")
     assert recipe.refine[0] == "crf: irn"
     assert recipe.refine[1]["random_walk"]["affinity"] == str(tmp_path / "net.safetensors")
 
 
-def test_a_file_that_a_step_names_is_written_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_file_of_a_refiner_is_written_as_an_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     recipe = check_recipe(DATA | {"refine": ["random_walk: net.safetensors", {"random_walk": "~/net.safetensors"}]})
     written = [step["random_walk"]["affinity"] for step in yaml.safe_load(dump_recipe(recipe))["refine"]]
     assert written == [str(tmp_path / "net.safetensors"), str(Path.home() / "net.safetensors")]
 
 
-def test_a_faulty_step_in_a_file_is_told_with_the_other_faults(tmp_path: Path) -> None:
+def test_a_faulty_refiner_is_reported_with_all_other_faults(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("data: {root: photos}\nrefine: [crff]\ncam: {scales: []}\n")
     with pytest.raises(PPLValueError, match=r"cam\.scales: .*no refiner named 'crff'"):
         load_recipe(tmp_path / "a.yaml")

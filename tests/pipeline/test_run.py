@@ -109,7 +109,7 @@ def test_a_step_goes_on_where_it_was_killed(tiny_recipe: MakeRecipe, creatures: 
     assert torch.allclose(CamResult.load(lost).maps, maps, atol=1e-5)
 
 
-def test_other_settings_do_not_mix_with_old_files(tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path) -> None:
+def test_other_settings_renew_the_files(tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path) -> None:
     run_recipe(tiny_recipe(creatures), tmp_path, ("train", "cam"), progress=False)
     before = CamResult.load(next((tmp_path / "cams" / "val").glob("*.npz")))
     recipe = tiny_recipe(creatures, cam={"scales": [1.0, 2.0]})
@@ -118,7 +118,7 @@ def test_other_settings_do_not_mix_with_old_files(tiny_recipe: MakeRecipe, creat
     assert not torch.equal(before.maps, after.maps)
 
 
-def test_a_faulty_comparison_is_told_before_anything_is_trained(
+def test_a_fault_of_a_comparison_is_reported_before_any_training(
     tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path
 ) -> None:
     model = {"backbone": "test_resnet", "cuts": ["layer1", "layer2"], "pretrained": False}
@@ -162,7 +162,7 @@ def test_without_masks_there_are_masks_but_no_scores(tiny_recipe: MakeRecipe, cr
     assert result.image_grid is not None and result.image_grid.is_file()
 
 
-def test_affinities_are_learned_from_the_training_images_and_walked_on(
+def test_affinities_are_learned_from_the_training_images_and_used_by_the_random_walk(
     tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path
 ) -> None:
     affinity = {"train": {"epochs": 1, "batch_size": 4, "crop": 64, "radius": 3}}
@@ -179,12 +179,12 @@ def test_affinities_are_learned_from_the_training_images_and_walked_on(
     assert file.stat().st_mtime_ns == time
 
 
-def test_affinities_that_nothing_walks_on_are_refused(tiny_recipe: MakeRecipe, creatures: Path) -> None:
+def test_affinities_without_a_random_walk_are_refused(tiny_recipe: MakeRecipe, creatures: Path) -> None:
     with pytest.raises(PPLValueError, match="random_walk"):
         tiny_recipe(creatures, affinity={}, refine=["crf: irn"])
 
 
-def test_maps_that_are_empty_are_told(
+def test_empty_maps_raise_a_warning(
     tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = tiny_recipe(creatures)
@@ -226,7 +226,7 @@ def test_later_steps_keep_the_list_of_bad_training_images(
     assert list(json.loads((tmp_path / "run" / "manifest.json").read_text())["data"]["left_out"]) == [image_id]
 
 
-def test_a_chain_of_refiners_records_what_each_step_gains(
+def test_the_gain_of_each_of_several_refiners_is_recorded(
     tiny_recipe: MakeRecipe, finished: tuple[Path, RunResult], creatures: Path, tmp_path: Path
 ) -> None:
     import shutil
@@ -252,7 +252,7 @@ def _with_tags(root: Path, image_id: str, tags: str) -> None:
     (root / "labels.csv").write_text("\n".join(changed) + "\n")
 
 
-def test_a_corrected_tag_renews_the_image_and_it_alone(
+def test_a_corrected_tag_renews_the_results_of_its_image_only(
     tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path
 ) -> None:
     data, out = tmp_path / "data", tmp_path / "run"
@@ -289,9 +289,7 @@ def test_a_replaced_picture_gets_a_new_map(tiny_recipe: MakeRecipe, creatures: P
     assert not torch.equal(CamResult.load(path).maps, before)
 
 
-def test_maps_of_another_data_set_are_not_taken_for_this_ones(
-    tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path
-) -> None:
+def test_maps_of_another_data_set_are_made_again(tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     run_recipe(tiny_recipe(creatures), out, ("train", "cam"), progress=False)
     before = CamResult.load(next((out / "cams" / "val").glob("*.npz"))).maps
@@ -336,7 +334,7 @@ def test_refine_with_another_background_cuts_the_masks_by_it_too(
     assert scores["recall"] == 0
 
 
-def test_masks_that_the_recipe_would_cut_otherwise_are_not_scored(
+def test_masks_of_another_background_rule_are_not_scored(
     tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path
 ) -> None:
     run_recipe(tiny_recipe(creatures), tmp_path, ("train",), progress=False)
@@ -348,7 +346,7 @@ def test_masks_that_the_recipe_would_cut_otherwise_are_not_scored(
         run_recipe(changed, tmp_path, ("evaluate",), progress=False)
 
 
-def test_other_settings_are_told_before_an_arm_is_trained(
+def test_other_settings_are_reported_before_a_comparison_is_trained(
     tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path
 ) -> None:
     run_recipe(tiny_recipe(creatures), tmp_path, ("train",), progress=False)
@@ -358,7 +356,7 @@ def test_other_settings_are_told_before_an_arm_is_trained(
     assert not (tmp_path / "compare").exists()
 
 
-def test_other_first_weights_are_refused(tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path) -> None:
+def test_other_initial_weights_are_refused(tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path) -> None:
     out, file = tmp_path / "run", tmp_path / "weights.pth"
     run_recipe(tiny_recipe(creatures), out, ("train",), progress=False)
     torch.save(ppl.load_model(out / "last.safetensors").backbone.state_dict(), file)
@@ -367,7 +365,7 @@ def test_other_first_weights_are_refused(tiny_recipe: MakeRecipe, creatures: Pat
         run_recipe(tiny_recipe(creatures, model=model), out, ("train",), progress=False)
 
 
-def test_a_compared_mode_goes_without_the_losses_that_it_cannot_have(
+def test_a_compared_mode_trains_without_the_losses_that_need_patches(
     tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path
 ) -> None:
     train = {"epochs": 2, "batch_size": 4, "size": [64, 64], "num_workers": 0, "epochs_per_phase": [1, 1]}
@@ -388,7 +386,7 @@ def test_a_compared_model_has_a_run_folder_of_its_own(finished: tuple[Path, RunR
     assert again.scores["baseline"] == result.scores["baseline"]
 
 
-def test_a_broken_file_of_maps_is_made_again(tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path) -> None:
+def test_a_broken_cam_file_is_made_again(tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path) -> None:
     run_recipe(tiny_recipe(creatures), tmp_path, ("train", "cam"), progress=False)
     path = next((tmp_path / "cams" / "val").glob("*.npz"))
     before = CamResult.load(path).maps
@@ -397,10 +395,10 @@ def test_a_broken_file_of_maps_is_made_again(tiny_recipe: MakeRecipe, creatures:
     assert torch.allclose(CamResult.load(path).maps, before, atol=1e-5)
 
 
-def test_what_could_not_be_refined_is_told_and_forgotten_when_it_could(
+def test_images_that_could_not_be_refined_are_listed_until_they_can_be(
     tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe, folder, said = tiny_recipe(creatures), RunFolder(tmp_path), []
+    recipe, folder, lines = tiny_recipe(creatures), RunFolder(tmp_path), []
     run_recipe(recipe, tmp_path, ("train", "cam"), progress=False)
     image_id = open_dataset(creatures, "val").image_ids[1]
 
@@ -411,8 +409,8 @@ def test_what_could_not_be_refined_is_told_and_forgotten_when_it_could(
 
     with monkeypatch.context() as patched:
         patched.setattr("ppl.refine.results.write_mask", faulty)
-        run_recipe(recipe, tmp_path, ("refine",), progress=False, log=said.append)
-    assert said == [
+        run_recipe(recipe, tmp_path, ("refine",), progress=False, log=lines.append)
+    assert lines == [
         "progressive: refined 3 masks of val (3 new)",
         f"progressive: not refined: {image_id}: no such mask",
     ]
@@ -431,7 +429,7 @@ def test_seconds_of_a_step_add_up_over_calls(tiny_recipe: MakeRecipe, creatures:
 
 
 @pytest.mark.parametrize("content", ["[1]", "{"])
-def test_a_manifest_that_is_none_is_named(tmp_path: Path, content: str) -> None:
+def test_a_file_that_is_not_a_manifest_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "manifest.json").write_text(content)
     with pytest.raises(PPLValueError, match=r"manifest\.json is no manifest"):
         RunFolder(tmp_path).read_manifest()
@@ -447,7 +445,7 @@ def test_the_report_shows_the_compared_models_of_the_recipe_alone(
     assert "baseline" not in page.read_text()
 
 
-def test_a_report_alone_keeps_what_the_scores_notes_say(
+def test_a_report_alone_keeps_the_notes_of_the_scores(
     tiny_recipe: MakeRecipe, creatures: Path, finished: tuple[Path, RunResult], tmp_path: Path
 ) -> None:
     shutil.copytree(finished[0], tmp_path / "run")
@@ -457,7 +455,7 @@ def test_a_report_alone_keeps_what_the_scores_notes_say(
     assert RunFolder(tmp_path / "run").read_manifest()["notes"] == notes
 
 
-def test_refined_masks_of_renewed_maps_are_not_scored_before_they_are_made_again(
+def test_refined_masks_of_outdated_maps_are_not_scored(
     tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path
 ) -> None:
     data, out = Path(shutil.copytree(creatures, tmp_path / "data")), tmp_path / "run"
@@ -482,25 +480,23 @@ def test_a_run_and_pictures_of_other_times_are_not_done_again(
     data, out = (Path(shutil.copytree(path, tmp_path / path.name)) for path in (creatures, finished[0]))
     for path in (data / "images").iterdir():
         os.utime(path, (time, time))
-    said: list[str] = []
-    run_recipe(tiny_recipe(data), out, ("cam", "refine", "evaluate"), progress=False, log=said.append)
-    assert said == ["progressive: maps of 4 images of val (0 new)", "progressive: refined 4 masks of val (0 new)"]
+    lines: list[str] = []
+    run_recipe(tiny_recipe(data), out, ("cam", "refine", "evaluate"), progress=False, log=lines.append)
+    assert lines == ["progressive: maps of 4 images of val (0 new)", "progressive: refined 4 masks of val (0 new)"]
 
 
-def test_a_replaced_cam_file_gets_a_new_mask_and_is_told(
-    tiny_recipe: MakeRecipe, creatures: Path, copied: Path
-) -> None:
+def test_a_replaced_cam_file_gets_a_new_mask_and_a_note(tiny_recipe: MakeRecipe, creatures: Path, copied: Path) -> None:
     sample = open_dataset(creatures, "val")[0]
-    path, times = copied / "cams" / "val" / f"{sample.image_id}.npz", {}
-    times["before"] = path.stat().st_mtime_ns
+    path = copied / "cams" / "val" / f"{sample.image_id}.npz"
+    time = path.stat().st_mtime_ns
     cam = CamResult.load(path)
     replace(cam, maps=torch.ones_like(cam.maps)).save(path)
-    os.utime(path, ns=(times["before"], times["before"]))
+    os.utime(path, ns=(time, time))
     with pytest.raises(PPLValueError, match=r"1 CAM files of val in .* have been replaced; run `ppl cam"):
         run_recipe(tiny_recipe(creatures), copied, ("evaluate",), progress=False)
-    said: list[str] = []
-    result = run_recipe(tiny_recipe(creatures), copied, ("refine",), progress=False, log=said.append)
-    assert said == ["progressive: refined 4 masks of val (1 new)"]
+    lines: list[str] = []
+    result = run_recipe(tiny_recipe(creatures), copied, ("refine",), progress=False, log=lines.append)
+    assert lines == ["progressive: refined 4 masks of val (1 new)"]
     assert any(f"1 of 4 CAM files of val, as {path.name}" in note for note in result.notes)
     run_recipe(tiny_recipe(creatures), copied, ("cam",), progress=False)
     assert torch.allclose(CamResult.load(path).maps, cam.maps, atol=1e-5)
@@ -514,18 +510,18 @@ def test_other_weights_make_new_maps(tiny_recipe: MakeRecipe, creatures: Path, c
 
 def test_a_broken_map_does_not_stop_a_refinement(tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path) -> None:
     run_recipe(tiny_recipe(creatures), tmp_path, progress=False)
-    path, said = next((tmp_path / "cams" / "val").glob("*.npz")), []
+    path, lines = next((tmp_path / "cams" / "val").glob("*.npz")), []
     path.write_bytes(b"no")
     changed = tiny_recipe(creatures, cam={"scales": [1.0], "batch_size": 2, "background": 0.4})
-    run_recipe(changed, tmp_path, ("refine",), progress=False, log=said.append)
-    assert [line.split(": ")[1:3] for line in said] == [
+    run_recipe(changed, tmp_path, ("refine",), progress=False, log=lines.append)
+    assert [line.split(": ")[1:3] for line in lines] == [
         ["no mask", path.stem],
         ["refined 3 masks of val (3 new)"],
         ["not refined", path.stem],
     ]
 
 
-def test_first_weights_of_an_older_run_are_not_made_up(
+def test_the_initial_weights_of_a_begun_run_are_not_recorded_later(
     tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path
 ) -> None:
     run_recipe(tiny_recipe(creatures), tmp_path, ("train",), progress=False)
@@ -536,9 +532,7 @@ def test_first_weights_of_an_older_run_are_not_made_up(
     assert "start" not in RunFolder(tmp_path).read_manifest()
 
 
-def test_what_stood_in_for_a_missing_list_is_said_with_the_scores(
-    tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path
-) -> None:
+def test_the_notes_of_the_scores_name_a_missing_split(tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path) -> None:
     data, out = tmp_path / "data", tmp_path / "run"
     shutil.copytree(creatures, data)
     (data / "train.txt").unlink()
@@ -554,13 +548,13 @@ def copied(finished: tuple[Path, RunResult], tmp_path: Path) -> Path:
 
 
 def walk(path: Path, seed: int) -> list[Any]:
-    """Steps that name a network; another seed, another network."""
+    """Return a refiner that reads a new network; each seed gives another network."""
     torch.manual_seed(seed)
     save_affinity(AffinityNetwork("test_resnet"), path)
     return [{"random_walk": {"affinity": str(path), "num_steps": 2}}]
 
 
-def test_a_file_that_no_network_is_in_is_told_before_anything_is_removed(
+def test_a_file_that_is_no_network_is_reported_before_any_file_is_removed(
     tiny_recipe: MakeRecipe, creatures: Path, copied: Path
 ) -> None:
     before, scores = files(copied), RunFolder(copied).read_manifest()["scores"]
@@ -571,7 +565,7 @@ def test_a_file_that_no_network_is_in_is_told_before_anything_is_removed(
     assert files(copied) == before and RunFolder(copied).read_manifest()["scores"] == scores
 
 
-def test_a_network_that_is_not_there_is_told_before_anything_is_trained(
+def test_a_missing_network_is_reported_before_any_training(
     tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(PPLFileNotFoundError, match=r"typo\.safetensors"):
@@ -579,19 +573,19 @@ def test_a_network_that_is_not_there_is_told_before_anything_is_trained(
     assert not (tmp_path / "run").exists()
 
 
-def test_masks_are_made_again_when_another_network_takes_the_place_of_theirs(
+def test_masks_are_made_again_if_their_network_is_replaced(
     tiny_recipe: MakeRecipe, creatures: Path, copied: Path
 ) -> None:
-    said: list[str] = []
+    lines: list[str] = []
     for seed, new in ((0, 4), (0, 0), (1, 4)):
         recipe = tiny_recipe(creatures, refine=walk(copied.parent / "net.safetensors", seed))
-        run_recipe(recipe, copied, ("refine",), progress=False, log=said.append)
-        assert said[-1] == f"progressive: refined 4 masks of val ({new} new)"
+        run_recipe(recipe, copied, ("refine",), progress=False, log=lines.append)
+        assert lines[-1] == f"progressive: refined 4 masks of val ({new} new)"
     (step,) = RunFolder(copied).read_manifest()["refinement"]
     assert len(step["sha256"]["affinity"]) == 64
 
 
-def test_cam_masks_are_not_scored_as_refined_ones(tiny_recipe: MakeRecipe, creatures: Path, copied: Path) -> None:
+def test_masks_of_cams_are_not_scored_as_refined_masks(tiny_recipe: MakeRecipe, creatures: Path, copied: Path) -> None:
     first, *rest = sorted((copied / "refined" / "val").glob("*.png"))
     first.unlink()
     result = run_recipe(tiny_recipe(creatures), copied, ("evaluate",), progress=False)
@@ -624,7 +618,7 @@ def test_a_deleted_mask_or_map_names_the_command_that_makes_it(
     ("backbone", "method", "told"),
     [("hrnet_w18_small", "sharpened_cam", "use method='cam'"), ("test_vit_relpos", "cam", "was built for images of")],
 )
-def test_maps_that_a_model_cannot_have_are_told_before_it_is_trained(
+def test_maps_that_a_model_does_not_have_are_reported_before_any_training(
     tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path, backbone: str, method: str, told: str
 ) -> None:
     recipe = tiny_recipe(
@@ -644,7 +638,7 @@ def test_a_method_is_checked_before_the_first_image() -> None:
         iter_generate(model, [], method="sharpened_cam")
 
 
-def test_affinities_belong_to_the_maps_of_the_training_images(
+def test_a_replaced_training_image_renews_the_affinities(
     tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path
 ) -> None:
     data, out = Path(shutil.copytree(creatures, tmp_path / "data")), tmp_path / "run"
@@ -660,9 +654,7 @@ def test_affinities_belong_to_the_maps_of_the_training_images(
     assert RunFolder(out).affinity.stat().st_mtime_ns > made
 
 
-def test_a_network_in_its_place_that_steps_name_outlives_new_maps(
-    tiny_recipe: MakeRecipe, creatures: Path, copied: Path
-) -> None:
+def test_a_network_that_a_refiner_names_is_not_removed(tiny_recipe: MakeRecipe, creatures: Path, copied: Path) -> None:
     network = copied / "affinity" / "affinity.safetensors"
     network.parent.mkdir()
     splits = {"root": creatures, "splits": ["train", "val"]}
@@ -672,7 +664,7 @@ def test_a_network_in_its_place_that_steps_name_outlives_new_maps(
     assert network.is_file()
 
 
-def test_refined_masks_of_a_run_copied_without_times_are_kept(
+def test_refined_masks_of_a_run_that_was_copied_are_kept(
     tiny_recipe: MakeRecipe, creatures: Path, copied: Path
 ) -> None:
     masks = sorted((copied / "refined" / "val").glob("*.png"))
@@ -682,7 +674,7 @@ def test_refined_masks_of_a_run_copied_without_times_are_kept(
     assert [mask.stat().st_mtime for mask in masks] == [1e9] * len(masks) != []
 
 
-def test_predictions_are_found_however_their_accents_are_stored(tmp_path: Path) -> None:
+def test_masks_are_found_however_their_accents_are_stored(tmp_path: Path) -> None:
     root = make_creatures(tmp_path / "set", train=4, val=1, size=64)
     images = open_dataset(root, "val")
     (sample,) = images
@@ -704,7 +696,7 @@ def test_later_steps_keep_the_number_of_training_images(
     assert RunFolder(tmp_path / "run").read_manifest()["data"]["images"] == {"train": 7, "val": 4}
 
 
-def test_maps_of_a_folder_are_not_made_by_nobody(finished: tuple[Path, RunResult], creatures: Path) -> None:
+def test_zero_workers_are_refused(finished: tuple[Path, RunResult], creatures: Path) -> None:
     out = finished[0] / "elsewhere"
     with pytest.raises(PPLValueError, match="num_workers must be -1"):
         cam_folder(finished[0] / "last.safetensors", creatures / "images", out, num_workers=0)
@@ -723,7 +715,7 @@ def test_a_method_that_a_model_does_not_have_removes_no_maps(
     assert files(tmp_path / "cams") == maps != {}
 
 
-def test_what_a_killed_run_left_half_written_is_removed(tiny_recipe: MakeRecipe, creatures: Path, copied: Path) -> None:
+def test_temporary_files_of_a_killed_run_are_removed(tiny_recipe: MakeRecipe, creatures: Path, copied: Path) -> None:
     old, young, foreign = (
         copied / name for name in (".image_grid.png.0123abcd.tmp", ".a.npz.0123abcd.tmp", ".mine.tmp")
     )

@@ -13,7 +13,7 @@ from ppl.pipeline.recipe_file import dump_recipe
 RECIPE = "data: {root: .}\ntrain: {epochs: 3}\n"
 
 
-def test_a_data_set_that_holds_a_recipe_is_no_run_folder(creatures: Path, tmp_path: Path) -> None:
+def test_a_data_set_with_a_recipe_is_no_run_folder(creatures: Path, tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     recipe, folder = resolve_recipe(tmp_path)
     assert folder is None
@@ -31,7 +31,7 @@ def test_a_run_that_has_begun_is_continued(tmp_path: Path, sign: str) -> None:
 
 
 @pytest.mark.parametrize("asked", [{}, {"train": "train"}, {"val": "valid"}, {"train": None}])
-def test_a_written_recipe_asks_for_the_splits_that_were_asked_for(creatures: Path, asked: dict[str, str]) -> None:
+def test_a_written_recipe_sets_only_the_splits_that_the_recipe_sets(creatures: Path, asked: dict[str, str]) -> None:
     recipe = check_recipe({"data": {"root": str(creatures), **asked}})
     again = check_recipe(yaml.safe_load(dump_recipe(recipe)))
     assert again.model_dump() == recipe.model_dump()
