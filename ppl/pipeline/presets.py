@@ -24,9 +24,9 @@ read from that classifier, that is, from all branches together. The paper's abst
 backbone, the cuts and grids, the epochs of each phase, the optimiser and its learning rate, the sizes of the images,
 the scales of the CAMs, the background threshold and the refinement: these keep our defaults.
 
-`propagated` had the best masks of photographs in our study (docs/results.md): the sharpened CAM is averaged over cells
-of similar features, after which the label-free background rule finds the object. The backbone needs stages and the
-classifier a class activation map, so this is not the default for every backbone.
+`propagated` had the best masks of photographs in our study (docs/results_voc.md): the sharpened CAM is averaged over
+cells of similar features, after which the label-free background rule finds the object. The backbone needs stages and
+the classifier a class activation map, so this is not the default for every backbone.
 """
 
 
