@@ -25,6 +25,7 @@ SPLIT, COUNT, WIDTH = "val", 4, 860
 
 
 def main() -> None:
+    """Draw the picture."""
     run = RunFolder(Path(sys.argv[1]))
     images = open_dataset(run.path / "creatures", SPLIT)
     chosen = [sample for sample in images if len(sample.labels) == 2][:COUNT]
