@@ -17,8 +17,9 @@ from ppl.cam.eval_mode import in_eval_mode
 from ppl.cam.finite import find_bad_layer
 from ppl.cam.job import Job
 from ppl.cam.labels import predicted_labels
-from ppl.cam.methods.registry import METHODS, MapsOf, Reading
+from ppl.cam.methods.registry import METHODS, Reading
 from ppl.cam.propagation import SHARPNESS, propagate
+from ppl.cam.readings import MapsOf
 from ppl.cam.result import CamResult
 from ppl.cam.sizes import scaled_size
 from ppl.errors import PPLValueError

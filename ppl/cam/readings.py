@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from torch import Tensor
 
-from ppl.cam.methods.registry import MapsOf
+__all__ = ["ClassMaps", "LayerReading", "MapsOf"]
 
-__all__ = ["ClassMaps", "LayerReading"]
+MapsOf: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""From indices of images (n,) and classes (n,) to their maps (n,h,w), float32."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -13,48 +13,33 @@ from ppl.backbones import UnsupportedBackboneError
 from ppl.backbones.dummy import make_dummy, trial
 from ppl.backbones.image_sizes import native_size
 from ppl.errors import PPLTypeError
-from ppl.models.ppl_net import PPLNet
 
 __all__ = ["from_classifier"]
 
 _TOLERANCE = 1e-4
 
 
-def from_classifier(model: nn.Module, *, stages: Sequence[str] | None = None, **settings: Any) -> PPLNet:
-    """Build a `PPLNet` from a trained classifier, with the weights and the bias of its head.
-
-    The head must be average pooling and one linear layer or 1x1 convolution, in either order. The un-patched branch
-    gets the head's weights; patch branches start at zero. So the new model has the classifier's logits, which is
-    checked on images of noise.
+def from_classifier(build: Callable[..., Any], model: nn.Module, settings: Mapping[str, Any]) -> Any:
+    """Build a `PPLNet` from a trained classifier; see :meth:`ppl.PPLNet.from_classifier`.
 
     Args:
-        model: a classifier (B,3,H,W) -> (B,K) of timm or any other library; it is copied.
-        stages: dotted names of the stages of a model without `feature_info`; the last stage returns the map that is
-            pooled.
-        **settings: further arguments of :class:`PPLNet`, such as `mode` and `cuts`.
+        build: makes the model of a backbone and the number of classes: `PPLNet` or a subclass.
+        model: the classifier; it is copied.
+        settings: further arguments of `build`.
 
     Returns:
-        The model. Save it with `save_model`; loading needs `load_model(path, backbone=...)`.
+        The model.
 
     Raises:
         PPLTypeError: if `model` is no module, or has no linear layer or 1x1 convolution.
         UnsupportedBackboneError: if the head is of another kind, or the backbone cannot be cut.
-
-    Example:
-        >>> import timm
-        >>> classifier = timm.create_model("test_resnet", num_classes=5).eval()
-        >>> net, x = from_classifier(classifier, cuts=["layer2"]).eval(), torch.randn(1, 3, 64, 64)
-        >>> torch.allclose(net(x), classifier(x), atol=1e-5)
-        True
     """
     name, head = _linear_head(model)
     weight: Tensor = head.weight.detach().flatten(1)
     backbone = copy.deepcopy(model)
     parent, _, attribute = name.rpartition(".")
     setattr(backbone.get_submodule(parent), attribute, nn.Identity())
-    net = PPLNet(
-        backbone, len(weight), stages=stages, **{"pooling": "average", "bias": head.bias is not None, **settings}
-    )
+    net = build(backbone, len(weight), **{"pooling": "average", "bias": head.bias is not None, **settings})
     kind = f"{type(model).__name__} (head {name!r}, {type(head).__name__})"
     if net.fusion.in_channels[-1] != weight.shape[1]:
         raise UnsupportedBackboneError(
@@ -93,7 +78,7 @@ def _linear_head(model: nn.Module) -> tuple[str, Any]:
     return found[-1]
 
 
-def _difference(model: nn.Module, net: PPLNet) -> float:
+def _difference(model: nn.Module, net: nn.Module) -> float:
     """Return the largest difference between the logits of two models on noise, relative to the largest logit."""
     with trial(model) as old, trial(net) as new:
         x = torch.randn_like(make_dummy(old, native_size(old), 2))

@@ -16,6 +16,7 @@ from ppl.errors import PPLTypeError, PPLValueError
 from ppl.layers import GranularityFusion
 from ppl.layers.grid import Grid, as_grid
 from ppl.models.config import Mode, ModelConfig
+from ppl.models.from_classifier import from_classifier
 from ppl.models.recompute import checkpointed
 
 __all__ = ["PPLNet"]
@@ -133,19 +134,34 @@ class PPLNet(nn.Module):
 
     @classmethod
     def from_classifier(cls, model: nn.Module, *, stages: Sequence[str] | None = None, **settings: Any) -> PPLNet:
-        """Build a model from a trained classifier, with its logits; see `ppl.models.from_classifier`.
+        """Build a model from a trained classifier, with the weights and the bias of its head.
+
+        The head must be average pooling and one linear layer or 1x1 convolution, in either order. The un-patched branch
+        gets the head's weights; patch branches start at zero. So the new model has the classifier's logits, which is
+        checked on images of noise.
 
         Args:
-            model: a classifier with a head of average pooling and one linear layer or 1x1 convolution; it is copied.
-            stages: names of the stages of a model without `feature_info`.
-            **settings: further arguments of the class.
+            model: a classifier (B,3,H,W) -> (B,K) of timm or any other library; it is copied.
+            stages: dotted names of the stages of a model without `feature_info`; the last stage returns the map that
+                is pooled.
+            **settings: further arguments of the class, such as `mode` and `cuts`.
+
+        Returns:
+            The model. Save it with `save_model`; loading needs `load_model(path, backbone=...)`.
 
         Raises:
+            PPLTypeError: if `model` is no module, or has no linear layer or 1x1 convolution.
             UnsupportedBackboneError: if the head is of another kind, or the backbone cannot be cut.
-        """
-        from ppl.models.from_classifier import from_classifier
 
-        return from_classifier(model, stages=stages, **settings)
+        Example:
+            >>> import timm, torch
+            >>> classifier = timm.create_model("test_resnet", num_classes=5).eval()
+            >>> net, x = PPLNet.from_classifier(classifier, cuts=["layer2"]).eval(), torch.randn(1, 3, 64, 64)
+            >>> torch.allclose(net(x), classifier(x), atol=1e-5)
+            True
+        """
+        net: PPLNet = from_classifier(cls, model, {"stages": stages, **settings})
+        return net
 
     @property
     def num_classes(self) -> int:

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from torch import Tensor
 
+from ppl.cam.readings import MapsOf
 from ppl.registry import Registry
 
 if TYPE_CHECKING:
     from ppl.cam.classifier import Classifier
 
-__all__ = ["METHODS", "CamMethod", "MapsOf", "Reading", "register_method"]
-
-MapsOf: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-"""From indices of images (n,) and classes (n,) to their maps (n,h,w), float32."""
+__all__ = ["METHODS", "CamMethod", "Reading", "register_method"]
 
 
 @dataclass(frozen=True)
