@@ -18,7 +18,7 @@ from ppl.parallel import FolderSummary, tracked
 from ppl.pipeline.device import torch_device
 from ppl.pipeline.results import ResultFolder, hash_files
 from ppl.pipeline.writer import background_writer
-from ppl.report import overlay_mask
+from ppl.report import class_colours, overlay_mask
 from ppl.segment import SegmentConfig, Segmenter, SegmentResult, iter_predict, load
 
 __all__ = ["predict_folder"]
@@ -109,7 +109,12 @@ def _write_page(out: Path, images: TaggedImages, network: Segmenter) -> None:
         for name in shown
     )
     more = f"<p>The first {len(shown)} of {len(images)} pictures.</p>" if len(shown) < len(images) else ""
-    classes = ", ".join(network.classes or ())
+    names = network.classes or ()
+    colours = class_colours(len(names))
+    legend = " ".join(
+        f'<span style="background: rgb({red} {green} {blue})"></span> {html.escape(name)}'
+        for name, (red, green, blue) in zip(names, colours.tolist(), strict=True)
+    )
     text = f"""<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -120,10 +125,11 @@ body {{ font: 16px/1.4 system-ui, sans-serif; margin: 1.5rem; }}
 main {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(16rem, 1fr)); gap: 1rem; }}
 figure {{ margin: 0; }}
 img {{ width: 100%; height: auto; }}
+span {{ display: inline-block; width: .9em; height: .9em; margin-left: .8em; }}
 figcaption {{ font-size: .85rem; overflow-wrap: anywhere; }}
 </style>
 <h1>Predictions of {len(images)} pictures</h1>
-<p>Classes: {html.escape(classes)}</p>
+<p>{legend}</p>
 {more}
 <main>
 {figures}
