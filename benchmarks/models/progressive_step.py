@@ -59,7 +59,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
 
-    model = create_model(options.backbone, 20, grids=options.grid, pretrained=False).to(options.device)
+    model = create_model(options.backbone, 20, grids=options.grid, padding="zeros", pretrained=False).to(options.device)
     x = torch.randn(options.batch, 3, options.size, options.size, device=options.device)
     rows = []
     for stage, cut in enumerate(model.cuts):
