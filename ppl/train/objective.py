@@ -88,7 +88,8 @@ class Objective(nn.Module):
             value = loss(views, self.classify)
             total = total + ramp * self.weights[name] * value
             parts.append(value.detach())
-        return dict(zip(self.names, [total, *parts], strict=False))  # without auxiliary losses, the total is all
+        # Without auxiliary losses, the total is the only one. Torch 2.6 cannot compile `strict=`.
+        return dict(zip(self.names, [total, *parts]))  # noqa: B905
 
     def check(self, phases: Iterable[int], size: tuple[int, int]) -> None:
         """Compute the losses of every phase on a black image, so that a fault of a late phase is found at the start.
