@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from ppl.data.dataset import TaggedImages
 from ppl.errors import PPLValueError
 
-__all__ = ["Batch", "EpochSampler", "TrainLoader", "eval_loader", "image_seed", "train_loader"]
+__all__ = ["Batch", "EpochSampler", "TrainLoader", "eval_loader", "image_seed", "train_loader", "use_one_thread"]
 
 Transform = Callable[[Image.Image], Tensor]
 
@@ -111,7 +111,7 @@ def train_loader(
         num_workers=num_workers,
         pin_memory=pin_memory,
         persistent_workers=num_workers > 0,
-        worker_init_fn=_one_thread,
+        worker_init_fn=use_one_thread,
     )
 
 
@@ -139,7 +139,7 @@ def eval_loader(
         batch_size=batch_size,
         num_workers=num_workers,
         pin_memory=pin_memory,
-        worker_init_fn=_one_thread,
+        worker_init_fn=use_one_thread,
     )
 
 
@@ -174,8 +174,9 @@ def image_seed(*numbers: int) -> int:
     )
 
 
-def _one_thread(_: int) -> None:
-    torch.set_num_threads(1)  # the worker processes already use all cores
+def use_one_thread(_: int) -> None:
+    """Let a worker process of a loader compute with one thread: the processes share the cores."""
+    torch.set_num_threads(1)
 
 
 def _check(dataset: TaggedImages, batch_size: int) -> None:

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from ppl.data.loader import image_seed
 from ppl.errors import PPLValueError
 
-__all__ = ["RandomViews", "random_view"]
+__all__ = ["IGNORED", "RandomViews", "random_view"]
 
 IGNORED = 255
 """The label of pixels that no training and no score counts."""

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
 from ppl.data import TaggedImages
-from ppl.data.loader import EpochSampler, TrainLoader, image_seed
+from ppl.data.loader import EpochSampler, TrainLoader, image_seed, use_one_thread
 from ppl.data.views import RandomViews
 from ppl.engine import EpochBatches
 from ppl.engine.batches import loader_workers
@@ -108,7 +108,7 @@ def train_batches(
         num_workers=workers,
         pin_memory=pin_memory,
         persistent_workers=workers > 0,
-        worker_init_fn=_use_one_thread,
+        worker_init_fn=use_one_thread,
     )
     return EpochBatches(loader, num_processes, process_index)
 
@@ -154,7 +154,3 @@ class _Pairs(Dataset[tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]):
                 "width): masks have the size of their images"
             )
         return image, mask
-
-
-def _use_one_thread(_: int) -> None:
-    torch.set_num_threads(1)  # the worker processes share the cores

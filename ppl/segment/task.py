@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ppl.backbones.eval_mode import EvalMode
+from ppl.cam.images import to_tensor
 from ppl.data import TaggedImages
+from ppl.data.views import IGNORED
 from ppl.engine import Task
 from ppl.engine.batch_norm import choose_batch_norm, set_train_mode
 from ppl.engine.optimizer import param_groups
@@ -27,7 +28,6 @@ from ppl.segment.segmenter import Segmenter
 
 __all__ = ["SegmenterTask"]
 
-_IGNORED = 255
 _NETWORK_KEYS = {"encoder", "decoder", "pretrained", "checkpoint_path", "output_stride", "options"}
 
 
@@ -121,12 +121,10 @@ class SegmenterTask(Task):
     def validate(self, model: nn.Module, accelerator: Any) -> dict[str, float]:
         """Return the mIoU of the whole validation images at their own size, without scales and mirror images."""
         assert isinstance(model, Segmenter) and self.val is not None
-        confusion = ConfusionMatrix(model.num_classes + 1, ignore_index=_IGNORED)
-        mean, std = (torch.tensor(model.data_config[key])[:, None, None] for key in ("mean", "std"))
+        confusion = ConfusionMatrix(model.num_classes + 1, ignore_index=IGNORED)
         with EvalMode(model.modules()):
-            for sample in self.val:
-                pixels = torch.from_numpy(np.array(sample.read_image())).permute(2, 0, 1) / 255.0
-                image = ((pixels - mean) / std)[None].to(accelerator.device)
+            for number, sample in enumerate(self.val):
+                image = to_tensor(sample.picture, model.data_config, number)[None].to(accelerator.device)
                 with accelerator.autocast():
                     prediction = model(image)[0].argmax(dim=0)
                 confusion.update(torch.from_numpy(sample.read_mask()), prediction.cpu())
@@ -151,7 +149,7 @@ class _Objective(nn.Module):
         logits = self.model(images)
         config = self.config
         pixels = segmentation_loss(
-            logits, masks, balanced=config.balanced, label_smoothing=config.label_smoothing, ignore_index=_IGNORED
+            logits, masks, balanced=config.balanced, label_smoothing=config.label_smoothing, ignore_index=IGNORED
         )
         if not config.class_loss:
             return {"loss": pixels}
@@ -161,7 +159,7 @@ class _Objective(nn.Module):
 
 def _class_loss(logits: Tensor, masks: Tensor) -> Tensor:
     """Return the multi-label loss of the mean logits of a crop against the classes in its mask."""
-    present = F.one_hot(masks.where(masks != _IGNORED, 0), logits.shape[1]).amax(dim=(1, 2))[:, 1:]
+    present = F.one_hot(masks.where(masks != IGNORED, 0), logits.shape[1]).amax(dim=(1, 2))[:, 1:]
     return F.multilabel_soft_margin_loss(logits.float().mean(dim=(2, 3))[:, 1:], present.float())
 
 
