@@ -28,7 +28,7 @@ FLOORS = {
     "parallel": {"errors", "io"},
     "layers": {"errors", "registry"},
     "backbones": {"errors", "extras", "config", "registry", "layers"},
-    "models": {"errors", "config", "registry", "io", "layers", "backbones"},
+    "models": {"errors", "extras", "config", "registry", "io", "layers", "backbones"},
     "cam": {"errors", "config", "registry", "io", "parallel", "layers", "backbones", "models"},
     "refine": {
         *("errors", "extras", "parameters", "config", "registry", "io", "parallel"),

@@ -17,6 +17,7 @@ from ppl.cli.cam import cam
 from ppl.cli.check import check
 from ppl.cli.env import env
 from ppl.cli.evaluate import evaluate
+from ppl.cli.export import export
 from ppl.cli.refine import refine
 from ppl.cli.run import demo, report, run, train
 from ppl.cli.segment import predict, segment
@@ -48,7 +49,7 @@ def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
     return call
 
 
-for command in (run, train, cam, refine, segment, predict, evaluate, report, check, demo, env):
+for command in (run, train, cam, refine, segment, predict, evaluate, export, report, check, demo, env):
     app.command()(_interruptible(command))
 
 

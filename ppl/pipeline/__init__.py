@@ -5,6 +5,7 @@ from __future__ import annotations
 from ppl.io.lock import FolderInUseError
 from ppl.pipeline.cam_folder import cam_folder
 from ppl.pipeline.demo import demo_recipe
+from ppl.pipeline.networks import load_network, network_file
 from ppl.pipeline.plugins import import_plugins
 from ppl.pipeline.prediction import predict_folder
 from ppl.pipeline.presets import PRESETS
@@ -32,7 +33,9 @@ __all__ = [
     "default_out",
     "demo_recipe",
     "import_plugins",
+    "load_network",
     "load_recipe",
+    "network_file",
     "predict_folder",
     "refine_cams",
     "resolve_recipe",

@@ -16,6 +16,7 @@ from ppl.io.fingerprint import fingerprint, sha256
 from ppl.io.lock import folder_lock
 from ppl.parallel import FolderSummary, tracked
 from ppl.pipeline.device import torch_device
+from ppl.pipeline.networks import network_file
 from ppl.pipeline.results import ResultFolder, hash_files
 from ppl.pipeline.writer import background_writer
 from ppl.report import class_colours, overlay_mask
@@ -65,7 +66,7 @@ def predict_folder(
         PPLValueError: if the file holds no segmentation network, `out` lies in `images`, or a setting is out of range.
         FolderInUseError: if another process is at work in `out`.
     """
-    path, images, out = _network_file(Path(model)), Path(images), Path(out)
+    path, images, out = network_file(model), Path(images), Path(out)
     if images.is_dir() and out.resolve().is_relative_to(images.resolve()):
         raise PPLValueError(f"{out} lies in {images}, so its masks would be taken for pictures; choose another --out")
     start = time.perf_counter()
@@ -84,10 +85,6 @@ def predict_folder(
                 submit(_save, result, sample.image, out, results, sample.image_id, fingerprint(keys[sample.image_id]))
         _write_page(out, dataset, network)
     return FolderSummary(len(todo), len(dataset) - len(todo), tuple(bad), time.perf_counter() - start)
-
-
-def _network_file(model: Path) -> Path:
-    return model / "segmenter" / "last.safetensors" if model.is_dir() else model
 
 
 def _save(result: SegmentResult, image: Path, out: Path, results: ResultFolder, image_id: str, key: str) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from ppl.models.export import export_onnx
 from ppl.segment.config import SegmentConfig
 from ppl.segment.decoders import DECODERS
-from ppl.segment.export import export_onnx
 from ppl.segment.files import load, save_segmenter
 from ppl.segment.fit import fit
 from ppl.segment.losses import segmentation_loss
