@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import html
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from ppl.data import TaggedImages, check_images, read_images
+from ppl.data import Sample, TaggedImages, check_images, read_images
 from ppl.errors import PPLValueError
 from ppl.io import atomic_write, write_mask
-from ppl.io.fingerprint import fingerprint, sha256
+from ppl.io.fingerprint import sha256
 from ppl.io.lock import folder_lock
-from ppl.parallel import FolderSummary, tracked
+from ppl.parallel import FolderSummary
 from ppl.pipeline.device import torch_device
 from ppl.pipeline.networks import network_file
-from ppl.pipeline.results import ResultFolder, hash_files
-from ppl.pipeline.writer import background_writer
+from ppl.pipeline.results import ResultFolder
+from ppl.pipeline.segmenting import picture_keys, segment_images
 from ppl.report import class_colours, overlay_mask
-from ppl.segment import SegmentConfig, Segmenter, SegmentResult, iter_predict, load
+from ppl.segment import SegmentConfig, Segmenter, SegmentResult, load
 
 __all__ = ["predict_folder"]
 
@@ -76,25 +77,32 @@ def predict_folder(
     settings = {"weights": sha256(path), "scales": scales, "flip": flip, "crf": crf}
     results = ResultFolder(out / "masks", ".png", settings)
     with folder_lock(out):
-        keys = hash_files({sample.image_id: sample.image for sample in dataset}, num_workers)
-        missing = set(results.begin({image_id: fingerprint(key) for image_id, key in keys.items()}, keep_others=True))
-        todo = dataset.subset(image_id for image_id in dataset.image_ids if image_id in missing)
-        found = iter_predict(network, [s.picture for s in todo], scales=scales, flip=flip, crf=crf, amp=amp)
-        with background_writer(num_workers) as submit:
-            for sample, result in zip(todo, tracked(found, "predictions", len(todo), show=progress), strict=True):
-                submit(_save, result, sample.image, out, results, sample.image_id, fingerprint(keys[sample.image_id]))
+        keys = picture_keys(dataset, num_workers)
+        missing = set(results.begin(keys, keep_others=True))
+        todo = [sample for sample in dataset if sample.image_id in missing]
+        save = partial(_save, out, results, keys)
+        segment_images(
+            network,
+            todo,
+            save,
+            num_workers=num_workers,
+            progress=progress,
+            scales=scales,
+            flip=flip,
+            crf=crf,
+            amp=amp,
+        )
         _write_page(out, dataset, network)
     return FolderSummary(len(todo), len(dataset) - len(todo), tuple(bad), time.perf_counter() - start)
 
 
-def _save(result: SegmentResult, image: Path, out: Path, results: ResultFolder, image_id: str, key: str) -> None:
-    from ppl.io import read_image
-
-    shown = Image.fromarray(overlay_mask(np.asarray(read_image(image)), result.mask))
+def _save(out: Path, results: ResultFolder, keys: dict[str, str], sample: Sample, result: SegmentResult) -> None:
+    image_id = sample.image_id
+    shown = Image.fromarray(overlay_mask(np.asarray(sample.read_image()), result.mask))
     with atomic_write(out / "overlays" / f"{image_id}.jpg") as handle:
         shown.save(handle, format="JPEG", quality=90)
     write_mask(results.file(image_id), result.mask)
-    results.finish(image_id, key)
+    results.finish(image_id, keys[image_id])
 
 
 def _write_page(out: Path, images: TaggedImages, network: Segmenter) -> None:

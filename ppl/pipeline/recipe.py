@@ -78,6 +78,12 @@ class Recipe(Config):
             raise ValueError("affinity is to be learned but no refiner is a random_walk; add one or drop affinity")
         return self
 
+    @model_validator(mode="after")
+    def _check_confidence(self) -> Recipe:
+        if self.segment is not None and self.segment.reads_confidence and not self.refine:
+            raise ValueError("segment.confidence and segment.min_confidence need refined masks: name refiners (refine)")
+        return self
+
     @field_validator("compare", mode="before")
     @classmethod
     def _read_compare(cls, value: Any) -> Any:

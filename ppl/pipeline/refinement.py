@@ -13,12 +13,14 @@ from ppl.io.fingerprint import fingerprint
 from ppl.io.lock import folder_lock
 from ppl.parallel import FolderSummary
 from ppl.pipeline.affinity import with_affinity
+from ppl.pipeline.cams import affinity_split
 from ppl.pipeline.device import torch_device
 from ppl.pipeline.recipe import DEFAULT_REFINERS, CamRecipe, Recipe
 from ppl.pipeline.results import ResultFolder
 from ppl.pipeline.run_folder import RunFolder
 from ppl.refine import RefineJob, RefinerSpec, jobs_from_folders, parse_refiners, refine_folder, score_refiners
 from ppl.refine.folder import finished_masks
+from ppl.refine.results import Keep
 from ppl.refine.specs import RefinerList
 
 __all__ = ["finished_refined", "refine_cams", "refine_masks"]
@@ -57,6 +59,7 @@ def refine_masks(
                 out,
                 refiners,
                 background=parse_background(recipe.cam.background),
+                keep=_kept(recipe, split),
                 num_workers=recipe.num_workers,
                 device=device,
                 progress=progress,
@@ -80,8 +83,15 @@ def finished_refined(recipe: Recipe, folder: RunFolder, split: str, images: Tagg
         folder.refined(split),
         _refiners(recipe, folder),
         background=parse_background(recipe.cam.background),
+        keep=_kept(recipe, split),
         num_workers=recipe.num_workers,
     )
+
+
+def _kept(recipe: Recipe, split: str) -> Keep:
+    """Return what the training of the segmentation network needs beside the masks of a split."""
+    wanted = recipe.segment is not None and recipe.segment.reads_confidence and split == affinity_split(recipe)
+    return "confidence" if wanted else None
 
 
 def _refiners(recipe: Recipe, folder: RunFolder) -> tuple[RefinerSpec, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ from ppl.engine import RUNTIME_KEYS, TrainSummary
 from ppl.engine.random_state import seeded
 from ppl.errors import PPLValueError
 from ppl.io import write_mask
+from ppl.io.confidence import confidence_file
 from ppl.io.fingerprint import fingerprint, sha256
 from ppl.io.lock import folder_lock
-from ppl.parallel import tracked
 from ppl.pipeline.cams import affinity_split, make_cams
 from ppl.pipeline.device import torch_device
 from ppl.pipeline.masks import make_masks
@@ -22,10 +23,11 @@ from ppl.pipeline.recipe import Recipe
 from ppl.pipeline.recipe_file import check_recipe, with_overrides
 from ppl.pipeline.refinement import refine_masks
 from ppl.pipeline.results import ResultFolder, hash_files
+from ppl.pipeline.rounds import fit_rounds
 from ppl.pipeline.run_folder import RunFolder
+from ppl.pipeline.segmenting import picture_keys, segment_images
 from ppl.pipeline.splits import open_splits
-from ppl.pipeline.writer import background_writer
-from ppl.segment import SegmentConfig, Segmenter, SegmentResult, create_segmenter, fit, iter_predict, load, with_masks
+from ppl.segment import SegmentConfig, Segmenter, SegmentResult, create_segmenter, load, with_masks
 
 __all__ = ["build_segmenter", "finished_predictions", "predict_masks", "segment_dataset", "train_segmenter"]
 
@@ -94,7 +96,11 @@ def train_segmenter(
     """
     images = with_masks(train, _make_training_masks(recipe, folder, train, progress=progress))
     classifier = folder.weights(recipe.cam.checkpoint)
-    masks = hash_files({sample.image_id: _path(sample) for sample in images}, recipe.num_workers)
+    files = {sample.image_id: _path(sample) for sample in images}
+    masks = hash_files(files, recipe.num_workers)
+    if settings.reads_confidence:
+        beside = {f"{image_id}.npz": confidence_file(path) for image_id, path in files.items()}
+        masks |= hash_files(beside, recipe.num_workers)
     content = settings.model_dump(mode="json", exclude=set(RUNTIME_KEYS))
     key = fingerprint({"segment": content, "masks": masks, "classifier": sha256(classifier)})
     if folder.is_done("segment", key) and folder.segmenter.exists():
@@ -103,9 +109,16 @@ def train_segmenter(
         shutil.rmtree(folder.segmenter.parent, ignore_errors=True)
     scored = None if val is None else val.subset(sample.image_id for sample in val if sample.mask is not None)
     with folder.step("segment", key, images=len(images)):
-        model = build_segmenter(recipe, settings, len(train.classes), classifier)
-        out = folder.segmenter.parent
-        return fit(model, images, scored or None, settings, out, progress=progress, device=recipe.device)
+        return fit_rounds(
+            lambda: build_segmenter(recipe, settings, len(train.classes), classifier),
+            images,
+            scored or None,
+            settings,
+            folder.segmenter.parent,
+            device=recipe.device,
+            num_workers=recipe.num_workers,
+            progress=progress,
+        )
 
 
 def predict_masks(
@@ -133,17 +146,16 @@ def predict_masks(
         The number of masks that this call made.
     """
     results = _results(settings, folder, split)
-    keys = _keys(recipe, images)
+    keys = picture_keys(images, recipe.num_workers)
     if not results.unfinished(keys) and len(results.record) == len(images):
         return 0
     with folder.step(f"segmented/{split}", fingerprint(results.settings), images=len(images)):
         missing = set(results.begin(keys))
         todo = [sample for sample in images if sample.image_id in missing]
         model = load(folder.segmenter).to(torch_device(recipe.device))
-        found = iter_predict(model, [sample.picture for sample in todo], **settings.prediction())
-        with background_writer(recipe.num_workers) as submit:
-            for sample, result in zip(todo, tracked(found, "predictions", len(todo), show=progress), strict=True):
-                submit(_save, result, results, sample.image_id, keys[sample.image_id])
+        save = partial(_save, results, keys)
+        workers = recipe.num_workers
+        segment_images(model, todo, save, num_workers=workers, progress=progress, **settings.prediction())
     return len(todo)
 
 
@@ -151,7 +163,7 @@ def finished_predictions(recipe: Recipe, folder: RunFolder, split: str, images: 
     """Return, by image id, the predictions that the run's present network made of the present pictures."""
     if recipe.segment is None or not folder.segmenter.exists() or not folder.segmented(split).is_dir():
         return {}
-    results, keys = _results(recipe.segment, folder, split), _keys(recipe, images)
+    results, keys = _results(recipe.segment, folder, split), picture_keys(images, recipe.num_workers)
     unfinished = set(results.unfinished(keys))
     return {image_id: results.file(image_id) for image_id in keys if image_id not in unfinished}
 
@@ -172,17 +184,9 @@ def _results(settings: SegmentConfig, folder: RunFolder, split: str) -> ResultFo
     return ResultFolder(folder.segmented(split), ".png", content)
 
 
-def _keys(recipe: Recipe, images: TaggedImages) -> dict[str, str]:
-    hashes = hash_files({sample.image_id: sample.image for sample in images}, recipe.num_workers)
-    return {
-        sample.image_id: fingerprint({"image": hashes[sample.image_id], "value_range": sample.value_range})
-        for sample in images
-    }
-
-
-def _save(result: SegmentResult, results: ResultFolder, image_id: str, key: str) -> None:
-    write_mask(results.file(image_id), result.mask)
-    results.finish(image_id, key)
+def _save(results: ResultFolder, keys: dict[str, str], sample: Sample, result: SegmentResult) -> None:
+    write_mask(results.file(sample.image_id), result.mask)
+    results.finish(sample.image_id, keys[sample.image_id])
 
 
 def _path(sample: Sample) -> Path:
@@ -235,8 +239,16 @@ def segment_dataset(
     with folder_lock(folder):
         weights = settings.checkpoint_path
         pretrained = settings.pretrained and weights is None
-        model = _create(settings, settings.encoder, len(train.classes), weights, pretrained=pretrained)
-        summary = fit(model, train, scored or None, settings, folder, progress=progress, device=recipe.device)
+        summary = fit_rounds(
+            partial(_create, settings, settings.encoder, len(train.classes), weights, pretrained=pretrained),
+            train,
+            scored or None,
+            settings,
+            folder,
+            device=recipe.device,
+            num_workers=recipe.num_workers,
+            progress=progress,
+        )
     score = "" if summary.best_score is None else f", best validation mIoU {100 * summary.best_score:.1f}"
     log(f"trained on {len(train)} images for {summary.epochs} epochs in {summary.seconds:.0f} s{score}")
     return summary.last_path

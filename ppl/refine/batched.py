@@ -20,7 +20,7 @@ from ppl.refine.crf import crf_many
 from ppl.refine.crf_refiner import crf_config
 from ppl.refine.jobs import RefineJob, read_probs
 from ppl.refine.probabilities import Background
-from ppl.refine.results import write_result
+from ppl.refine.results import Keep, write_result
 from ppl.refine.specs import RefinerSpec
 
 __all__ = ["refine_in_batches"]
@@ -53,7 +53,7 @@ def refine_in_batches(
     out: Path,
     refiners: Sequence[RefinerSpec],
     background: Background,
-    keep_probs: bool,
+    keep: Keep,
     device: torch.device,
     num_workers: int,
 ) -> Iterator[tuple[str, str] | BadFile]:
@@ -65,7 +65,7 @@ def refine_in_batches(
         out: folder of the results.
         refiners: specs of `parse_refiners`.
         background: as for `cams_to_probs`.
-        keep_probs: also write the probabilities.
+        keep: what is written beside the masks.
         device: device of the CRF.
         num_workers: number of workers; -1 for one per core.
 
@@ -73,7 +73,7 @@ def refine_in_batches(
         The image id and the key of each result, or a `BadFile`.
     """
     read = partial(guarded, partial(_read, begin, background))
-    write = partial(guarded, partial(_write, out, keep_probs))
+    write = partial(guarded, partial(_write, out, keep))
     chunks = (jobs[first : first + _CHUNK] for first in range(0, len(jobs), _CHUNK))
     for results in _one_ahead(list(parallel_map(read, chunk, num_workers)) for chunk in chunks):
         images, bad = _split(results)
@@ -136,6 +136,6 @@ def _apply(spec: RefinerSpec, image: _Image) -> _Image:
     return replace(image, probs=apply_refiners([spec], image.pixels, image.probs))
 
 
-def _write(out: Path, keep_probs: bool, image: _Image) -> tuple[str, str]:
-    write_result(image.job, out, image.probs, image.labels, keep_probs)
+def _write(out: Path, keep: Keep, image: _Image) -> tuple[str, str]:
+    write_result(image.job, out, image.probs, image.labels, keep)
     return image.image_id, image.key

@@ -17,7 +17,7 @@ from ppl.refine.batched import refine_in_batches
 from ppl.refine.jobs import RefineJob, read_probs
 from ppl.refine.names import recorded_name
 from ppl.refine.probabilities import DEFAULT_BACKGROUND, Background
-from ppl.refine.results import check_places, remove_results, result_files, write_result
+from ppl.refine.results import Keep, check_places, remove_results, result_files, write_result
 from ppl.refine.specs import RefinerList, RefinerSpec, check_files, parse_refiners
 
 __all__ = ["finished_masks", "refine_folder"]
@@ -31,7 +31,7 @@ def refine_folder(
     background: Background = DEFAULT_BACKGROUND,
     num_workers: int = -1,
     overwrite: bool = False,
-    keep_probs: bool = False,
+    keep: Keep = None,
     device: str | torch.device = "cpu",
     batched: bool | None = None,
     progress: bool = True,
@@ -49,8 +49,9 @@ def refine_folder(
         background: as for `cams_to_probs`.
         num_workers: number of workers; -1 for one per core.
         overwrite: make all results again; the old ones are removed first.
-        keep_probs: also write `<image id>.npz` with `probs` (1 + k, H, W) float16 and `classes` (k,), from which masks
-            can be cut later. Masks without probabilities count as made with other settings.
+        keep: also write `<image id>.npz`. "probs": `probs` (1 + k, H, W) float16 and `classes` (k,), from which masks
+            can be cut later; "confidence": `confidence` (H, W) uint8, the probability of each pixel's label times 255,
+            which weights the loss of a segmentation network. Masks without them count as made with other settings.
         device: device of the CRF, such as "cuda". All other refiners compute on the CPU.
         batched: run the CRF in batches by the torch engine on `device`; None: if `device` is a CUDA device. Otherwise
             every worker refines an image of its own by the native engine.
@@ -81,18 +82,18 @@ def refine_folder(
     chosen = parse_refiners(refiners)
     check_files(chosen)
     jobs, out = list(jobs), Path(out)
-    check_places(jobs, out, keep_probs)
+    check_places(jobs, out, keep)
     background_score(torch.zeros(1, 1), background)  # an invalid background is an error before any work
     place = torch.device(device)
-    common: dict[str, Any] = {"out": out, "refiners": chosen, "background": background, "keep_probs": keep_probs}
+    common: dict[str, Any] = {"out": out, "refiners": chosen, "background": background, "keep": keep}
     many = partial(refine_in_batches, **common, device=place, num_workers=num_workers)
     return run_jobs(
         jobs,
         partial(_refine_one, **common),
         out,
         many=many if (place.type == "cuda" if batched is None else batched) else None,
-        files=partial(result_files, out=out, keep_probs=keep_probs),
-        settings=_settings(chosen, background, keep_probs),
+        files=partial(result_files, out=out, keep=keep),
+        settings=_settings(chosen, background, keep),
         remove=partial(remove_results, out=out),
         num_workers=num_workers,
         overwrite=overwrite,
@@ -106,6 +107,7 @@ def finished_masks(
     refiners: RefinerList,
     *,
     background: Background = DEFAULT_BACKGROUND,
+    keep: Keep = None,
     num_workers: int = -1,
 ) -> dict[str, Path]:
     """Return the masks that `refine_folder` would keep: those made from these images and CAMs with these settings.
@@ -115,28 +117,29 @@ def finished_masks(
         out: folder of the masks.
         refiners: as for `refine_folder`.
         background: as for `refine_folder`.
+        keep: as for `refine_folder`.
         num_workers: number of workers that read the inputs; -1 for one per core.
 
     Returns:
         The mask file by image id.
     """
     jobs, out = list(jobs), Path(out)
-    settings = _settings(parse_refiners(refiners), background, False)
-    files = partial(result_files, out=out)
+    settings = _settings(parse_refiners(refiners), background, keep)
+    files = partial(result_files, out=out, keep=keep)
     finished = finished_jobs(jobs, out, files=files, settings=settings, num_workers=num_workers)
     return {job.image_id: files(job)[0] for job in jobs if job.image_id in finished}
 
 
-def _settings(refiners: tuple[RefinerSpec, ...], background: Background, keep_probs: bool) -> dict[str, Any]:
+def _settings(refiners: tuple[RefinerSpec, ...], background: Background, keep: Keep) -> dict[str, Any]:
     return {
         "refiners": [spec.record() for spec in refiners],
         "background": recorded_name("background", background) if callable(background) else background,
-        "probs": keep_probs,
+        "probs": keep or False,
     }
 
 
 def _refine_one(
-    job: RefineJob, *, out: Path, refiners: tuple[RefinerSpec, ...], background: Background, keep_probs: bool
+    job: RefineJob, *, out: Path, refiners: tuple[RefinerSpec, ...], background: Background, keep: Keep
 ) -> None:
     image, probs, labels = read_probs(job, background)
-    write_result(job, out, apply_refiners(refiners, image, probs), labels, keep_probs)
+    write_result(job, out, apply_refiners(refiners, image, probs), labels, keep)

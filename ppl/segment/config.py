@@ -55,6 +55,16 @@ class SegmentConfig(EngineConfig):
         0.0, ge=0, description="weight of a loss on the classes of the whole crop, beside the loss of the pixels"
     )
 
+    # noise of the masks
+    confidence: bool = Field(False, description="weight the loss of each pixel by the confidence of its label")
+    min_confidence: float = Field(0.0, ge=0, le=1, description="ignore pixels whose label is less confident; 0: none")
+    rounds: int = Field(
+        1,
+        ge=1,
+        description="trainings in a row, each from the same initial weights; from the second on, the masks are the "
+        "predictions of the network before, cut to the tags of each image",
+    )
+
     # optimizer
     head_lr_mult: float = Field(10.0, gt=0, description="factor of the decoder's learning rate")
     batch_norm: Literal["auto", "frozen", "live"] = Field(
@@ -71,6 +81,11 @@ class SegmentConfig(EngineConfig):
     def prediction(self) -> dict[str, Any]:
         """Return the keyword arguments of :func:`ppl.segment.predict`."""
         return {"scales": self.scales, "flip": self.flip, "crf": self.crf}
+
+    @property
+    def reads_confidence(self) -> bool:
+        """Whether the training needs the confidence of the masks' labels."""
+        return self.confidence or self.min_confidence > 0
 
     @field_validator("decoder")
     @classmethod

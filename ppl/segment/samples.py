@@ -17,10 +17,11 @@ from torchvision.transforms import v2
 
 from ppl.data import TaggedImages
 from ppl.data.loader import EpochSampler, TrainLoader, image_seed, use_one_thread
-from ppl.data.views import RandomViews
+from ppl.data.views import IGNORED, RandomViews
 from ppl.engine import EpochBatches
 from ppl.engine.batches import loader_workers
 from ppl.errors import PPLFileNotFoundError, PPLValueError
+from ppl.io.confidence import confidence_file, read_confidence
 from ppl.segment.config import SegmentConfig
 
 __all__ = ["SegmentBatch", "train_batches", "with_masks"]
@@ -32,10 +33,12 @@ class SegmentBatch(NamedTuple):
     Attributes:
         images: (B,3,S,S) float32, normalised.
         masks: (B,S,S) int64, 0 background, 255 ignored.
+        weights: (B,S,S) float32: how much each pixel counts, in [0,1].
     """
 
     images: Tensor
     masks: Tensor
+    weights: Tensor
 
 
 def with_masks(images: TaggedImages, folder: str | os.PathLike[str]) -> TaggedImages:
@@ -119,7 +122,7 @@ class _Crops(Dataset[SegmentBatch]):
     def __init__(self, images: TaggedImages, config: SegmentConfig, data_config: Mapping[str, Any]) -> None:
         self.mean, self.std = (torch.tensor(data_config[key])[:, None, None] for key in ("mean", "std"))
         self.seed = config.seed
-        pairs = _Pairs(images)
+        pairs = _Pairs(images, config)
         self.views = RandomViews(pairs, crop=config.crop, scale=config.scale, fill=self.mean, seed=config.seed)
         strength = config.jitter
         self.jitter = v2.ColorJitter(strength, strength, strength, strength / 3) if strength else None
@@ -128,24 +131,29 @@ class _Crops(Dataset[SegmentBatch]):
         return len(self.views)
 
     def __getitem__(self, key: tuple[int, int]) -> SegmentBatch:
-        view, mask = self.views[key]
+        view, labels = self.views[key]
         if self.jitter is not None:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(image_seed(self.seed, *key))
                 view = self.jitter(view)
-        return SegmentBatch((view - self.mean) / self.std, mask)
+        weights = labels.div(_CONFIDENCE, rounding_mode="floor") / _CERTAIN
+        return SegmentBatch((view - self.mean) / self.std, labels % _CONFIDENCE, weights)
 
 
-class _Pairs(Dataset[tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]):
-    """The images with their masks."""
+_CONFIDENCE, _CERTAIN = 256, 255
+"""Factor of the confidence in the label maps of `_Pairs`, and the highest confidence."""
 
-    def __init__(self, images: TaggedImages) -> None:
-        self.images = images
+
+class _Pairs(Dataset[tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]]):
+    """The images with their label maps: label plus 256 times its confidence, so that both take the same crop."""
+
+    def __init__(self, images: TaggedImages, config: SegmentConfig) -> None:
+        self.images, self.config = images, config
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    def __getitem__(self, index: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
         sample = self.images[index]
         image, mask = np.array(sample.read_image()), sample.read_mask()
         if mask.shape != image.shape[:2]:
@@ -153,4 +161,12 @@ class _Pairs(Dataset[tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]):
                 f"the mask of image {sample.image_id!r} is {mask.shape} and the image {image.shape[:2]} (height, "
                 "width): masks have the size of their images"
             )
-        return image, mask
+        labels = mask.astype(np.int32)
+        if not self.config.reads_confidence:
+            return image, labels + _CERTAIN * _CONFIDENCE
+        assert isinstance(sample.mask, Path)
+        confidence = read_confidence(sample.mask).astype(np.int32)
+        if confidence.shape != mask.shape:
+            raise PPLValueError(f"{confidence_file(sample.mask)} is {confidence.shape}, and its mask is {mask.shape}")
+        labels[confidence < self.config.min_confidence * _CERTAIN] = IGNORED
+        return image, labels + _CONFIDENCE * (confidence if self.config.confidence else _CERTAIN)

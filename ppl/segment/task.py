@@ -19,6 +19,7 @@ from ppl.engine.batch_norm import choose_batch_norm, set_train_mode
 from ppl.engine.optimizer import param_groups
 from ppl.errors import PPLValueError
 from ppl.io import fingerprint, sha256
+from ppl.io.confidence import confidence_file
 from ppl.metrics import ConfusionMatrix
 from ppl.segment.config import SegmentConfig
 from ppl.segment.files import save_segmenter
@@ -63,6 +64,8 @@ class SegmenterTask(Task):
         for images in (train, val):
             if images is not None:
                 _check(model, images)
+        if config.reads_confidence:
+            _check_confidence(train)
         self.config, self.model = config, model
         processes = {"num_processes": accelerator.num_processes, "process_index": accelerator.process_index}
         pin = accelerator.device.type == "cuda"
@@ -76,7 +79,7 @@ class SegmenterTask(Task):
         self.loss_names = ("loss", "pixels", "classes") if config.class_loss else ("loss",)
         identity = {key: value for key, value in config.identity().items() if key not in _NETWORK_KEYS}
         identity |= {f"model.{key}": value for key, value in model.config.items()}
-        identity["training images"] = _fingerprint(train)
+        identity["training images"] = _fingerprint(train, confidence=config.reads_confidence)
         identity["validation images"] = None if val is None else _fingerprint(val)
         identity["processes"] = accelerator.num_processes
         self.identity = identity
@@ -102,10 +105,12 @@ class SegmenterTask(Task):
         device = next(self.model.parameters()).device
         crop = self.config.crop
         batch = SegmentBatch(
-            torch.zeros(2, 3, crop, crop, device=device), torch.zeros(2, crop, crop, dtype=torch.long, device=device)
+            torch.zeros(2, 3, crop, crop, device=device),
+            torch.zeros(2, crop, crop, dtype=torch.long, device=device),
+            torch.ones(2, crop, crop, device=device),
         )
         with EvalMode(self.model.modules()), torch.no_grad():
-            self.objective(batch.images, batch.masks)
+            self.objective(*batch)
 
     def set_train_mode(self) -> None:
         """Put the network in train mode, frozen BatchNorm layers of the encoder in eval mode."""
@@ -114,7 +119,7 @@ class SegmenterTask(Task):
 
     def losses(self, objective: nn.Module, batch: SegmentBatch) -> Mapping[str, Tensor]:
         """Return the losses of a batch."""
-        losses: Mapping[str, Tensor] = objective(batch.images, batch.masks)
+        losses: Mapping[str, Tensor] = objective(*batch)
         return losses
 
     @torch.no_grad()
@@ -145,11 +150,16 @@ class _Objective(nn.Module):
         super().__init__()
         self.model, self.config = model, config
 
-    def forward(self, images: Tensor, masks: Tensor) -> dict[str, Tensor]:
+    def forward(self, images: Tensor, masks: Tensor, weights: Tensor) -> dict[str, Tensor]:
         logits = self.model(images)
         config = self.config
         pixels = segmentation_loss(
-            logits, masks, balanced=config.balanced, label_smoothing=config.label_smoothing, ignore_index=IGNORED
+            logits,
+            masks,
+            weight=weights,
+            balanced=config.balanced,
+            label_smoothing=config.label_smoothing,
+            ignore_index=IGNORED,
         )
         if not config.class_loss:
             return {"loss": pixels}
@@ -179,10 +189,22 @@ def _check(model: Segmenter, images: TaggedImages) -> None:
         raise PPLValueError(f"{images.name} holds no images")
 
 
-def _fingerprint(images: TaggedImages) -> str:
+def _check_confidence(images: TaggedImages) -> None:
+    bare = [s.image_id for s in images if not (isinstance(s.mask, Path) and confidence_file(s.mask).is_file())]
+    if bare:
+        raise PPLValueError(
+            f"{len(bare)} of {len(images)} images of {images.name} have no file with the confidence of their labels "
+            f"beside their mask, such as {bare[0]}.npz: refine with keep='confidence', or set confidence to false and "
+            "min_confidence to 0"
+        )
+
+
+def _fingerprint(images: TaggedImages, *, confidence: bool = False) -> str:
     """Hash classes, image ids and the content of the masks: a run does not continue on other masks."""
-    masks = [
-        [sample.image_id, sha256(sample.mask) if isinstance(sample.mask, Path) else str(sample.mask)]
-        for sample in images
-    ]
+    masks = []
+    for sample in images:
+        mask = sample.mask
+        masks.append([sample.image_id, sha256(mask) if isinstance(mask, Path) else str(mask)])
+        if confidence and isinstance(mask, Path):
+            masks[-1].append(sha256(confidence_file(mask)))
     return f"{len(images)} images, {fingerprint([list(images.classes), masks])}"

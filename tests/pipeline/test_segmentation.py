@@ -4,13 +4,16 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from ppl.data import open_dataset
+from ppl.engine.random_state import seeded
 from ppl.errors import PPLValueError
 from ppl.io import read_mask, write_mask
-from ppl.pipeline import RunFolder, predict_folder, run_recipe, segment_dataset
-from ppl.segment import load, predict
+from ppl.io.confidence import read_confidence
+from ppl.pipeline import RunFolder, check_recipe, predict_folder, run_recipe, segment_dataset
+from ppl.segment import SegmentConfig, create_segmenter, fit, load, predict, with_masks
 
 SEGMENT = {"decoder": "fpn", "epochs": 1, "batch_size": 4, "crop": 64, "num_workers": 0}
 
@@ -110,3 +113,62 @@ def test_masks_of_any_origin_train_a_network(creatures, tmp_path):
     shutil.rmtree(bare / "masks")
     with pytest.raises(PPLValueError, match="add --masks FOLDER"):
         segment_dataset(bare, None, tmp_path / "none", ["segment.encoder=test_resnet"], progress=False)
+
+
+def test_a_second_round_learns_from_predictions_cut_to_the_tags_and_goes_on_after_a_stop(
+    creatures, tmp_path, monkeypatch
+):
+    overrides = [f"segment.{key}={value}" for key, value in SEGMENT.items()]
+    overrides += ["segment.encoder=test_resnet", "segment.pretrained=false", "segment.rounds=2", "device=cpu"]
+    train = open_dataset(creatures, "train")
+    for number, sample in enumerate(train):
+        mask = np.full((64, 64), 255 if number % 2 else train[0].labels[0] + 1, np.uint8)  # half of them teach nothing
+        write_mask(tmp_path / "drawn" / f"{sample.image_id}.png", mask)
+    written = []
+
+    def stop_at_the_fourth(path, mask):
+        if len(written) == 3:
+            raise KeyboardInterrupt
+        written.append(path.stem)
+        write_mask(path, mask)
+
+    monkeypatch.setattr("ppl.pipeline.rounds.write_mask", stop_at_the_fourth)
+    arguments = (creatures, tmp_path / "drawn", tmp_path / "out", overrides)
+    with pytest.raises(KeyboardInterrupt):
+        segment_dataset(*arguments, progress=False)
+    first = tmp_path / "out" / "round1"
+    before = {path.stem: path.stat().st_mtime_ns for path in (first / "masks").glob("*.png")}
+    assert set(before) == set(written) and not (tmp_path / "out" / "last.safetensors").exists()
+    monkeypatch.undo()
+    path = segment_dataset(*arguments, progress=False)
+
+    masks = {path.stem: path for path in (first / "masks").glob("*.png")}
+    assert set(masks) == set(train.image_ids)
+    assert all(masks[name].stat().st_mtime_ns == time for name, time in before.items())
+    network = load(first / "last.safetensors")
+    for sample in train:
+        expected = predict(network, [sample.image], [sample.labels])[0].mask.numpy()
+        assert (read_mask(masks[sample.image_id]) == expected).all()
+    config = SegmentConfig(**SEGMENT, pretrained=False, rounds=2)
+    with seeded(0):
+        model = create_segmenter("test_resnet", len(train.classes), decoder="fpn", pretrained=False)
+    fit(model, with_masks(train, first / "masks"), None, config, tmp_path / "alone", device="cpu")
+    state = load(path).state_dict()
+    assert all(torch.equal(state[name], value) for name, value in model.state_dict().items())
+    with pytest.raises(PPLValueError, match=r"rounds \(2 -> 3\)"):
+        segment_dataset(*arguments[:3], [*overrides, "segment.rounds=3"], progress=False)
+
+
+def test_a_run_keeps_the_confidence_of_its_training_masks_if_the_segmenter_asks(run, tmp_path):
+    recipe, out, _ = run
+    copy = shutil.copytree(out, tmp_path / "copy")
+    folder = RunFolder(copy)
+    asked = recipe.segment.model_copy(update={"confidence": True, "min_confidence": 0.3, "rounds": 2})
+    run_recipe(recipe.model_copy(update={"segment": asked}), copy, ("segment",), progress=False)
+    for masks in (folder.refined("train"), folder.segmenter.parent / "round1" / "masks"):
+        for mask in masks.glob("*.png"):
+            assert read_confidence(mask).shape == read_mask(mask).shape
+        assert len(list(masks.glob("*.npz"))) == 8
+    assert not list(folder.refined("val").glob("*.npz"))
+    with pytest.raises(PPLValueError, match="need refined masks"):
+        check_recipe({"data": {"root": "x"}, "segment": {"confidence": True}, "refine": []})

@@ -17,6 +17,7 @@ from PIL import Image
 from ppl.cam import PowerBackground
 from ppl.errors import PPLFileNotFoundError, PPLValueError
 from ppl.io import FileWriteError, read_mask
+from ppl.io.confidence import read_confidence
 from ppl.io.fingerprint import sha256
 from ppl.parallel import Record, run_jobs
 from ppl.refine import apply_refiners, cams_to_probs, crf_many, jobs_from_folders, parse_refiners, refine_folder
@@ -122,23 +123,36 @@ def test_cams_of_another_resolution_and_of_no_class(folders):
 
 
 def test_probabilities_can_be_kept(folders):
-    refine_folder(jobs_in(folders)[:1], folders / "out", None, keep_probs=True)
+    refine_folder(jobs_in(folders)[:1], folders / "out", None, keep="probs")
     with np.load(folders / "out" / "0.npz", allow_pickle=False) as file:
         assert file["probs"].shape == (3, 14, 20) and file["classes"].tolist() == [0, 7]
         np.testing.assert_allclose(file["probs"].astype(np.float32).sum(axis=0), 1, atol=2e-3)
 
 
+def test_the_confidence_of_each_label_can_be_kept(folders):
+    refine_folder(jobs_in(folders)[:2], folders / "probs", REFINERS, keep="probs")
+    refine_folder(jobs_in(folders)[:2], folders / "out", REFINERS, keep="confidence")
+    for image_id in ("0", "1"):
+        with np.load(folders / "probs" / f"{image_id}.npz") as file:
+            expected = file["probs"].max(axis=0).astype(np.float32) * 255
+        found = read_confidence(folders / "out" / f"{image_id}.png")
+        assert found.dtype == np.uint8
+        np.testing.assert_allclose(found, expected, atol=0.7)
+    refine_folder(jobs_in(folders)[:2], folders / "out", None, overwrite=True)
+    assert not list((folders / "out").glob("*.npz"))
+
+
 def test_masks_without_probabilities_count_as_made_with_other_settings(folders):
     refine_folder(jobs_in(folders), folders / "out", None)
     with pytest.raises(PPLValueError, match="another way"):
-        refine_folder(jobs_in(folders), folders / "out", None, keep_probs=True)
+        refine_folder(jobs_in(folders), folders / "out", None, keep="probs")
 
 
 def test_probabilities_of_images_in_sub_folders_can_be_kept(folders):
     for kind, suffix in (("images", "png"), ("cams", "npz")):
         (folders / kind / "deep").mkdir()
         (folders / kind / f"0.{suffix}").rename(folders / kind / "deep" / f"0.v1.{suffix}")
-    summary = refine_folder(jobs_in(folders), folders / "out", None, keep_probs=True)
+    summary = refine_folder(jobs_in(folders), folders / "out", None, keep="probs")
     assert (summary.done, summary.bad) == (6, ())
     assert sorted(path.name for path in (folders / "out" / "deep").iterdir()) == ["0.v1.npz", "0.v1.png"]
 
@@ -187,7 +201,7 @@ def test_a_mask_that_would_overwrite_another_image_is_refused(folders):
 def test_probabilities_that_would_overwrite_cam_files_are_refused(folders):
     before = {path: path.read_bytes() for path in (folders / "cams").iterdir()}
     with pytest.raises(PPLValueError, match=r"0\.npz would be overwritten by a result"):
-        refine_folder(jobs_in(folders), folders / "cams", None, keep_probs=True, overwrite=True)
+        refine_folder(jobs_in(folders), folders / "cams", None, keep="probs", overwrite=True)
     assert {path: path.read_bytes() for path in (folders / "cams").iterdir()} == before
 
 
@@ -199,24 +213,22 @@ def test_masks_beside_cam_files_do_not_change_the_cam_files(folders):
 
 
 def test_old_probabilities_are_removed_with_the_old_masks(folders):
-    refine_folder(jobs_in(folders), folders / "out", None, keep_probs=True)
+    refine_folder(jobs_in(folders), folders / "out", None, keep="probs")
     refine_folder(jobs_in(folders), folders / "out", REFINERS, overwrite=True)
     assert not list((folders / "out").glob("*.npz"))
 
 
 def test_the_old_result_of_an_image_that_fails_is_removed(folders):
-    refine_folder(jobs_in(folders), folders / "out", None, keep_probs=True)
+    refine_folder(jobs_in(folders), folders / "out", None, keep="probs")
     (folders / "cams" / "2.npz").write_bytes(b"no")
-    assert [file.image_id for file in refine_folder(jobs_in(folders), folders / "out", None, keep_probs=True).bad] == [
-        "2"
-    ]
+    assert [file.image_id for file in refine_folder(jobs_in(folders), folders / "out", None, keep="probs").bad] == ["2"]
     assert not list((folders / "out").glob("2.*"))
 
 
 def test_probabilities_that_were_removed_are_made_again(folders):
-    refine_folder(jobs_in(folders), folders / "out", None, keep_probs=True)
+    refine_folder(jobs_in(folders), folders / "out", None, keep="probs")
     (folders / "out" / "2.npz").unlink()
-    assert refine_folder(jobs_in(folders), folders / "out", None, keep_probs=True).done == 1
+    assert refine_folder(jobs_in(folders), folders / "out", None, keep="probs").done == 1
     assert (folders / "out" / "2.npz").exists()
 
 
@@ -349,7 +361,7 @@ def test_batches_give_the_masks_of_single_images(folders, refiners, monkeypatch)
     monkeypatch.setattr("ppl.refine.batched._CHUNK", 4)
     (folders / "cams" / "2.npz").write_bytes(b"no")
     (folders / "images" / "4.png").unlink()
-    options = {"background": 0.4, "keep_probs": True, "num_workers": 2}
+    options = {"background": 0.4, "keep": "probs", "num_workers": 2}
     refine_folder(jobs_in(folders), folders / "single", refiners, **options)
     summary = refine_folder(jobs_in(folders), folders / "batch", refiners, batched=True, **options)
     assert summary.done == 4 and [file.image_id for file in summary.bad] == ["2", "4"]

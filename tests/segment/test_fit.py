@@ -14,8 +14,10 @@ from torch import nn
 from ppl.data import Sample, TaggedImages
 from ppl.errors import PPLFileNotFoundError, PPLValueError
 from ppl.io import write_mask
+from ppl.io.confidence import confidence_file, write_confidence
 from ppl.metrics import ConfusionMatrix
 from ppl.segment import SegmentConfig, create_segmenter, fit, load, predict, with_masks
+from ppl.segment.samples import train_batches
 from ppl.segment.task import _class_loss
 
 CLASSES = ("red", "blue")
@@ -197,3 +199,59 @@ def test_a_run_does_not_continue_on_other_masks(squares, tmp_path):
     write_mask(tmp_path / "masks" / "0.png", np.zeros((56, 72), np.uint8))
     with pytest.raises(PPLValueError, match="other settings: training images"):
         fit(make_model(), images, None, make_config(epochs=1), tmp_path / "run")
+
+
+@pytest.fixture
+def rated(squares, tmp_path):
+    """The squares, whose labels 0, 1 and 2 have confidence 0.2, 0.4 and 1."""
+    for sample in squares:
+        mask = sample.read_mask()
+        write_mask(tmp_path / "rated" / f"{sample.image_id}.png", mask)
+        confidence = np.array([0.2, 0.4, 1.0])[np.minimum(mask, 2)]
+        write_confidence(tmp_path / "rated" / f"{sample.image_id}.png", np.stack([confidence, 0 * confidence]))
+    return with_masks(squares, tmp_path / "rated")
+
+
+@pytest.mark.parametrize(
+    ("options", "kept", "weights"),
+    [
+        ({}, {0, 1, 2}, {1.0}),
+        ({"confidence": True}, {0, 1, 2}, {0.2, 0.4, 1.0}),
+        ({"min_confidence": 0.4}, {1, 2}, {1.0}),
+        ({"min_confidence": 0.5, "confidence": True}, {2}, {1.0}),
+    ],
+)
+def test_weights_and_labels_of_crops_follow_the_confidence(rated, options, kept, weights):
+    config = make_config(batch_size=12, **options)
+    batch = next(train_batches(rated, config, make_model().data_config).epoch(0))
+    used = batch.masks != 255
+    assert set(batch.masks[used].tolist()) == kept
+    assert {round(value, 6) for value in batch.weights[used].tolist()} == weights
+    if weights == {0.2, 0.4, 1.0}:
+        torch.testing.assert_close(batch.weights[used], torch.tensor([0.2, 0.4, 1.0])[batch.masks[used]])
+
+
+def test_confidence_decides_what_a_network_learns(rated, tmp_path):
+    losses = {}
+    for value in (0.0, 1.0):
+        images = rated[:4]
+        for sample in images:
+            shape = sample.read_mask().shape
+            write_confidence(sample.mask, np.full((1, *shape), value))
+        config = make_config(epochs=1, confidence=True)
+        losses[value] = fit(make_model(), images, None, config, tmp_path / str(value)).loss
+    plain = fit(make_model(), images, None, make_config(epochs=1), tmp_path / "plain").loss
+    assert losses == {0.0: 0.0, 1.0: plain}
+
+
+def test_missing_broken_and_other_confidence_is_told(rated, tmp_path):
+    config = make_config(epochs=1, min_confidence=0.9, batch_size=1)
+    confidence_file(rated[0].mask).unlink()
+    with pytest.raises(PPLValueError, match=r"1 of 12 images of squares have no file .* such as 0\.npz"):
+        fit(make_model(), rated, None, config, tmp_path / "run")
+    write_confidence(rated[0].mask, np.ones((1, 4, 4)))
+    with pytest.raises(PPLValueError, match=r"0\.npz is \(4, 4\), and its mask is \(56, 72\)"):
+        fit(make_model(), rated[:1], None, config, tmp_path / "run")
+    confidence_file(rated[0].mask).write_bytes(b"no")
+    with pytest.raises(PPLValueError, match=r"0\.npz holds no confidence"):
+        fit(make_model(), rated[:1], None, config, tmp_path / "broken")
