@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,3 +41,9 @@ def tiny_recipe() -> Callable[..., Recipe]:
 def finished(creatures: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunResult]:
     out = tmp_path_factory.mktemp("run") / "run"
     return out, run_recipe(_recipe(creatures, compare=["baseline"]), out, progress=False)
+
+
+@pytest.fixture
+def copied(finished: tuple[Path, RunResult], tmp_path: Path) -> Path:
+    """A finished run that a test may change."""
+    return Path(shutil.copytree(finished[0], tmp_path / "copied"))

@@ -1,0 +1,106 @@
+"""Faults that are reported before any work is done or lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+import ppl
+from ppl.cam import iter_generate
+from ppl.errors import PPLFileNotFoundError, PPLValueError
+from ppl.pipeline import Recipe, RunResult, cam_folder, run_recipe
+
+MakeRecipe = Callable[..., Recipe]
+
+
+def test_a_fault_of_a_comparison_is_reported_before_any_training(
+    tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path
+) -> None:
+    model = {"backbone": "test_resnet", "cuts": ["layer1", "layer2"], "pretrained": False}
+    recipe = tiny_recipe(creatures, model=model, compare=["baseline"])
+    with pytest.raises(PPLValueError, match="phases"):
+        run_recipe(recipe, tmp_path, progress=False)
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_cams_without_a_trained_model_name_the_command(
+    tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(PPLValueError, match="ppl train"):
+        run_recipe(tiny_recipe(creatures), tmp_path, ("cam",), progress=False)
+
+
+def test_affinities_without_a_random_walk_are_refused(tiny_recipe: MakeRecipe, creatures: Path) -> None:
+    with pytest.raises(PPLValueError, match="random_walk"):
+        tiny_recipe(creatures, affinity={}, refine=["crf: irn"])
+
+
+def test_refused_settings_do_not_stay_in_the_folder(tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(creatures)
+    run_recipe(recipe, tmp_path, ("train",), progress=False)
+    before = (tmp_path / "recipe.yaml").read_text()
+    other = tiny_recipe(creatures, train=recipe.train.model_dump() | {"lr": 0.5})
+    with pytest.raises(PPLValueError, match="lr"):
+        run_recipe(other, tmp_path, ("train",), progress=False)
+    assert (tmp_path / "recipe.yaml").read_text() == before
+
+
+def test_other_settings_are_reported_before_a_comparison_is_trained(
+    tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path
+) -> None:
+    run_recipe(tiny_recipe(creatures), tmp_path, ("train",), progress=False)
+    train = {"epochs": 2, "batch_size": 4, "size": [64, 64], "num_workers": 0}
+    with pytest.raises(PPLValueError, match=r"epochs \(1 -> 2\)"):
+        run_recipe(tiny_recipe(creatures, train=train, compare=["baseline"]), tmp_path, ("train",), progress=False)
+    assert not (tmp_path / "compare").exists()
+
+
+def test_other_initial_weights_are_refused(tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path) -> None:
+    out, file = tmp_path / "run", tmp_path / "weights.pth"
+    run_recipe(tiny_recipe(creatures), out, ("train",), progress=False)
+    torch.save(ppl.load_model(out / "last.safetensors").backbone.state_dict(), file)
+    model = {"backbone": "test_resnet", "mode": "progressive", "cuts": ["layer2"], "checkpoint_path": str(file)}
+    with pytest.raises(PPLValueError, match=r"other weights \(model\.pretrained, model\.checkpoint_path\)"):
+        run_recipe(tiny_recipe(creatures, model=model), out, ("train",), progress=False)
+
+
+def test_a_missing_network_is_reported_before_any_training(
+    tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(PPLFileNotFoundError, match=r"typo\.safetensors"):
+        run_recipe(tiny_recipe(creatures, refine=["random_walk: typo.safetensors"]), tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("backbone", "method", "told"),
+    [("hrnet_w18_small", "sharpened_cam", "use method='cam'"), ("test_vit_relpos", "cam", "was built for images of")],
+)
+def test_maps_that_a_model_does_not_have_are_reported_before_any_training(
+    tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path, backbone: str, method: str, told: str
+) -> None:
+    recipe = tiny_recipe(
+        creatures,
+        model={"backbone": backbone, "mode": "baseline", "pretrained": False},
+        train={"epochs": 1, "batch_size": 4, "size": [160, 160], "num_workers": 0},
+        cam={"scales": [1.0], "method": method},
+    )
+    with pytest.raises(PPLValueError, match=told):
+        run_recipe(recipe, tmp_path, progress=False)
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_a_method_is_checked_before_the_first_image() -> None:
+    model = ppl.create_model("hrnet_w18_small", 4, mode="baseline", pretrained=False)
+    with pytest.raises(PPLValueError, match="use method='cam'"):
+        iter_generate(model, [], method="sharpened_cam")
+
+
+def test_zero_workers_are_refused(finished: tuple[Path, RunResult], creatures: Path) -> None:
+    out = finished[0] / "elsewhere"
+    with pytest.raises(PPLValueError, match="num_workers must be -1"):
+        cam_folder(finished[0] / "last.safetensors", creatures / "images", out, num_workers=0)
+    assert not out.exists()
