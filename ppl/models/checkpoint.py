@@ -13,6 +13,7 @@ from ppl.backbones.eval_mode import forget_biases
 from ppl.errors import PPLTypeError, PPLValueError
 from ppl.io.files import atomic_write
 from ppl.models.create_model import make_backbone
+from ppl.models.hub import set_file_format
 from ppl.models.ppl_net import PPLNet
 from ppl.models.weights import check_state, read_safetensors
 
@@ -119,3 +120,6 @@ def _read_header(metadata: dict[str, str], path: str | os.PathLike[str]) -> dict
             f"{os.fspath(path)} was not written by ppl.save_model (its header lacks a model): weights of a bare "
             "backbone go to create_model(checkpoint_path=...)"
         ) from error
+
+
+set_file_format(PPLNet, save_model, load_model)

@@ -17,6 +17,7 @@ from ppl.layers import GranularityFusion
 from ppl.layers.grid import Grid, as_grid
 from ppl.models.config import Mode, ModelConfig
 from ppl.models.from_classifier import from_classifier
+from ppl.models.hub import HubMixin
 from ppl.models.recompute import checkpointed
 
 __all__ = ["PPLNet"]
@@ -28,7 +29,7 @@ _MOST_ROOM = 512
 """Pixels beyond the minimum that are tried when the smallest image size is searched."""
 
 
-class PPLNet(nn.Module):
+class PPLNet(HubMixin, nn.Module):
     """Classify images by the maps of several branches of one backbone: patched maps and the un-patched map.
 
     The modes differ in their branches; every mode has the un-patched branch:

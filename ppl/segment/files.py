@@ -9,6 +9,7 @@ from safetensors.torch import save
 
 from ppl.errors import PPLTypeError, PPLValueError
 from ppl.io import atomic_write
+from ppl.models.hub import set_file_format
 from ppl.models.weights import check_state, read_safetensors
 from ppl.segment.segmenter import Segmenter, create_segmenter
 
@@ -72,3 +73,6 @@ def load(path: str | os.PathLike[str]) -> Segmenter:
     model.load_state_dict(state)
     model.classes = None if classes is None else tuple(classes)
     return model.eval()
+
+
+set_file_format(Segmenter, save_segmenter, load)

@@ -14,6 +14,7 @@ from ppl.backbones import data_config
 from ppl.backbones.names import check_timm_name
 from ppl.errors import PPLValueError
 from ppl.models.create_model import make_backbone
+from ppl.models.hub import HubMixin
 from ppl.models.weights import load_backbone_weights
 from ppl.segment.batch_norm import accept_single_values
 from ppl.segment.config import SegmentConfig
@@ -24,7 +25,7 @@ __all__ = ["Segmenter", "create_segmenter"]
 _DEFAULTS = SegmentConfig()
 
 
-class Segmenter(nn.Module):
+class Segmenter(HubMixin, nn.Module):
     """A segmentation network for images of any size.
 
     Args:
