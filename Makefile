@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-oldest test-newest test-wheel lint types build clean help
+.PHONY: demo test test-oldest test-newest test-wheel lint types docs build clean help
 
 help:           ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -39,11 +39,14 @@ lint: $(VENV)/.dev        ## ruff: style and formatting
 types: $(VENV)/.dev       ## mypy, strict on ppl/
 	$(BIN)/mypy
 
+docs: $(VENV)/.docs       ## the documentation site in site/; open site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --clean
+
 build: $(VENV)/.dev       ## wheel and sdist in dist/
 	$(BIN)/python -m build
 
 clean:          ## everything that was made here
-	rm -rf $(VENV) .venv-* build dist runs *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-* build dist runs site *.egg-info .pytest_cache .mypy_cache .ruff_cache
 
 $(VENV)/.ready: setup.cfg pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "ppl needs Python 3.10 or newer: make PYTHON=python3.11 ...")'
@@ -60,4 +63,8 @@ $(VENV)/.test: $(VENV)/.ready
 
 $(VENV)/.dev: $(VENV)/.ready
 	$(PIP) --editable ".[dev]"
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.ready
+	$(PIP) --editable ".[docs]"
 	@touch $@

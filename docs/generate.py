@@ -1,6 +1,6 @@
-"""Write the parts of the pages that follow from the code: the keys of a recipe, the refiners, measured tables.
+"""Write the parts of the pages that follow from the code: recipes, commands, refiners, measured tables.
 
-    python docs/generate.py            brings docs/backbones.md, docs/recipe.md and docs/refinement.md up to date
+    python docs/generate.py            brings the pages up to date
     python docs/generate.py --check    only says whether they are
 
 What stands between `<!-- begin NAME -->` and `<!-- end NAME -->` is replaced; the rest of a page is written by hand.
@@ -19,10 +19,12 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from ppl.cli.app import app
 from ppl.data import DatasetConfig
 from ppl.models import ModelConfig
 from ppl.parameters import known_parameters
@@ -197,6 +199,21 @@ def learned() -> str:
     return table(["maps", "mIoU", "gain", "CPU s of training", "CPU s"], rows)
 
 
+def commands() -> str:
+    """Every command with its arguments and options."""
+    parts = []
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        rows = []
+        for parameter in command.params:
+            names = [*parameter.opts, *parameter.secondary_opts]
+            word = " ".join(names) if parameter.param_type_name == "option" else (parameter.name or "").upper()
+            meaning = " ".join((getattr(parameter, "help", None) or "").replace("<", "&lt;").split())
+            rows.append([f"`{word}`", meaning + (" Required." if parameter.required else "")])
+        text = " ".join((command.help or "").split())
+        parts.append(f"## `ppl {name}`\n\n{text}\n\n{table(['argument, option', 'meaning'], rows)}")
+    return "\n\n".join(parts)
+
+
 def crf_speed() -> str:
     """The native CRF against pydensecrf, one thread each."""
     rows = [
@@ -235,6 +252,7 @@ def tail_times() -> str:
 
 PARTS: dict[str, dict[str, Callable[[], str]]] = {
     "backbones.md": {"times": tail_times},
+    "reference/command_line.md": {"commands": commands},
     "recipe.md": {"keys": recipe_keys},
     "refinement.md": {
         "refiners": refiners,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -75,8 +76,7 @@ def test_python_on_the_page_runs(page: Path, world: Path, monkeypatch: pytest.Mo
 def test_recipes_on_the_page_are_valid(page: Path) -> None:
     for block in blocks(page, "yaml"):
         content = yaml.safe_load(block.text)
-        if "nav" not in content:
-            check_recipe({"data": {"root": "creatures"}} | content)
+        check_recipe({"data": {"root": "creatures"}} | content)
 
 
 @pytest.mark.parametrize("page", having("sh"), ids=name_of)
@@ -144,10 +144,22 @@ def test_generated_parts_of_the_pages_are_up_to_date() -> None:
         assert not stale, f"docs/{page} does not follow the code any more: run python docs/generate.py"
 
 
-def test_every_page_is_reached_from_the_index() -> None:
-    listed = {link.partition("#")[0] for link in links(ROOT / "docs" / "index.md")}
+def navigation() -> str:
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    return text[text.index("\nnav:\n") :]
+
+
+def test_every_page_is_in_the_navigation_of_the_site() -> None:
+    listed = set(re.findall(r"[\w/]+\.md", navigation()))
     pages = {page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")}
-    assert pages - {"index.md"} <= listed
+    assert pages <= listed, "add the page to the navigation in mkdocs.yml"
+
+
+def test_the_reference_has_every_package_with_public_names() -> None:
+    """The build of the site then refuses to end without each of the names (docs/hooks.py)."""
+    pages = "".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "reference").glob("*.md"))
+    public = json.loads((ROOT / "tests" / "public_names.json").read_text(encoding="utf-8"))
+    assert {name for name, names in public.items() if names} == set(re.findall(r"^::: (.*)$", pages, re.MULTILINE))
 
 
 def test_messages_quoted_in_troubleshooting_are_messages_of_the_library() -> None:
