@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "examples" / "notebooks").glob("*.ipynb"))
-SMALL = "IMAGES, SIZE, EPOCHS = 16, 64, 1"
+SMALL = "IMAGES, SIZE, EPOCHS = 16, 64, 2"
 
 
 def code_cells(path: Path) -> list[str]:
