@@ -17,6 +17,7 @@ from ppl.cli.cam import cam
 from ppl.cli.check import check
 from ppl.cli.env import env
 from ppl.cli.evaluate import evaluate
+from ppl.cli.exchange import import_files
 from ppl.cli.export import export
 from ppl.cli.refine import refine
 from ppl.cli.run import demo, report, run, train
@@ -51,6 +52,7 @@ def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
 
 for command in (run, train, cam, refine, segment, predict, evaluate, export, report, check, demo, env):
     app.command()(_interruptible(command))
+app.command("import")(_interruptible(import_files))
 
 
 def _print_version(wanted: bool) -> None:

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from ppl.cli.options import given
+from ppl.cli.exchange import export_files, refuse_without_format
+from ppl.cli.options import NumWorkers, Plugin, Quiet, given
 from ppl.cli.show import print_line
 
 __all__ = ["export"]
@@ -17,7 +18,8 @@ def export(
     source: Annotated[
         Path,
         typer.Argument(
-            help="File of a segmentation network or of a classifier, or a run folder for its segmentation network.",
+            help="File of a segmentation network or of a classifier, or a run folder for its segmentation network; "
+            "with --to a folder of CAM files or masks.",
             show_default=False,
         ),
     ],
@@ -30,9 +32,30 @@ def export(
         tuple[int, int] | None,
         typer.Option(help="Height and width of the images, for networks that take no other.", show_default=False),
     ] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            help="CAM files (.npz) as irn, psa, puzzle or png; masks (.png) as coco or yolo.", show_default=False
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Where the files of --to go.")] = None,
+    images: Annotated[Path | None, typer.Option(help="The pictures, for coco.")] = None,
+    classes: Annotated[Path | None, typer.Option(help="The class names, one per line, for coco and yolo.")] = None,
+    background: Annotated[
+        str | None, typer.Option(help='Score of the background for png: a number, "auto" or "power:ALPHA".')
+    ] = None,
+    num_workers: NumWorkers = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Make all files of --to again.")] = False,
+    plugin: Plugin = None,
+    quiet: Quiet = False,
 ) -> None:
-    """Write a network for programs without ppl, for batches and images of any size, and check the file."""
-    _export_network(source, onnx, torch_program, size)
+    """Write a network for programs without ppl, and check the file; or with --to, maps and masks for other projects."""
+    if to is None:
+        refuse_without_format(out=out, images=images, classes=classes, background=background)
+        _export_network(source, onnx, torch_program, size)
+        return
+    options = given(images=images, classes=classes, background=background, num_workers=num_workers)
+    export_files(source, out, to, plugin, overwrite=overwrite, progress=not quiet, **options)
 
 
 def _export_network(source: Path, onnx: Path | None, torch_program: Path | None, size: tuple[int, int] | None) -> None:

@@ -14,11 +14,13 @@ from ppl.data.image_index import ImageIndex, Missing
 from ppl.data.instances import Instance, InstanceMask
 from ppl.data.splits import find_split
 from ppl.errors import PPLFileNotFoundError, PPLValueError
-from ppl.io.listing import normalize_name
+from ppl.io.listing import normalize_name, without_suffix
 
-__all__ = ["find_coco", "read_coco"]
+__all__ = ["coco_masks", "find_coco", "read_coco", "read_coco_file"]
 
 _ROBOFLOW = "_annotations.coco.json"
+
+CocoImage = tuple[str, tuple[Any, Any], list[Instance]]
 
 
 def read_coco(root: str | os.PathLike[str], split: str | None = None, *, missing: Missing = "error") -> TaggedImages:
@@ -63,33 +65,60 @@ def read_coco(root: str | os.PathLike[str], split: str | None = None, *, missing
             raise PPLValueError(f"{root} has the splits {', '.join(found)}; name one of them")
         split = next(iter(found))
     path = found[find_split(found, split, root)]
-    try:
-        content = json.loads(path.read_bytes())
-        categories = _classes(content)
-        instances = _instances(content, {category["id"]: index for index, category in enumerate(categories)})
-        classes = tuple(normalize_name(category["name"]) for category in categories)
-        images = [(image["file_name"], image["id"], image) for image in content["images"]]
-        sizes = {key: (image.get("height"), image.get("width")) for _, key, image in images}
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        what = f"{type(error).__name__}: {error}"
-        raise PPLValueError(f"{path} is not a whole COCO instances file ({what}); download it again") from error
+    classes, images = read_coco_file(path)
     if not images:
         raise PPLValueError(f"{path} lists no images; choose another split")
     index = ImageIndex(_image_folder(root, path, split), unique=False)
-    outlined = any(instance.outline is not None for own in instances.values() for instance in own)
+    outlined = any(instance.outline is not None for _, _, own in images for instance in own)
     samples = []
-    for name, key, _ in images:
+    for name, size, own in images:
         image_id, image = index.find(name, path.name)
-        own = instances.get(key, ())
         whole = outlined and all(instance.outline is not None for instance in own)
         labels = tuple(sorted({instance.label for instance in own}))
-        samples.append(Sample(image_id, image, labels, _mask(sizes[key], own, path) if whole else None))
+        samples.append(Sample(image_id, image, labels, _mask(size, own, path) if whole else None))
     dataset = TaggedImages(classes, tuple(samples), f"{root.name}/{split}")
     index.check(missing)
     if outlined:
         reason = f"an instance has no outline in {path.name}"
         warn_unmasked(dataset, reason, [sample for sample in dataset if sample.mask is None])
     return warn_about_tags(dataset)
+
+
+def read_coco_file(path: Path) -> tuple[tuple[str, ...], list[CocoImage]]:
+    """Read classes, images and instances of an annotation file; the images need not exist.
+
+    Returns:
+        The classes by rising category id, and of every image its file name, its size (height, width) and its instances.
+
+    Raises:
+        PPLFileNotFoundError: if there is no such file.
+        PPLValueError: if the file is not COCO instances JSON.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+        categories = _classes(content)
+        instances = _instances(content, {category["id"]: index for index, category in enumerate(categories)})
+        classes = tuple(normalize_name(category["name"]) for category in categories)
+        images = [
+            (image["file_name"], (image.get("height"), image.get("width")), instances.get(image["id"], []))
+            for image in content["images"]
+        ]
+    except FileNotFoundError as error:
+        raise PPLFileNotFoundError(f"no annotation file at {path}") from error
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise PPLValueError(f"{path} is not a whole COCO instances file ({what}); download it again") from error
+    return classes, images
+
+
+def coco_masks(path: Path) -> tuple[tuple[str, ...], dict[str, InstanceMask | None]]:
+    """Return the classes of an annotation file and, by image id, the masks; None where an instance has no outline."""
+    classes, images = read_coco_file(path)
+    masks = {}
+    for name, size, own in images:
+        whole = all(instance.outline is not None for instance in own)
+        masks[without_suffix(normalize_name(name.replace("\\", "/")))] = _mask(size, own, path) if whole else None
+    return classes, masks
 
 
 def find_coco(root: Path) -> dict[str, Path]:

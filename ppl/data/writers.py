@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,15 @@ import numpy.typing as npt
 from ppl.data.dataset import TaggedImages
 from ppl.data.instances import encode_runs
 from ppl.errors import PPLValueError
-from ppl.io import atomic_write, read_mask
+from ppl.io import BadImageError, atomic_write, read_mask
+from ppl.io.listing import counted, examples
 
 __all__ = ["write_coco", "write_yolo"]
 
 Mask = npt.NDArray[np.bool_]
 
 
-def write_coco(
-    path: str | os.PathLike[str], dataset: TaggedImages, masks: str | os.PathLike[str] | None = None
-) -> None:
+def write_coco(path: str | os.PathLike[str], dataset: TaggedImages, masks: str | os.PathLike[str] | None = None) -> int:
     """Write masks as COCO instances with run-length codes, which pycocotools and annotation tools read.
 
     Every connected region of a class is one instance. Category ids are the mask values, 1..K.
@@ -34,9 +34,15 @@ def write_coco(
         masks: folder of `<image id>.png`, for example of a run's refined masks; None takes the masks of the data set.
             Images without a mask are left out.
 
+    Returns:
+        The number of images in the file.
+
     Raises:
         PPLValueError: if no image has a mask, or a mask holds an index without a class.
         FileWriteError: if the file cannot be written.
+
+    Warns:
+        UserWarning: if masks cannot be read (counted and named); they are left out.
     """
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -59,11 +65,12 @@ def write_coco(
     categories = [{"id": index, "name": name} for index, name in enumerate(dataset.classes, start=1)]
     with atomic_write(path, "w") as file:
         json.dump({"images": images, "annotations": annotations, "categories": categories}, file)
+    return len(images)
 
 
 def write_yolo(
     folder: str | os.PathLike[str], dataset: TaggedImages, masks: str | os.PathLike[str] | None = None
-) -> None:
+) -> int:
     """Write masks as YOLO segmentation labels: `<image id>.txt`, one polygon per connected region.
 
     Polygons have no holes, and a region that encloses another one covers it. Regions below three pixels are left out.
@@ -73,10 +80,17 @@ def write_yolo(
         dataset: images and classes.
         masks: folder of `<image id>.png`; None takes the masks of the data set. Images without a mask are left out.
 
+    Returns:
+        The number of text files, without `classes.txt`.
+
     Raises:
         PPLValueError: if no image has a mask, or a mask holds an index without a class.
         FileWriteError: if a file cannot be written.
+
+    Warns:
+        UserWarning: if masks cannot be read (counted and named); they are left out.
     """
+    count = 0
     for image_id, _, mask in _masks(dataset, masks):
         lines = []
         for value, region in _regions(mask, image_id, len(dataset.classes)):
@@ -86,25 +100,33 @@ def write_yolo(
                 lines.append(" ".join([str(value - 1), *(f"{number:.6f}" for number in numbers)]) + "\n")
         with atomic_write(Path(folder) / f"{image_id}.txt", "w") as file:
             file.writelines(lines)
+        count += 1
     with atomic_write(Path(folder) / "classes.txt", "w") as file:
         file.writelines(f"{name}\n" for name in dataset.classes)
+    return count
 
 
 def _masks(
     dataset: TaggedImages, folder: str | os.PathLike[str] | None
 ) -> Iterator[tuple[str, str, npt.NDArray[np.uint8]]]:
     """Yield image id, file name and mask of every image that has a mask."""
-    found = False
+    found, bad = False, []
     for sample in dataset:
         path = None if folder is None else Path(folder) / f"{sample.image_id}.png"
-        if path is None and sample.mask is not None:
-            mask = sample.read_mask()
-        elif path is not None and path.is_file():
-            mask = read_mask(path)
-        else:
+        try:
+            if path is None and sample.mask is not None:
+                mask = sample.read_mask()
+            elif path is not None and path.is_file():
+                mask = read_mask(path)
+            else:
+                continue
+        except BadImageError as error:
+            bad.append(str(error))
             continue
         found = True
         yield sample.image_id, sample.image_id + sample.image.suffix, mask
+    if bad:
+        warnings.warn(f"{counted(len(bad), 'mask')} left out: {examples(bad)}", stacklevel=3)
     if not found:
         raise PPLValueError(f"no image of {dataset.name} has a mask{f' in {folder}' if folder else ''}; check the path")
 

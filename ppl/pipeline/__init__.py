@@ -5,6 +5,7 @@ from __future__ import annotations
 from ppl.io.lock import FolderInUseError
 from ppl.pipeline.cam_folder import cam_folder
 from ppl.pipeline.demo import demo_recipe
+from ppl.pipeline.exchange import MASK_FORMATS, export_folder, import_folder
 from ppl.pipeline.networks import load_network, network_file
 from ppl.pipeline.plugins import import_plugins
 from ppl.pipeline.prediction import predict_folder
@@ -19,6 +20,7 @@ from ppl.pipeline.segmentation import segment_dataset
 from ppl.pipeline.source import default_out, resolve_recipe
 
 __all__ = [
+    "MASK_FORMATS",
     "PRESETS",
     "STEPS",
     "AffinityRecipe",
@@ -32,6 +34,8 @@ __all__ = [
     "check_section",
     "default_out",
     "demo_recipe",
+    "export_folder",
+    "import_folder",
     "import_plugins",
     "load_network",
     "load_recipe",

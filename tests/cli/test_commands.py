@@ -63,7 +63,7 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"ppl {ppl.__version__}\n"
     assert call("--help") == 0
     listed = capsys.readouterr().out
-    commands = "run train cam refine segment predict evaluate report check demo env"
+    commands = "run train cam refine segment predict evaluate export report import check demo env"
     for command in commands.split():
         assert f" {command} " in listed
 
@@ -117,6 +117,26 @@ def test_refine_any_folder_of_cams(
     assert "0 masks" in capsys.readouterr().out
     assert call("refine", run_folder / "cams" / "val", *words, "--overwrite") == 0
     assert "4 masks" in capsys.readouterr().out
+
+
+def test_maps_of_irn_are_imported_and_refined(
+    creatures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "irn").mkdir()
+    content = {"keys": torch.tensor([1]), "cam": torch.ones(1, 16, 16), "high_res": np.ones((1, 64, 64), np.float32)}
+    np.save(tmp_path / "irn" / "val_0000.npy", content)  # type: ignore[arg-type]
+    words = ["import", tmp_path / "irn", "--from", "irn", "--out", tmp_path / "cams", "--quiet"]
+    assert "--allow-pickle" in refused(capsys, *words)
+    assert call(*words, "--allow-pickle") == 0
+    assert "1 image in" in capsys.readouterr().out
+    export = ["export", tmp_path / "cams", "--to", "psa", "--quiet"]
+    assert "--out FOLDER" in refused(capsys, *export)
+    assert call(*export, "--out", tmp_path / "psa") == 0
+    assert list(np.load(tmp_path / "psa" / "val_0000.npy", allow_pickle=True).item()) == [1]
+    assert "--images needs --to" in refused(capsys, "export", tmp_path, "--images", tmp_path)
+    refine = ["refine", tmp_path / "cams", "--images", creatures / "images", "--refiners", "guided_filter: 2"]
+    assert call(*refine, "--background", "0.5", "--out", tmp_path / "masks", "--quiet") == 0
+    assert (np.asarray(Image.open(tmp_path / "masks" / "val_0000.png")) == 2).all()
 
 
 def test_a_data_set_is_trained_on_and_can_be_continued(creatures: Path, tmp_path: Path) -> None:
