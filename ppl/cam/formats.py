@@ -140,12 +140,13 @@ def _result(maps: Any, classes: Any) -> CamResult:
     if values.ndim != 3 or numbers.shape != values.shape[:1]:
         shapes = f"{tuple(values.shape)} and {tuple(numbers.shape)}"
         raise PPLValueError(f"maps must be (k,h,w) and class indices (k,), got {shapes}")
-    if len(numbers) and (int(numbers.min()) < 0 or len(numbers.unique()) < len(numbers)):
+    if len(numbers) and (int(numbers.min()) < 0 or len(set(numbers.tolist())) < len(numbers)):
         raise PPLValueError(f"class indices must be different and 0 or more, got {numbers.tolist()}")
     if not bool(values.isfinite().all()):
         raise PPLValueError("a map holds NaN or infinity")
     order = numbers.argsort()
-    return CamResult(values[order], numbers[order], torch.full((len(order),), torch.nan), tuple(values.shape[1:]))
+    size = (values.shape[1], values.shape[2])
+    return CamResult(values[order], numbers[order], torch.full((len(order),), torch.nan), size)
 
 
 def _array(values: Any, dtype: Any) -> npt.NDArray[Any]:
