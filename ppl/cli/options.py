@@ -11,6 +11,7 @@ import typer
 __all__ = [
     "Backbone",
     "Compare",
+    "Data",
     "Epochs",
     "Mode",
     "NumWorkers",
@@ -31,13 +32,15 @@ __all__ = [
 Source = Annotated[
     Path,
     typer.Argument(
-        help="A recipe (.yaml), a data set (a folder with images/ and labels.csv), or a run folder to continue.",
+        help="A recipe (.yaml, or voc12 or coco14 with --data), a data set (a folder with images/ and labels.csv), or "
+        "a run folder to continue.",
         show_default=False,
     ),
 ]
 Out = Annotated[
     Path | None, typer.Option("--out", "-o", help="Run folder. Default: runs/<data set>-<mode>.", show_default=False)
 ]
+Data = Annotated[Path | None, typer.Option(help="Folder of the recipe's data set.", show_default=False)]
 Mode = Annotated[
     str | None,
     typer.Option(help="baseline, control, progressive or explicit.", show_default=False),

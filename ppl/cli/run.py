@@ -10,6 +10,7 @@ import typer
 from ppl.cli.options import (
     Backbone,
     Compare,
+    Data,
     Epochs,
     Mode,
     Out,
@@ -31,6 +32,7 @@ __all__ = ["demo", "report", "run", "train"]
 
 def run(
     source: Source,
+    data: Data = None,
     out: Out = None,
     mode: Mode = None,
     compare: Compare = None,
@@ -43,12 +45,13 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     """Tags in, masks out: train, CAMs, refinement, scores and a report. What is finished is not done again."""
-    changes = recipe_changes(mode, compare, backbone, weights, epochs, set_)
+    changes = recipe_changes(mode, compare, backbone, weights, epochs, set_, data)
     _run(source, out, changes, preset, plugin, None, quiet)
 
 
 def train(
     source: Source,
+    data: Data = None,
     out: Out = None,
     mode: Mode = None,
     compare: Compare = None,
@@ -61,7 +64,7 @@ def train(
     quiet: Quiet = False,
 ) -> None:
     """Train the classifier alone. An interrupted training goes on where it was."""
-    changes = recipe_changes(mode, compare, backbone, weights, epochs, set_)
+    changes = recipe_changes(mode, compare, backbone, weights, epochs, set_, data)
     _run(source, out, changes, preset, plugin, ("train",), quiet)
 
 
@@ -100,9 +103,11 @@ def recipe_changes(
     weights: Path | None,
     epochs: int | None,
     others: list[str] | None,
+    data: Path | None = None,
 ) -> list[str]:
     """Return the options of `ppl run` as `KEY=VALUE` of the recipe."""
     options = {
+        "data.root": data,
         "model.mode": mode,
         "compare": compare or None,
         "model.backbone": backbone,

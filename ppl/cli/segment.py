@@ -55,6 +55,13 @@ def predict(
     flip: Annotated[
         bool | None, typer.Option("--flip/--no-flip", help="Also predict the mirror image.", show_default=False)
     ] = None,
+    names: Annotated[
+        Path | None, typer.Option("--list", help="List of the pictures, one name per line.", show_default=False)
+    ] = None,
+    submission: Annotated[
+        Path | None,
+        typer.Option(help="Pack the masks into an archive (.tgz) for PASCAL VOC 2012's server.", show_default=False),
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps.", show_default=False)] = None,
     num_workers: NumWorkers = None,
     quiet: Quiet = False,
@@ -62,7 +69,8 @@ def predict(
     """Segment pictures without tags: masks, overlays and a page to look at. What is finished is not done again."""
     from ppl.pipeline import predict_folder
 
-    options = given(crf=crf, scales=tuple(scale) if scale else None, flip=flip, device=device, num_workers=num_workers)
+    options = given(crf=crf, scales=tuple(scale) if scale else None, flip=flip, names=names, submission=submission)
+    options |= given(device=device, num_workers=num_workers)
     summary = predict_folder(model, images, out, progress=not quiet, **options)
     for file in summary.bad:
         print_line(f"left out {file.image_id}: {file.reason}")

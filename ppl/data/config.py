@@ -34,6 +34,9 @@ class DatasetConfig(Config):
     white: Literal["object", "ignore"] | None = Field(
         None, description="meaning of value 255 in masks; object: the only class; null: ignore, if that can be meant"
     )
+    untagged: Literal["keep", "drop"] = Field(
+        "keep", description="whether images without any tag are used; drop: as the lists of COCO in the field"
+    )
     value_range: int | None = Field(
         None, ge=1, le=65535, description="largest value of 16-bit pictures, 4095 for 12 bits; null: 65535"
     )

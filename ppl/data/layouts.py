@@ -91,6 +91,7 @@ def open_dataset(
     missing: Missing = "error",
     zero: Literal["background", "ignore"] = _DEFAULTS.zero,
     white: Literal["object", "ignore"] | None = _DEFAULTS.white,
+    untagged: Literal["keep", "drop"] = _DEFAULTS.untagged,
     value_range: int | None = _DEFAULTS.value_range,
 ) -> TaggedImages:
     """Read a data set in any known layout.
@@ -105,6 +106,7 @@ def open_dataset(
         zero: meaning of value 0 in masks: "background", or "ignore" where 0 means that the pixel is not labelled.
         white: meaning of value 255 in masks: "ignore", or "object" for black-and-white masks of the only class. None
             means "ignore", and `check_images` refuses masks without any other value.
+        untagged: "drop" leaves out the images without any tag.
         value_range: largest value of 16-bit pictures; see `ppl.io.read_image`.
 
     Raises:
@@ -123,6 +125,8 @@ def open_dataset(
         raise PPLFileNotFoundError(f"{root} is not a folder; check the path")
     chosen = _recognise(root) if layout == "auto" else LAYOUTS.find(layout)
     dataset = chosen.read(root, split, missing=missing)
+    if untagged == "drop":
+        dataset = replace(dataset, samples=tuple(sample for sample in dataset if sample.labels))
     if white == "object" and len(dataset.classes) > 1:
         raise PPLValueError(f'white="object" needs a data set of one class, but {dataset.name} has {dataset.classes}')
     values: tuple[tuple[int, int], ...] = ((0, 255),) if zero == "ignore" else ()

@@ -6,6 +6,7 @@ from ppl.io.lock import FolderInUseError
 from ppl.pipeline.cam_folder import cam_folder
 from ppl.pipeline.demo import demo_recipe
 from ppl.pipeline.exchange import MASK_FORMATS, export_folder, import_folder
+from ppl.pipeline.named import RECIPES
 from ppl.pipeline.networks import load_network, network_file
 from ppl.pipeline.plugins import import_plugins
 from ppl.pipeline.prediction import predict_folder
@@ -22,6 +23,7 @@ from ppl.pipeline.source import default_out, resolve_recipe
 __all__ = [
     "MASK_FORMATS",
     "PRESETS",
+    "RECIPES",
     "STEPS",
     "AffinityRecipe",
     "CamRecipe",

@@ -11,15 +11,18 @@ import numpy as np
 from PIL import Image
 
 from ppl.data import Sample, TaggedImages, check_images, read_images
+from ppl.data.text_files import read_lines
 from ppl.errors import PPLValueError
 from ppl.io import atomic_write, write_mask
 from ppl.io.fingerprint import sha256
+from ppl.io.listing import without_suffix
 from ppl.io.lock import folder_lock
 from ppl.parallel import FolderSummary
 from ppl.pipeline.device import torch_device
 from ppl.pipeline.networks import network_file
 from ppl.pipeline.results import ResultFolder
 from ppl.pipeline.segmenting import picture_keys, segment_images
+from ppl.pipeline.submission import pack_voc12
 from ppl.report import class_colours, overlay_mask
 from ppl.segment import SegmentConfig, Segmenter, SegmentResult, load
 
@@ -39,6 +42,8 @@ def predict_folder(
     flip: bool = _DEFAULTS.flip,
     crf: str | None = _DEFAULTS.crf,
     amp: bool = False,
+    names: str | Path | None = None,
+    submission: str | Path | None = None,
     device: str = "auto",
     num_workers: int = -1,
     progress: bool = True,
@@ -55,6 +60,8 @@ def predict_folder(
         flip: see `ppl.segment.predict`.
         crf: see `ppl.segment.predict`.
         amp: see `ppl.segment.predict`.
+        names: list of the pictures to segment, one name per line; None for all.
+        submission: archive (.tgz) to pack the masks into, as the server of PASCAL VOC 2012 takes them.
         device: "auto", "cpu", "cuda", ...
         num_workers: threads that write files; -1 for one per core.
         progress: show a bar.
@@ -73,7 +80,7 @@ def predict_folder(
     start = time.perf_counter()
     network = load(path).to(torch_device(device))
     classes = network.classes or tuple(f"class {index}" for index in range(network.num_classes))
-    dataset, bad = check_images(read_images(images, classes), progress=progress)
+    dataset, bad = check_images(_chosen(read_images(images, classes), names), progress=progress)
     settings = {"weights": sha256(path), "scales": scales, "flip": flip, "crf": crf}
     results = ResultFolder(out / "masks", ".png", settings)
     with folder_lock(out):
@@ -93,7 +100,17 @@ def predict_folder(
             amp=amp,
         )
         _write_page(out, dataset, network)
+        if submission is not None:
+            pack_voc12({image_id: results.file(image_id) for image_id in dataset.image_ids}, submission)
     return FolderSummary(len(todo), len(dataset) - len(todo), tuple(bad), time.perf_counter() - start)
+
+
+def _chosen(images: TaggedImages, names: str | Path | None) -> TaggedImages:
+    """Return the pictures of a list."""
+    if names is None:
+        return images
+    lines = read_lines(Path(names), "a list of image names, one per line")
+    return images.subset(without_suffix(line.split()[0].rpartition("/")[2]) for _, line in lines)
 
 
 def _save(out: Path, results: ResultFolder, keys: dict[str, str], sample: Sample, result: SegmentResult) -> None:

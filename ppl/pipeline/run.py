@@ -223,11 +223,12 @@ def _write_recipe(folder: RunFolder, recipe: Recipe) -> None:
 def _record_data(folder: RunFolder, recipe: Recipe, splits: Splits, steps: Sequence[str]) -> None:
     # a call that does not train has not read the training images, so the earlier findings about them still hold
     known = {} if _needs_training_images(recipe, steps) else folder.read_manifest().get("data", {})
-    train = known.get("images", {}).get("train", len(splits.train))
+    name = recipe.data.train or "train"
+    train = known.get("images", {}).get(name, len(splits.train))
     folder.record(
         data={
             "root": str(recipe.data.root.resolve()),
-            "images": {"train": train} | {name: len(images) for name, images in splits.masked.items()},
+            "images": {name: train} | {name: len(images) for name, images in splits.masked.items()},
             "left_out": known.get("left_out", {}) | {bad.image_id: bad.reason for bad in splits.bad},
         }
     )

@@ -1,4 +1,4 @@
-"""The recipe that a path stands for: a recipe file, the folder of a data set, or a run folder to continue."""
+"""The recipe that a source stands for: a recipe file or its name, a data set's folder, or a run folder to continue."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ppl.errors import PPLFileNotFoundError
+from ppl.pipeline.named import RECIPES, check_data, read_named_recipe
 from ppl.pipeline.plugins import import_plugins
 from ppl.pipeline.presets import set_preset
 from ppl.pipeline.recipe import Recipe
@@ -22,7 +23,8 @@ def resolve_recipe(
     """Return the recipe that a path stands for.
 
     Args:
-        source: a YAML recipe or a folder that holds `recipe.yaml`, the folder of a data set, or a run folder.
+        source: a YAML recipe or a folder that holds `recipe.yaml`, the folder of a data set, a run folder, or the name
+            of a recipe that comes with the library, if there is no such file or folder.
         overrides: `KEY=VALUE` with dotted keys; they win over the recipe.
         preset: name of a preset; its values win over the recipe, but not over `overrides`.
         plugins: modules to import first, found in the working directory, beside a recipe file or on `sys.path`. The
@@ -32,8 +34,9 @@ def resolve_recipe(
         The recipe, and the run folder if `source` is one.
 
     Raises:
-        PPLFileNotFoundError: if there is nothing at `source`, or a plugin is missing.
-        PPLValueError: if the recipe is faulty.
+        PPLFileNotFoundError: if there is nothing at `source`, a plugin is missing, or the data set of a named recipe
+            lacks files.
+        PPLValueError: if the recipe is faulty, or a named recipe lacks its data set.
     """
     here = [Path.cwd()]
     run_folder: Path | None = None
@@ -46,11 +49,20 @@ def resolve_recipe(
         content = {"data": {"root": str(source)}, "plugins": list(plugins)}
     elif source.exists():
         content = read_recipe(source, plugins, here)
+    elif str(source) in RECIPES:
+        import_plugins(plugins, here)
+        content = {**read_named_recipe(str(source)), "plugins": list(plugins)}
     else:
-        raise PPLFileNotFoundError(f"nothing at {source}; give a recipe (.yaml), a data set's folder or a run folder")
+        raise PPLFileNotFoundError(
+            f"nothing at {source}; give a recipe (.yaml), a data set's folder, a run folder, or the name of a recipe: "
+            f"{', '.join(RECIPES)}"
+        )
     if preset is not None:
         content = set_preset(content, preset)
-    return check_recipe(with_overrides(content, overrides), source=str(source)), run_folder
+    content = with_overrides(content, overrides)
+    if str(source) in RECIPES and not source.exists():
+        check_data(str(source), content)
+    return check_recipe(content, source=str(source)), run_folder
 
 
 def default_out(recipe: Recipe) -> Path:

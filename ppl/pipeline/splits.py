@@ -91,7 +91,7 @@ def _open(recipe: DatasetConfig, key: str) -> TaggedImages | None:
 
 
 def _read(config: DatasetConfig, split: str | None) -> TaggedImages:
-    options = config.model_dump(include={"layout", "zero", "white", "value_range"})
+    options = config.model_dump(include={"layout", "zero", "white", "untagged", "value_range"})
     return open_dataset(config.root, split, missing="keep", **options)
 
 
