@@ -23,11 +23,13 @@ _LINK = re.compile(r"(?<=\]\()(?!\w+:)([^)\s#]+)(?=[#)])")
 _FETCHED = re.compile(r"""<(?:script|img|iframe|source)[^>]+src=["']?(https?:)?//|<link[^>]+href=["']?(https?:)?//""")
 
 
-def notebook_page(text: str) -> str:
-    """Return the cells of a notebook as a page."""
+def notebook_page(name: str, text: str) -> str:
+    """Return the cells of a notebook as a page, with a link to the file under the title."""
     cells = json.loads(text)["cells"]
     blocks = {"markdown": "{}", "code": "```python\n{}\n```"}
-    return "\n\n".join(blocks[cell["cell_type"]].format("".join(cell["source"])) for cell in cells)
+    title, *others = (blocks[cell["cell_type"]].format("".join(cell["source"])) for cell in cells)
+    heading, _, text = title.partition("\n")
+    return "\n\n".join([heading, f"This page is a notebook: [{name}]({name}).", text, *others])
 
 
 def example_page(name: str, text: str) -> str:
@@ -42,8 +44,8 @@ def examples_index() -> str:
         sentence = path.read_text(encoding="utf-8").split('"""')[1].split("\n\n")[0].replace("\n", " ")
         lines.append(f"* [{path.name}]({path.stem}.md): {sentence}")
     for path in sorted((ROOT / "examples" / "notebooks").glob("*.ipynb")):
-        heading = re.search(r"^# (.*)$", notebook_page(path.read_text(encoding="utf-8")), re.MULTILINE)
-        lines.append(f"* [notebooks/{path.name}](notebooks/{path.stem}.md): {heading[1] if heading else ''}")
+        first = json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"][0]
+        lines.append(f"* [notebooks/{path.name}](notebooks/{path.stem}.md): {first.removeprefix('# ').strip()}")
     return "\n".join(lines) + "\n"
 
 
@@ -69,7 +71,8 @@ def on_files(files: Files, config: Any) -> Files:
             if path.suffix == ".py":
                 text = example_page(path.name, text)
             elif path.suffix == ".ipynb":
-                text = notebook_page(text)
+                files.append(File.generated(config, name, content=text))
+                text = notebook_page(path.name, text)
             files.append(File.generated(config, shown_as(name), content=text))
     files.append(File.generated(config, "examples/index.md", content=examples_index()))
     return files
@@ -81,7 +84,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
 
     def on_site(match: re.Match[str]) -> str:
         path = posixpath.normpath(posixpath.join(here, match[1]))
-        target = shown_as(path)
+        target = path if page.file.generated_by and match[1].endswith(".ipynb") else shown_as(path)
         if files.get_file_from_path(target) is None and (ROOT / path).is_file() and path not in NOT_SHOWN:
             files.append(File.generated(config, target, abs_src_path=str(ROOT / path)))
         return posixpath.relpath(target, posixpath.dirname(page.file.src_uri) or ".")
