@@ -67,6 +67,7 @@ def predict(
     quiet: Quiet = False,
 ) -> None:
     """Segment pictures without tags: masks, overlays and a page to look at. What is finished is not done again."""
+    from ppl.io.listing import counted
     from ppl.pipeline import predict_folder
 
     options = given(crf=crf, scales=tuple(scale) if scale else None, flip=flip, names=names, submission=submission)
@@ -74,5 +75,5 @@ def predict(
     summary = predict_folder(model, images, out, progress=not quiet, **options)
     for file in summary.bad:
         print_line(f"left out {file.image_id}: {file.reason}")
-    count = summary.done + summary.skipped
-    print_line(f"{count} pictures segmented ({summary.done} new): {out / 'index.html'}")
+    count = counted(summary.done + summary.skipped, "picture")
+    print_line(f"{count} segmented ({summary.done} new): {out / 'index.html'}")

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ppl.data import Sample, TaggedImages
+from ppl.data import Sample, TaggedImages, check_images
 from ppl.engine import RUNTIME_KEYS, TrainSummary
 from ppl.engine.random_state import seeded
 from ppl.errors import PPLValueError
@@ -229,7 +229,11 @@ def segment_dataset(
     splits = open_splits(recipe.data, progress=progress)
     for note in splits.notes:
         log(note)
-    train = splits.train if masks is None else with_masks(splits.train, masks)
+    train = splits.train
+    if masks is not None:
+        train, bad = check_images(with_masks(train, masks), progress=progress)
+        for fault in bad:
+            log(f"left out {fault.image_id}: {fault.reason}")
     train = train.subset(sample.image_id for sample in train if sample.mask is not None)
     if not len(train):
         raise PPLValueError(f"{splits.train.name} has no masks to train on: add --masks FOLDER")
@@ -250,5 +254,6 @@ def segment_dataset(
             progress=progress,
         )
     score = "" if summary.best_score is None else f", best validation mIoU {100 * summary.best_score:.1f}"
-    log(f"trained on {len(train)} images for {summary.epochs} epochs in {summary.seconds:.0f} s{score}")
+    images = f"{len(train)} of {len(splits.train)} images"
+    log(f"trained on {images} for {summary.epochs} epochs in {summary.seconds:.0f} s{score}")
     return summary.last_path

@@ -203,7 +203,7 @@ def _predict_windows(model: Segmenter, image: Tensor, row: Tensor | None, settin
     masks, probs = [], []
     for rows in windowed_mask(logits_of, image, _WINDOW, _STEP):
         allowed = _allow(rows, row)
-        masks.append(allowed.argmax(dim=0).to(torch.uint8))
+        masks.append(_best(allowed))
         if keep:
             probs.append(allowed.softmax(dim=0))
     if keep:
@@ -225,7 +225,12 @@ def _result(probs: Tensor, image: Tensor, model: Segmenter, settings: _Settings)
     if settings.crf is not None:
         probs = torch.from_numpy(dense_crf(_pixels(image, model.data_config), probs.numpy(), preset=settings.crf))
     probs = probs.clone()  # outside of inference mode, with memory of its own
-    return SegmentResult(probs.argmax(dim=0).to(torch.uint8), probs)
+    return SegmentResult(_best(probs), probs)
+
+
+def _best(scores: Tensor) -> Tensor:
+    """Return the best label of each pixel; on a CPU `max` takes half the time of `argmax`."""
+    return scores.max(dim=0).indices.to(torch.uint8)
 
 
 def _pixels(image: Tensor, data_config: dict[str, Any]) -> Any:

@@ -161,6 +161,12 @@ class _Pairs(Dataset[tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]]):
                 f"the mask of image {sample.image_id!r} is {mask.shape} and the image {image.shape[:2]} (height, "
                 "width): masks have the size of their images"
             )
+        largest = np.flatnonzero(np.bincount(mask.ravel(), minlength=256)[:IGNORED])[-1:]
+        if largest.size and largest[0] > len(self.images.classes):
+            raise PPLValueError(
+                f"the mask of image {sample.image_id!r} holds index {largest[0]}, but there are "
+                f"{len(self.images.classes)} classes: write class indices from 1, 0 for the background, 255 to ignore"
+            )
         labels = mask.astype(np.int32)
         if not self.config.reads_confidence:
             return image, labels + _CERTAIN * _CONFIDENCE

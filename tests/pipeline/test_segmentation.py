@@ -99,14 +99,20 @@ def test_results_do_not_go_into_the_folder_of_the_pictures(run, creatures):
 
 def test_masks_of_any_origin_train_a_network(creatures, tmp_path):
     train = open_dataset(creatures, "train")
-    for sample in train[:6]:
-        write_mask(tmp_path / "drawn" / f"{sample.image_id}.png", np.ones((64, 64), np.uint8))
+    drawn = [np.ones((64, 64), np.uint8)] * 5 + [np.ones((9, 9), np.uint8), np.full((64, 64), 200, np.uint8)]
+    for sample, mask in zip(train, drawn, strict=False):
+        write_mask(tmp_path / "drawn" / f"{sample.image_id}.png", mask)
     lines: list[str] = []
     overrides = [f"segment.{key}={value}" for key, value in SEGMENT.items()]
     overrides += ["segment.encoder=test_resnet", "segment.pretrained=false", "device=cpu"]
-    path = segment_dataset(creatures, tmp_path / "drawn", tmp_path / "out", overrides, progress=False, log=lines.append)
+    with pytest.warns(UserWarning, match="left out"):
+        path = segment_dataset(
+            creatures, tmp_path / "drawn", tmp_path / "out", overrides, progress=False, log=lines.append
+        )
     assert load(path).classes == train.classes
-    assert lines[-1].startswith("trained on 6 images for 1 epochs")
+    assert lines[-1].startswith("trained on 5 of 8 images for 1 epochs")
+    small, unknown = (next(line for line in lines if train[index].image_id in line) for index in (5, 6))
+    assert "(9, 9)" in small and "holds index 200, but there are" in unknown
     with pytest.raises(PPLValueError, match=r"--set segment\.encoder="):
         segment_dataset(creatures, tmp_path / "drawn", tmp_path / "out", progress=False)
     bare = shutil.copytree(creatures, tmp_path / "bare")

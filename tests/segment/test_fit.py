@@ -173,6 +173,12 @@ def test_a_mask_of_another_size_is_named(squares, tmp_path):
         fit(make_model(), with_masks(squares, tmp_path), None, make_config(batch_size=1), tmp_path / "run")
 
 
+def test_a_mask_of_an_unknown_class_is_named(squares, tmp_path):
+    write_mask(tmp_path / "0.png", np.full((56, 72), 3, np.uint8))
+    with pytest.raises(PPLValueError, match="the mask of image '0' holds index 3, but there are 2 classes"):
+        fit(make_model(), with_masks(squares, tmp_path), None, make_config(batch_size=1), tmp_path / "run")
+
+
 @pytest.mark.parametrize("decoder", ["deeplabv3plus", "upernet"])
 def test_batches_of_one_image_train_under_decoders_that_pool_to_one_cell(squares, tmp_path, decoder):
     model = create_segmenter("test_resnet", 2, decoder=decoder, pretrained=False)
@@ -196,6 +202,9 @@ def test_iterations_are_rounded_up_to_whole_epochs(squares, tmp_path):
 def test_a_run_does_not_continue_on_other_masks(squares, tmp_path):
     images = with_masks(squares[:4], shutil.copytree(squares[0].mask.parent, tmp_path / "masks"))
     fit(make_model(), images, None, make_config(epochs=1), tmp_path / "run")
+    renamed = replace(images, classes=("red", "green"))
+    with pytest.raises(PPLValueError, match="other settings: training images"):
+        fit(make_model(), renamed, None, make_config(epochs=1), tmp_path / "run")
     write_mask(tmp_path / "masks" / "0.png", np.zeros((56, 72), np.uint8))
     with pytest.raises(PPLValueError, match="other settings: training images"):
         fit(make_model(), images, None, make_config(epochs=1), tmp_path / "run")

@@ -42,6 +42,12 @@ def test_images_of_mixed_sizes_come_back_in_order_and_batches_change_nothing(mod
         torch.testing.assert_close(one.probs, other.probs)
 
 
+@pytest.mark.parametrize("size", [(1, 1), (3, 40), (9, 5)])
+def test_pictures_smaller_than_the_stride_keep_their_size(model, size):
+    result = predict(model, [torch.randn(3, *size)], scales=(1.0, 0.5))[0]
+    assert result.size == size and torch.isfinite(result.probs).all()
+
+
 def test_known_tags_leave_only_their_classes_and_the_background(model):
     image = torch.randn(1, 3, 40, 40)
     free, tagged, none = (predict(model, image, labels)[0] for labels in (None, [[1]], [[]]))
