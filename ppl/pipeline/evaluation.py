@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 from ppl.cam import CamResult
@@ -75,6 +77,7 @@ def score_split(
             f"that counts and are left out of the coverage of parts, as {counts.without_parts[0]}"
         )
     _write_thresholds(folder.path / f"thresholds_{split}.csv", counts.sweep)
+    _write_confusions(folder.path / f"confusion_{split}.csv", ("background", *images.classes), counts)
     scores = counts.scores()
     rule = {"default": recipe.cam.background, "best": best, "best_chosen_on": split, "images": len(scored)}
     folder.record(
@@ -92,6 +95,15 @@ def _write_thresholds(path: Path, sweep: ThresholdSweep) -> None:
     with atomic_write(path, "w") as file:
         file.write("threshold,miou\n")
         file.writelines(f"{t:.2f},{miou:.5f}\n" for t, miou in zip(sweep.thresholds, sweep.miou(), strict=True))
+
+
+def _write_confusions(path: Path, names: Sequence[str], counts: SplitCounts) -> None:
+    """Write the pixels by kind of mask, true class and predicted class; the last column counts ignored predictions."""
+    with atomic_write(path, "w") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(["masks", "true class", *names, "ignored"])
+        for kind, matrix in counts.matrices.items():
+            rows.writerows([kind, name, *row] for name, row in zip(names, matrix.counts.tolist(), strict=True))
 
 
 def _check_current(recipe: Recipe, folder: RunFolder, split: str, scored: TaggedImages) -> None:

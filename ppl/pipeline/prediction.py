@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import time
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ from ppl.data.text_files import read_lines
 from ppl.errors import PPLValueError
 from ppl.io import atomic_write, write_mask
 from ppl.io.fingerprint import sha256
-from ppl.io.listing import without_suffix
+from ppl.io.listing import counted, without_suffix
 from ppl.io.lock import folder_lock
 from ppl.parallel import FolderSummary
 from ppl.pipeline.device import torch_device
@@ -23,7 +22,9 @@ from ppl.pipeline.networks import network_file
 from ppl.pipeline.results import ResultFolder
 from ppl.pipeline.segmenting import picture_keys, segment_images
 from ppl.pipeline.submission import pack_voc12
-from ppl.report import class_colours, overlay_mask
+from ppl.report import overlay_mask
+from ppl.report.page import write_page
+from ppl.report.parts import legend
 from ppl.segment import SegmentConfig, Segmenter, SegmentResult, load
 
 __all__ = ["predict_folder"]
@@ -124,39 +125,11 @@ def _save(out: Path, results: ResultFolder, keys: dict[str, str], sample: Sample
 
 def _write_page(out: Path, images: TaggedImages, network: Segmenter) -> None:
     """Write a page with the overlays, which opens without a server."""
-    shown = images.image_ids[:_SHOWN]
-    figures = "\n".join(
-        f'<figure><img loading="lazy" src="overlays/{html.escape(name)}.jpg" alt="{html.escape(name)}">'
-        f"<figcaption>{html.escape(name)}</figcaption></figure>"
-        for name in shown
+    write_page(
+        "predictions.html",
+        out / "index.html",
+        title=f"Predictions of {counted(len(images), 'picture')}",
+        names=images.image_ids[:_SHOWN],
+        total=len(images),
+        legend=legend(network.classes or ()),
     )
-    more = f"<p>The first {len(shown)} of {len(images)} pictures.</p>" if len(shown) < len(images) else ""
-    names = network.classes or ()
-    colours = class_colours(len(names))
-    legend = " ".join(
-        f'<span style="background: rgb({red} {green} {blue})"></span> {html.escape(name)}'
-        for name, (red, green, blue) in zip(names, colours.tolist(), strict=True)
-    )
-    text = f"""<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>Predictions of {len(images)} pictures</title>
-<style>
-body {{ font: 16px/1.4 system-ui, sans-serif; margin: 1.5rem; }}
-main {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(16rem, 1fr)); gap: 1rem; }}
-figure {{ margin: 0; }}
-img {{ width: 100%; height: auto; }}
-span {{ display: inline-block; width: .9em; height: .9em; margin-left: .8em; }}
-figcaption {{ font-size: .85rem; overflow-wrap: anywhere; }}
-</style>
-<h1>Predictions of {len(images)} pictures</h1>
-<p>{legend}</p>
-{more}
-<main>
-{figures}
-</main>
-</html>
-"""
-    with atomic_write(out / "index.html", "w") as file:
-        file.write(text)

@@ -61,6 +61,11 @@ class Recipe(Config):
     segment: SegmentConfig | None = Field(
         SegmentConfig(), description="train a segmentation network on the masks of the training images; null: do not"
     )
+    faithfulness: int = Field(
+        8,
+        ge=0,
+        description="images of each split whose CAMs are tested by deletion and insertion for the report; 0: none",
+    )
     device: str = Field("auto", description='"cpu", "cuda", "cuda:1", "mps"; "auto": the accelerator, or else the CPU')
     num_workers: int = Field(-1, description="processes or threads for work on the CPU; -1: one per core")
     preset: Literal["paper", "propagated"] | None = Field(

@@ -13,6 +13,7 @@ from ppl.pipeline.affinity import learn_affinities
 from ppl.pipeline.cams import make_cams, outdated_cams
 from ppl.pipeline.device import torch_device
 from ppl.pipeline.evaluation import score_split
+from ppl.pipeline.faithfulness import measure_faithfulness
 from ppl.pipeline.masks import make_masks
 from ppl.pipeline.recipe import Recipe
 from ppl.pipeline.recipe_file import dump_recipe
@@ -160,6 +161,8 @@ def _run_model(
         _segment(recipe, recipe.segment, folder, splits, progress, log)
     if "evaluate" not in steps:
         return {}
+    for split, images in splits.masked.items():
+        measure_faithfulness(recipe, folder, split, images)
     return {
         split: score_split(recipe, folder, split, images, notes)
         for split, images in splits.masked.items()

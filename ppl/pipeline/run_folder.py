@@ -18,7 +18,16 @@ from ppl.io.versions import versions
 
 __all__ = ["RunFolder"]
 
-_SECTIONS_BY_SPLIT = ("scores", "scored", "per_image", "per_class", "thresholds", "not_refined", "refinement_scores")
+_SECTIONS_BY_SPLIT = (
+    "scores",
+    "scored",
+    "per_image",
+    "per_class",
+    "thresholds",
+    "faithfulness",
+    "not_refined",
+    "refinement_scores",
+)
 """Sections of the manifest that hold one entry per split."""
 _ABANDONED = 3600
 """Age in seconds after which a temporary file is taken for the remains of a killed process."""

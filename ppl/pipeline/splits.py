@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ppl.data import DatasetConfig, NoSplitError, TaggedImages, check_images, open_dataset, warn_shared_images
+import numpy as np
+
+from ppl.data import DatasetConfig, NoSplitError, Sample, TaggedImages, check_images, open_dataset, warn_shared_images
 from ppl.errors import PPLValueError
 from ppl.parallel import BadFile
 
-__all__ = ["Splits", "open_splits"]
+__all__ = ["Splits", "open_splits", "spread"]
 
 
 @dataclass(frozen=True)
@@ -108,3 +110,15 @@ def _outside(images: TaggedImages, val: TaggedImages | None, recipe: DatasetConf
             "on; write the list, or set data.train to null to train on all"
         )
     return rest
+
+
+def spread(images: TaggedImages, count: int) -> list[Sample]:
+    """Return tagged images at equal distances over a split; only images with masks if there are any.
+
+    Args:
+        images: the split.
+        count: the most images.
+    """
+    tagged = [sample for sample in images if sample.labels]
+    chosen = [sample for sample in tagged if sample.mask is not None] or tagged or list(images)
+    return [chosen[index] for index in np.linspace(0, len(chosen) - 1, min(count, len(chosen))).round().astype(int)]

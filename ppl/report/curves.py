@@ -17,8 +17,14 @@ from ppl.report.fonts import installed_fonts
 __all__ = ["curves", "read_history"]
 
 History = Sequence[Mapping[str, Any]]
-_X, _PHASE = "epoch", "phase"
-_TITLES = {"loss": "training loss", "val_mAP": "validation mAP", "lr": "learning rate", "val_loss": "validation loss"}
+_EPOCH, _PHASE = "epoch", "phase"
+_TITLES = {
+    "loss": "training loss",
+    "val_mAP": "validation mAP",
+    "lr": "learning rate",
+    "val_loss": "validation loss",
+    "miou": "mIoU",
+}
 
 
 def read_history(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -53,6 +59,7 @@ def curves(
     path: str | os.PathLike[str] | None = None,
     *,
     keys: Sequence[str] = ("loss", "val_mAP", "lr"),
+    x: str = _EPOCH,
 ) -> str:
     """Draw the curves of one or several runs side by side, one panel per key.
 
@@ -62,6 +69,7 @@ def curves(
         runs: name of each run -> its epochs; see `read_history`.
         path: the file to write (.svg, .png, ...), whole or not at all; None: no file.
         keys: the keys to draw; a key that no run has is skipped.
+        x: the key of the horizontal axis.
 
     Returns:
         The drawing as SVG text for an HTML page.
@@ -79,20 +87,20 @@ def curves(
     from matplotlib.lines import Line2D
     from matplotlib.ticker import MaxNLocator
 
-    panels = [key for key in keys if any(_points(history, key)[0] for history in runs.values())]
+    panels = [key for key in keys if any(_points(history, key, x)[0] for history in runs.values())]
     if not panels:
         raise PPLValueError(f"there is nothing to draw: no epoch holds any of {', '.join(keys)}")
     figure = Figure(figsize=(4.3 * len(panels), 2.9), layout="constrained")  # no pyplot: nothing global is touched
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axis, key in zip(axes, panels, strict=True):
         for number, history in enumerate(runs.values()):
-            x, y = _points(history, key)
-            axis.plot(x, y, marker="o" if len(x) < 25 else None, markersize=3, color=f"C{number}")
+            across, up = _points(history, key, x)
+            axis.plot(across, up, marker="o" if len(across) < 25 else None, markersize=3, color=f"C{number}")
             for start in _phase_starts(history):
                 axis.axvline(start, color=f"C{number}", linestyle=":", linewidth=0.9, alpha=0.7)
         axis.set_title(_TITLES.get(key, key), fontsize=10, loc="left")
-        axis.set_xlabel("epoch", fontsize=9)
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.set_xlabel(x, fontsize=9)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=x == _EPOCH))
         axis.tick_params(labelsize=8)
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
@@ -114,26 +122,28 @@ def curves(
     return text[text.index("<svg") :].strip()
 
 
-def _points(history: History, key: str) -> tuple[list[float], list[float]]:
-    """Return the epochs and values at which a key holds a number. Of a list (per parameter group), take the first."""
-    x, y = [], []
+def _points(history: History, key: str, x: str) -> tuple[list[float], list[float]]:
+    """Return the places and values at which a key holds a number. Of a list (per parameter group), take the first."""
+    across, up = [], []
     for number, line in enumerate(history):
         value = line.get(key)
         value = value[0] if isinstance(value, list) and value else value
         if isinstance(value, (int, float)) and math.isfinite(value):
-            x.append(_epoch(line, number))
-            y.append(float(value))
-    return x, y
+            across.append(_place(line, x, number))
+            up.append(float(value))
+    return across, up
 
 
-def _epoch(line: Mapping[str, Any], number: int) -> float:
-    """Return the epoch of a line, or the line's number if the epoch is not a number."""
-    value = line.get(_X)
+def _place(line: Mapping[str, Any], x: str, number: int) -> float:
+    """Return the place of a line on the horizontal axis, or the line's number if that is not a number."""
+    value = line.get(x)
     return float(value if isinstance(value, (int, float)) and math.isfinite(value) else number)
 
 
 def _phase_starts(history: History) -> list[float]:
     phases = [line.get(_PHASE) for line in history]
     return [
-        _epoch(history[i], i) - 0.5 for i in range(1, len(phases)) if phases[i] != phases[i - 1] and None not in phases
+        _place(history[i], _EPOCH, i) - 0.5
+        for i in range(1, len(phases))
+        if phases[i] != phases[i - 1] and None not in phases
     ]
