@@ -71,11 +71,16 @@ def make_report(recipe: Recipe, folder: RunFolder, splits: Splits, modes: Sequen
     image_grid(rows, titles, folder.image_grid, classes=images.classes, title=title)
     start = next(title for title in reversed(titles) if title != _TRUTH)
     galleries = [
-        Gallery(f"{heading} of {split}", [stages[name] for name in names], note, start, images.classes)
-        for heading, names, note in (
-            ("Images", chosen, "At equal distances over the split. A slider moves from the image to its masks."),
-            ("Worst images", worst, "By the mean IoU of the image."),
-            ("Best images", best, "By the mean IoU of the image."),
+        Gallery(f"{heading} of {split}", [stages[name] for name in names], note, start, classes)
+        for heading, names, note, classes in (
+            (
+                "Images",
+                chosen,
+                "At equal distances over the split. A slider moves from image to masks.",
+                images.classes,
+            ),
+            ("Worst images", worst, "By the mean IoU of the image.", ()),
+            ("Best images", best, "By the mean IoU of the image.", ()),
         )
         if names
     ]

@@ -25,6 +25,7 @@ def _recipe(root: Path, **changes: object) -> Recipe:
         "cam": {"scales": [1.0], "batch_size": 2},
         "refine": [{"crf": {"preset": "psa", "iterations": 1}}],
         "segment": None,
+        "faithfulness": 0,
         "device": "cpu",
         "num_workers": 1,
     }

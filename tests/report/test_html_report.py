@@ -48,7 +48,7 @@ def test_a_run_folder_becomes_a_report(run):
     page = write_report(read_run(run), run / "report.html")
     words = text(page)
     for expected in (
-        "so it is no result. model CAM mIoU refined mIoU baseline 40.0 – progressive 50.0 –",
+        "Scores on val, % model CAM mIoU refined mIoU baseline 40.0 – progressive 50.0 –",
         "class baseline, CAM progressive, CAM background 80.0 80.0 cat 20.0 30.0 dog – –",
         "image IoU rank i19 95.0 1 i18 90.0 2 i17 85.0 3 i16 80.0 4 i15 75.0 5 i4 20.0 16 i3 15.0 17",
         "Over 3 CAMs of 2 images.",

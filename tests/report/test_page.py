@@ -84,7 +84,7 @@ def test_ids_are_unique_and_every_reference_has_its_target(page):
     ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     assert len(ids) == len(set(ids))
     for _, attributes in page.elements:
-        wanted = (attributes.get("aria-labelledby") or "").split()
+        wanted = f"{attributes.get('aria-labelledby', '')} {attributes.get('aria-describedby', '')}".split()
         wanted += [attributes["href"][1:]] if (attributes.get("href") or "").startswith("#") else []
         assert set(wanted) <= set(ids)
 
