@@ -108,7 +108,7 @@ def test_without_javascript_every_stage_is_visible_and_nothing_is_dead(report_pa
 
 def test_regions_that_scroll_can_be_reached_by_keys(report_page):
     regions = [attributes for attributes in report_page.all("div") if attributes.get("role") == "region"]
-    assert len(regions) == 2
+    assert len(regions) == 4  # two tables and two drawings
     assert all(region["tabindex"] == "0" and region["aria-labelledby"] for region in regions)
 
 
