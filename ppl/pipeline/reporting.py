@@ -16,18 +16,8 @@ from ppl.pipeline.refinement import finished_refined
 from ppl.pipeline.run_folder import RunFolder
 from ppl.pipeline.segmentation import finished_predictions
 from ppl.pipeline.splits import Splits, spread
-from ppl.report import (
-    Gallery,
-    GridRow,
-    Picture,
-    Stages,
-    image_grid,
-    overlay,
-    overlay_mask,
-    read_run,
-    thumbnail,
-    write_report,
-)
+from ppl.report import Gallery, GridRow, Picture, Stages, image_grid, overlay, overlay_mask, read_run, write_report
+from ppl.report.parts import thumbnail
 
 __all__ = ["make_report"]
 

@@ -6,7 +6,7 @@ from ppl.report.curves import curves, read_history
 from ppl.report.html_report import Report, write_report
 from ppl.report.image_grid import GridRow, image_grid
 from ppl.report.overlay import class_colours, overlay, overlay_mask
-from ppl.report.parts import Gallery, Picture, Stages, Table, thumbnail
+from ppl.report.parts import Gallery, Picture, Stages, Table
 from ppl.report.run_report import read_run
 
 __all__ = [
@@ -23,6 +23,5 @@ __all__ = [
     "overlay_mask",
     "read_history",
     "read_run",
-    "thumbnail",
     "write_report",
 ]
