@@ -100,7 +100,7 @@ def curves(
                 axis.axvline(start, color=f"C{number}", linestyle=":", linewidth=0.9, alpha=0.7)
         axis.set_title(_TITLES.get(key, key), fontsize=10, loc="left")
         axis.set_xlabel(x, fontsize=9)
-        axis.xaxis.set_major_locator(MaxNLocator(integer=x == _EPOCH))
+        axis.xaxis.set_major_locator(MaxNLocator(integer=x == _EPOCH, min_n_ticks=1))
         axis.tick_params(labelsize=8)
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)

@@ -95,10 +95,13 @@ def _manifest(run: Path) -> dict[str, Any]:
 
 def _summary(manifest: Mapping[str, Any]) -> str:
     data = manifest.get("data") or {}
-    parts = [f"{count} images of {split}" for split, count in (data.get("images") or {}).items()]
-    parts += [f"{len(manifest['classes'])} classes"] if manifest.get("classes") else []
-    parts += [f"{len(data['left_out'])} unusable images left out"] if data.get("left_out") else []
-    return "; ".join(parts)
+    images = ", ".join(f"{split} {count}" for split, count in (data.get("images") or {}).items())
+    counts = {
+        "images": images,
+        "unusable images": len(data.get("left_out") or ()),
+        "classes": len(manifest.get("classes") or ()),
+    }
+    return "; ".join(f"{name}: {count}" for name, count in counts.items() if count)
 
 
 def _threshold_charts(arms: Mapping[str, Path], manifests: Manifests) -> list[Picture]:

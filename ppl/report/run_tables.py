@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ppl.errors import PPLValueError
+from ppl.io.listing import counted
 from ppl.report.parts import Table
 
 __all__ = ["class_tables", "faithfulness_tables", "image_tables", "score_tables", "section", "splits_of", "step_table"]
@@ -21,8 +22,11 @@ _SCORES = (
 _FAITHFULNESS = (
     "Does the CAM show what the classifier looks at? Deletion: its probability of the tag while the picture is painted "
     "over, the highest CAM values first; low is good. Insertion: the same while the picture is uncovered from a blur, "
-    "in the same order; high is good. Peak and energy: how often the largest CAM value, and which share of all values, "
-    "lies in the true mask of the tag; high is good. A useful CAM beats the middle of the picture, which needs no CAM."
+    "in the same order; high is good. A useful CAM beats the middle of the picture, which needs no CAM."
+)
+_LOCATED = (
+    "Peak and energy: how often the largest CAM value, and which share of all values, lies in the true mask of the "
+    "tag; high is good."
 )
 
 
@@ -87,25 +91,31 @@ def faithfulness_tables(manifests: Manifests) -> list[Table]:
     for split in splits_of(manifests, "faithfulness"):
         found = {arm: section(manifest, "faithfulness").get(split, {}) for arm, manifest in manifests.items()}
         rows = [
-            [f"{arm}: {name}", *(values.get(column) for column in ("deletion", "insertion", "peak", "energy"))]
+            [_of(arm, name, manifests), *(values.get(column) for column in ("deletion", "insertion", "peak", "energy"))]
             for arm, entry in found.items()
             for name, values in (entry.get("scores") or {}).items()
         ]
         columns = ["map", "deletion (low is good)", "insertion (high is good)", "peak in mask", "energy in mask"]
-        has_masks = any(row[3] is not None for row in rows)
-        rows, columns = (rows, columns) if has_masks else ([row[:3] for row in rows], columns[:3])
-        sample = " and ".join(dict.fromkeys(f"{e['maps']} CAMs of {e['images']} images" for e in found.values() if e))
-        tables.append(
-            Table(f"Faithfulness on {split}, %", columns, rows, f"{_FAITHFULNESS} Over {sample}.", compare=None)
-        )
+        sample = [f"{counted(e['maps'], 'CAM')} of {counted(e['images'], 'image')}" for e in found.values() if e]
+        note = f"{_FAITHFULNESS} Over {' and '.join(dict.fromkeys(sample))}."
+        if any(row[3] is not None for row in rows):
+            note = f"{note} {_LOCATED}"
+        else:
+            rows, columns = [row[:3] for row in rows], columns[:3]
+        tables.append(Table(f"Faithfulness on {split}, %", columns, rows, note, compare=None))
     return tables
 
 
 def step_table(manifests: Manifests) -> list[Table]:
     """Return the seconds of each step, if the manifests record steps."""
     rows = [
-        [f"{arm}: {name}", round(step.get("seconds") or 0), "yes" if step.get("finished") else "no"]
+        [_of(arm, name, manifests), round(step.get("seconds") or 0), "yes" if step.get("finished") else "no"]
         for arm, manifest in manifests.items()
         for name, step in section(manifest, "steps").items()
     ]
     return [Table("Steps", ["step", "seconds", "finished"], rows)] if rows else []
+
+
+def _of(model: str, name: str, manifests: Manifests) -> str:
+    """Return a name with its model in front, if there are several models."""
+    return f"{model}: {name}" if len(manifests) > 1 else name

@@ -167,5 +167,5 @@ def test_a_run_without_masks_says_how_to_judge_it(tmp_path):
     (tmp_path / "manifest.json").write_text(json.dumps({"steps": steps, "data": {"images": {"train": 9, "val": 4}}}))
     report = read_run(tmp_path)
     assert "faithfulness" in report.notes[-1]
-    assert report.summary == "9 images of train; 4 images of val"
-    assert report.parts[-1].rows == [[f"{tmp_path.name}: cams/val", 3, "yes"]]
+    assert report.summary == "images: train 9, val 4"
+    assert report.parts[-1].rows == [["cams/val", 3, "yes"]]
