@@ -89,7 +89,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
             files.append(File.generated(config, target, abs_src_path=str(ROOT / path)))
         return posixpath.relpath(target, posixpath.dirname(page.file.src_uri) or ".")
 
-    return _LINK.sub(on_site, markdown)
+    return _LINK.sub(on_site, markdown).replace(" ± ", "\u00a0±\u00a0")  # no line breaks inside a figure
 
 
 def on_post_build(config: Any) -> None:
