@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Iterable, Iterator, Sequence
 from numbers import Real
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ppl.cam.config import CamConfig, MapSize
 from ppl.cam.finite import check_weights
-from ppl.cam.images import ImageLike, as_images, check_images
+from ppl.cam.images import ImageLike, as_images, check_images, check_order, count_images
 from ppl.cam.job import Job
 from ppl.cam.labels import check_labels
 from ppl.cam.make_classifier import make_classifier
@@ -55,9 +55,10 @@ def generate(
             with `logits`, or a tuple that begins with the logits: of timm, torchvision, transformers or your own.
             Compiled and parallel modules are unwrapped.
         images: a normalised tensor (B,3,H,W), or a list of tensors (3,H,W), PIL images, uint8 arrays (H,W,3) in RGB
-            order and paths, of any sizes; or a torch `Dataset` of images or of pairs (image, target), whose targets are
-            not read. Pictures are normalised as the model's own configuration says, else with ImageNet's mean and
-            standard deviation. Scale 1.0 leaves the pixels as they are; the other scales are bilinear.
+            order and paths, of any sizes; or a torch `Dataset` of images or of pairs (image, target), or a `DataLoader`
+            of their batches, whose targets are not read. Pictures are normalised as the model's own configuration says,
+            else with ImageNet's mean and standard deviation. Scale 1.0 leaves the pixels as they are; the other scales
+            are bilinear.
         labels: per image a list of class indices 0..K-1 or of class names, or one string "cat;cow"; or one 0/1 tensor
             (B,K). Names need a model that knows its classes (`model.classes`). None takes the classes that the model
             predicts, see `multi_label`.
@@ -180,8 +181,11 @@ def iter_generate(
     check_images(images)
     num_classes = classifier.num_classes
     rows = None if labels is None else check_labels(labels, num_classes, classifier.classes)
-    if rows is not None and isinstance(images, Sized):
-        check_count(len(images), len(rows))
+    count = count_images(images)
+    if rows is not None:
+        check_order(images)
+        if count is not None:
+            check_count(count, len(rows))
     return stream_results(Job(classifier, config, where), as_images(images), rows)
 
 

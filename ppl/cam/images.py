@@ -6,7 +6,7 @@ import os
 import threading
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeAlias
 
@@ -15,12 +15,12 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, SequentialSampler
 
 from ppl.errors import PPLTypeError, PPLValueError
 from ppl.io.images import read_image, to_rgb
 
-__all__ = ["ImageLike", "as_images", "check_images", "read_ahead", "to_tensor"]
+__all__ = ["ImageLike", "as_images", "check_images", "check_order", "count_images", "read_ahead", "to_tensor"]
 
 ImageLike: TypeAlias = Tensor | Image.Image | npt.NDArray[np.uint8] | str | os.PathLike[str]
 """One image: a normalised tensor (3,H,W), a PIL image, an array (H,W,3) of uint8 in RGB order, or a path."""
@@ -43,18 +43,42 @@ def check_images(images: Any) -> None:
         raise PPLValueError(
             f"images must have shape (B,3,H,W), got {tuple(images.shape)}: add the batch axis or a list"
         )
-    if isinstance(images, DataLoader):
-        raise PPLTypeError(
-            "images must be single images, and a DataLoader gives batches: pass loader.dataset, or call generate for "
-            "each batch of the loader"
-        )
     if not hasattr(images, "__iter__") and not isinstance(images, Dataset):
         raise PPLTypeError(f"images must be a tensor (B,3,H,W) or a list, got {type(images).__name__}")
 
 
+def check_order(images: Any) -> None:
+    """Raise PPLValueError for a loader in another order than that of its dataset, to which no labels can be given."""
+    sampler = getattr(getattr(images, "batch_sampler", None), "sampler", None)
+    if isinstance(images, DataLoader) and sampler is not None and not isinstance(sampler, SequentialSampler):
+        raise PPLValueError(
+            "labels are in the order of the dataset, and the DataLoader is in that of a "
+            f"{type(sampler).__name__}: make it with shuffle=False, or pass loader.dataset"
+        )
+
+
+def count_images(images: Any) -> int | None:
+    """Return the number of images; None if it is not known yet."""
+    if isinstance(images, DataLoader):
+        return None
+    return len(images) if isinstance(images, Sized) else None
+
+
 def as_images(images: Any) -> Iterable[Any]:
-    """Return the images of a torch `Dataset` of images or of pairs (image, target); other collections as given."""
+    """Return the images of a torch `Dataset` or `DataLoader`, without its targets; other collections as given."""
+    if isinstance(images, DataLoader):
+        return _images_of_batches(images)
     return _ImagesOf(images) if isinstance(images, Dataset) else images
+
+
+def _images_of_batches(loader: DataLoader[Any]) -> Iterator[Any]:
+    for batch in loader:
+        yield from batch[0] if isinstance(batch, (tuple, list)) and not _is_one(batch) else batch
+
+
+def _is_one(batch: Any) -> bool:
+    """Tell whether a list is a batch of single images, as a collate function of one's own may return."""
+    return bool(batch) and isinstance(batch[0], Tensor) and batch[0].ndim == 3
 
 
 class _ImagesOf:

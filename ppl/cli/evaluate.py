@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ppl.cli.options import Plugin, refuse_for_runs, resolve_run
@@ -65,7 +66,7 @@ def _evaluate_folder(masks: Path, data: Path, split: str | None, options: dict[s
         table.add_column(column, justify="left" if column == "class" else "right")
     columns = (scores[key].tolist() for key in ("iou", "recall", "precision"))
     for name, *values in zip(("background", *images.classes), *columns, strict=True):
-        table.add_row(name, *map(percent, values))
+        table.add_row(escape(name), *map(percent, values))
     Console(highlight=False).print(table)
     for note in notes:
         print_line(note)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def show_scores(result: RunResult) -> None:
         if not columns:
             continue
         table = Table(
-            title=f"{split}, {result.scored[split]} of {result.splits[split]} images: percent",
+            title=f"{escape(split)}, {result.scored[split]} of {result.splits[split]} images: percent",
             title_justify="left",
             box=box.SIMPLE_HEAD,
             pad_edge=False,
@@ -48,7 +49,7 @@ def show_scores(result: RunResult) -> None:
         table.add_column("model", no_wrap=True)
         for column in columns:
             longest = max(map(len, column.split()))
-            table.add_column(column, justify="right", min_width=longest)  # no word is cut
+            table.add_column(escape(column), justify="right", min_width=longest)  # no word is cut
         for name, scores in rows:
             table.add_row(name, *(percent(scores.get(column)) for column in columns))
         console.print(table)

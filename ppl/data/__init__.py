@@ -14,6 +14,7 @@ from ppl.data.instances import InstanceMask
 from ppl.data.labelme import read_labelme
 from ppl.data.layouts import LAYOUTS, open_dataset, register_layout
 from ppl.data.loader import Batch, TrainLoader, eval_loader, train_loader
+from ppl.data.pairs import PairImages
 from ppl.data.parts import PartMasks
 from ppl.data.transforms import eval_transform, train_transform
 from ppl.data.voc import VOC_CLASSES, read_voc
@@ -30,6 +31,7 @@ __all__ = [
     "InstanceMask",
     "MaskSource",
     "NoSplitError",
+    "PairImages",
     "PartMasks",
     "Sample",
     "TaggedImages",

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ppl.data.dataset import TaggedImages
+from ppl.data.pairs import TrainingImages
 from ppl.errors import PPLValueError
 
 __all__ = ["Batch", "EpochSampler", "TrainLoader", "eval_loader", "image_seed", "train_loader", "use_one_thread"]
@@ -73,7 +73,7 @@ class TrainLoader(DataLoader[Any]):
 
 
 def train_loader(
-    dataset: TaggedImages,
+    dataset: TrainingImages,
     transform: Transform,
     batch_size: int,
     *,
@@ -116,7 +116,7 @@ def train_loader(
 
 
 def eval_loader(
-    dataset: TaggedImages, transform: Transform, batch_size: int, *, num_workers: int = 0, pin_memory: bool = False
+    dataset: TrainingImages, transform: Transform, batch_size: int, *, num_workers: int = 0, pin_memory: bool = False
 ) -> DataLoader[Any]:
     """Return a loader of all images in their order; the last batch may be short.
 
@@ -144,9 +144,8 @@ def eval_loader(
 
 
 class _Images(Dataset[Batch]):
-    def __init__(self, dataset: TaggedImages, transform: Transform, seed: int) -> None:
+    def __init__(self, dataset: TrainingImages, transform: Transform, seed: int) -> None:
         self.dataset, self.transform, self.seed = dataset, transform, seed
-        self.targets = dataset.targets()
         steps = getattr(transform, "transforms", ())
         self.at_least: int | None = getattr(steps[0], "at_least", None) if steps else None
 
@@ -155,15 +154,18 @@ class _Images(Dataset[Batch]):
 
     def __getitem__(self, key: int | tuple[int, int]) -> Batch:
         epoch, index = key if isinstance(key, tuple) else (0, key)
-        image = self.dataset[index].read_image(at_least=self.at_least)
         generator = torch.default_generator
         before = generator.get_state()
         try:
             generator.manual_seed(image_seed(self.seed, epoch, index))
-            pixels = self.transform(image)
+            sample = self.dataset[index]  # with the seed, since a data set of the user's may augment
+            image = sample.read_image(at_least=self.at_least)
+            pixels = image if isinstance(image, Tensor) else self.transform(image)
         finally:
             generator.set_state(before)
-        return Batch(pixels, self.targets[index], torch.tensor(index))
+        target = torch.zeros(len(self.dataset.classes))
+        target[list(sample.labels)] = 1.0
+        return Batch(pixels, target, torch.tensor(index))
 
 
 def image_seed(*numbers: int) -> int:
@@ -179,7 +181,7 @@ def use_one_thread(_: int) -> None:
     torch.set_num_threads(1)
 
 
-def _check(dataset: TaggedImages, batch_size: int) -> None:
+def _check(dataset: TrainingImages, batch_size: int) -> None:
     if not len(dataset):
         raise PPLValueError(f"{dataset.name} holds no images; check the split")
     if batch_size < 1:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import sys
+import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import joblib
 import torch
 from torch.utils.data import DataLoader
 
-__all__ = ["EpochBatches", "loader_workers", "share_of_process"]
+from ppl.errors import PPLValueError
+
+__all__ = ["EpochBatches", "loader_workers", "share_of_process", "unguarded_script"]
 
 
 class EpochBatches:
@@ -58,11 +64,43 @@ def loader_workers(wanted: int | None, num_processes: int = 1) -> int:
         wanted: the setting; None for this process's share of the cores, at most 8.
         num_processes: the number of training processes on this machine.
 
+    Raises:
+        PPLValueError: if processes are asked for that would run the user's script again.
+
+    Warns:
+        UserWarning: likewise, if the number is left to this function, which then returns 0.
+
     Example:
         >>> loader_workers(3)
         3
     """
-    return min(8, max(1, joblib.cpu_count() // num_processes)) if wanted is None else wanted
+    count = min(8, max(1, joblib.cpu_count() // num_processes)) if wanted is None else wanted
+    script = unguarded_script() if count else None
+    if script is None:
+        return count
+    fix = f'{script} would be run again by each of them: put its code under `if __name__ == "__main__":`'
+    if wanted is not None:
+        raise PPLValueError(f"num_workers={wanted} starts processes, and {fix}, or set num_workers to 0")
+    warnings.warn(f"images are read without worker processes, because {fix}", stacklevel=2)
+    return 0
+
+
+def unguarded_script() -> str | None:
+    """Return the running script if new processes would run all of its code again; None if they would not.
+
+    New processes import the script unless they are forks. The code of a script without a word of `__name__` has no
+    guard.
+    """
+    method = multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
+    main = sys.modules.get("__main__")
+    path = getattr(main, "__file__", None)
+    if method == "fork" or path is None or getattr(main, "__spec__", None) is not None:
+        return None
+    try:
+        source = Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:  # a notebook, or a program packed into one file
+        return None
+    return None if "__name__" in source else str(path)
 
 
 def share_of_process(loader: DataLoader[Any], num_processes: int, process_index: int) -> DataLoader[Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,20 +66,34 @@ def read_state(out: Path) -> dict[str, Any] | None:
     return load_state(path) if path.is_file() else None
 
 
-def check_same_run(out: Path, saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def check_same_run(
+    out: Path, saved: Mapping[str, Any], now: Mapping[str, Any], *, done: int = 0, grows: Collection[str] = ()
+) -> bool:
     """Raise PPLValueError if the run in a folder has another identity than the run that is about to start.
+
+    A finished run may be given more epochs, and then also other values of the keys in `grows`.
 
     Args:
         out: the folder, for the message.
         saved: the identity in the training state.
         now: the identity of the task.
+        done: the finished epochs of the run.
+        grows: keys that may change together with more epochs.
+
+    Returns:
+        Whether the run is finished and is to go on for more epochs.
     """
-    changed = changed_keys(saved, now)
-    if changed:
-        raise PPLValueError(
-            f"{out} holds a run with other settings: {', '.join(changed)}; use another folder, or delete {STATE_NAME} "
-            "to start afresh"
-        )
+    finished = done >= saved.get("epochs", done + 1)
+    longer = bool(finished and now["epochs"] > saved["epochs"])
+    ignored = {"epochs", *grows} if longer else set()
+    changed = changed_keys(*({key: value for key, value in one.items() if key not in ignored} for one in (saved, now)))
+    if not changed:
+        return longer
+    if finished and not changed_keys(*({k: v for k, v in one.items() if k not in grows} for one in (saved, now))):
+        fix = f"to go on training with them, set epochs above {saved['epochs']}; else use another folder"
+    else:
+        fix = f"use another folder, or delete {STATE_NAME} to start afresh"
+    raise PPLValueError(f"{out} holds a run with other settings: {', '.join(changed)}; {fix}")
 
 
 def changed_keys(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ppl.engine.batches import EpochBatches
 from ppl.engine.config import EngineConfig
+from ppl.engine.state_file import check_same_run
 
 __all__ = ["Task"]
 
@@ -29,6 +30,7 @@ class Task(ABC):
         batches: the training batches of this process; a batch is a tuple of tensors, the images first.
         val: the validation batches, or None.
         identity: everything that decides the loss curve, as JSON can hold it; a resumed run must have the same.
+        grows: keys of the identity that may change when a finished run is given more epochs.
         choices: choices made at the first start that a resumed run keeps; saved with the training state.
         loss_names: the keys of the losses; the first is the loss to descend.
         score: the key in the result of `validate` that decides which epoch is the best.
@@ -64,6 +66,7 @@ class Task(ABC):
     batches: EpochBatches
     identity: Mapping[str, Any]
     val: Iterable[Any] | None = None
+    grows: tuple[str, ...] = ()
     choices: Mapping[str, Any] = {}
     loss_names: tuple[str, ...] = ("loss",)
     score: str = "val_loss"
@@ -100,6 +103,18 @@ class Task(ABC):
     def updates(self) -> int:
         """The number of updates of an epoch; an update is one group of accumulated batches."""
         return -(-len(self.batches) // self.config.accumulate)
+
+    def check_state(self, out: Path, state: Mapping[str, Any]) -> bool:
+        """Raise PPLValueError if a training state is not one of this task; return whether it goes on for more epochs.
+
+        Args:
+            out: the folder of the state.
+            state: what `ppl.engine.state_file.read_state` returned.
+        """
+        done = state["record"]["epoch"]
+        if state["record"]["stopped"]:
+            done = max(done, state["identity"].get("epochs", 0))
+        return check_same_run(out, state["identity"], self.identity, done=done, grows=self.grows)
 
     def check(self) -> None:
         """Find faults of settings and model before the first step; called when the model is on its device."""

@@ -17,7 +17,7 @@ from ppl.engine.loss_meter import LossMeter, check_weights
 from ppl.engine.optimizer import build_optimizer, poly_schedule
 from ppl.engine.random_state import random_state, set_random_state
 from ppl.engine.record import RunRecord
-from ppl.engine.state_file import STATE_NAME, check_same_run, read_state, save_state
+from ppl.engine.state_file import STATE_NAME, read_state, save_state
 from ppl.engine.task import Task
 from ppl.errors import PPLValueError
 from ppl.io.lock import folder_lock
@@ -104,6 +104,8 @@ class Trainer:
 
     def run(self, out: Path, state: Mapping[str, Any] | None = None, *, progress: bool = True) -> TrainSummary:
         """Train to the end, from the training state in the folder if there is one.
+
+        A finished run goes on if the task has more epochs, and the learning rate falls to 0 at the new end.
 
         Args:
             out: the folder of the run, made if missing.
@@ -260,7 +262,7 @@ class Trainer:
     def _resume(self, out: Path, state: Mapping[str, Any] | None) -> None:
         """Restore a training state, if there is one."""
         if state is not None:
-            check_same_run(out, state["identity"], self.task.identity)
+            longer = self.task.check_state(out, state)
             self.task.model.load_state_dict(state["model"])
             if self.average is not None:
                 self.average.module.load_state_dict(state["average"])
@@ -271,9 +273,19 @@ class Trainer:
             self.meter.load_state_dict(own["meter"])
             set_random_state(own["random"], self.accelerator.device)
             self.record = RunRecord(**state["record"])
+            if longer:
+                self._lengthen()
         if self.accelerator.is_main_process:
             # a kill may have come between state and curves; and a folder without write access is found before training
             write_history(out, self.record.history)
+
+    def _lengthen(self) -> None:
+        """Let a finished run go on: steps count as if the run had had today's length and images from the start."""
+        task, record = self.task, self.record
+        record.stopped = False
+        record.step = sum(
+            len(task.phases(epoch, update)) for epoch in range(record.epoch) for update in range(task.updates)
+        )
 
     @torch.no_grad()
     def _share_buffers(self) -> None:

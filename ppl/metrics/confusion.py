@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ppl.errors import PPLValueError
-from ppl.metrics.inputs import class_indices, same_shape
+from ppl.metrics.inputs import check_ignored, class_indices, same_shape
 
 __all__ = ["ConfusionMatrix", "Scores", "scores_of"]
 
@@ -61,8 +61,7 @@ class ConfusionMatrix:
     def __init__(self, num_classes: int, ignore_index: int = 255) -> None:
         if num_classes < 1:
             raise PPLValueError(f"num_classes is {num_classes}; it counts the background and is at least 1")
-        if 0 <= ignore_index < num_classes:
-            raise PPLValueError(f"ignore_index {ignore_index} is one of the {num_classes} classes; choose one outside")
+        check_ignored(ignore_index, num_classes)
         self.num_classes, self.ignore_index = num_classes, ignore_index
         self.counts = torch.zeros(num_classes, num_classes + 1, dtype=torch.int64)
         """(C, C+1) int64: rows are the target, columns the prediction, the last column is for `ignore_index`."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ppl.errors import PPLTypeError, PPLValueError
 
-__all__ = ["as_numbers", "class_indices", "same_shape"]
+__all__ = ["as_numbers", "check_ignored", "class_indices", "same_shape"]
 
 
 def as_numbers(values: Any, what: str) -> Tensor:
@@ -63,6 +63,12 @@ def class_indices(values: Any, what: str, num_classes: int, ignore_index: int | 
         known = f"0..{num_classes - 1}" + ("" if ignore_index is None else f", or {ignore_index} for ignore")
         raise PPLValueError(f"{what} holds {int(tensor[wrong][0])}; indices are {known}")
     return tensor
+
+
+def check_ignored(ignore_index: int, num_classes: int) -> None:
+    """Raise PPLValueError if the value that is not scored is a class."""
+    if 0 <= ignore_index < num_classes:
+        raise PPLValueError(f"ignore_index {ignore_index} is one of the {num_classes} classes; choose one outside")
 
 
 def same_shape(target: Tensor, other: Tensor, what: str) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ppl.errors import PPLValueError
 from ppl.metrics.confusion import Scores, scores_of
-from ppl.metrics.inputs import as_numbers, class_indices
+from ppl.metrics.inputs import as_numbers, check_ignored, class_indices
 
 __all__ = ["ThresholdSweep"]
 
@@ -32,7 +32,7 @@ class ThresholdSweep:
         ignore_index: target value that is not scored.
 
     Raises:
-        PPLValueError: if the thresholds do not rise or `num_classes` is below 2.
+        PPLValueError: if the thresholds do not rise, `num_classes` is below 2, or `ignore_index` is one of the classes.
 
     Example:
         >>> sweep = ThresholdSweep(3, [0.1, 0.5])
@@ -46,6 +46,7 @@ class ThresholdSweep:
     def __init__(self, num_classes: int, thresholds: Sequence[float] | None = None, ignore_index: int = 255) -> None:
         if num_classes < 2:
             raise PPLValueError(f"num_classes is {num_classes}; it counts the background and is at least 2")
+        check_ignored(ignore_index, num_classes)
         values = [i / 100 for i in range(100)] if thresholds is None else [float(t) for t in thresholds]
         self.thresholds = torch.tensor(values, dtype=torch.float32)
         self._given = values  # the thresholds of the caller, since float32 cannot hold 0.1

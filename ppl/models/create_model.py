@@ -22,7 +22,7 @@ _DEFAULTS = ModelConfig()
 
 def create_model(
     backbone: str = _DEFAULTS.backbone,
-    num_classes: int = 20,
+    num_classes: int | list[str] | tuple[str, ...] = 20,
     *,
     mode: str = _DEFAULTS.mode,
     cuts: Sequence[str | int] | None = _DEFAULTS.cuts,
@@ -39,7 +39,7 @@ def create_model(
 
     Args:
         backbone: name of a timm model; `ppl.check_backbone` tells whether a model can be cut.
-        num_classes: K, the number of classes.
+        num_classes: K, the number of classes, or their names, which become `model.classes`.
         mode: "baseline", "control", "progressive" or "explicit"; see :class:`ppl.PPLNet`.
         cuts: stages or blocks after which the feature map is cut; None: the last three stages before the final one.
         grids: rows and columns of patches: an integer or a pair for all cuts, or a list with one entry per cut.
@@ -68,11 +68,16 @@ def create_model(
         >>> model(torch.zeros(1, 3, 64, 64)).shape
         torch.Size([1, 20])
     """
+    classes = None
+    if isinstance(num_classes, (list, tuple)):
+        classes = tuple(str(name) for name in num_classes)
+        num_classes = len(classes)
     source = {"backbone": backbone, "output_stride": output_stride, "timm_kwargs": timm_kwargs}
     network = make_backbone(source, pretrained=pretrained and checkpoint_path is None)
     if checkpoint_path is not None:
         load_backbone_weights(network, checkpoint_path)
     model = PPLNet(network, num_classes, mode=mode, cuts=cuts, grids=grids, padding=padding, halo=halo, pooling=pooling)
+    model.classes = classes
     if output_stride is not None and model.stride != output_stride:
         raise PPLValueError(_no_output_stride(backbone, output_stride, f"its stride stays {model.stride}"))
     model.source = source

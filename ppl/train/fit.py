@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ppl.data import TaggedImages
+from ppl.data.pairs import training_images
 from ppl.engine import Trainer, TrainSummary, open_accelerator
-from ppl.engine.state_file import check_same_run, read_state
+from ppl.engine.state_file import read_state
 from ppl.models import PPLNet
 from ppl.train.config import TrainConfig
 from ppl.train.task import ClassifierTask
@@ -19,8 +20,8 @@ __all__ = ["check_fit", "fit"]
 
 def fit(
     model: PPLNet,
-    train: TaggedImages,
-    val: TaggedImages | None,
+    train: TaggedImages | Any,
+    val: TaggedImages | Any | None,
     config: TrainConfig,
     out: str | Path,
     *,
@@ -28,6 +29,9 @@ def fit(
     device: str = "auto",
 ) -> TrainSummary:
     """Train a classifier on tagged images, or continue an interrupted training.
+
+    A finished training goes on from its last epoch if `config.epochs` is larger than before; then there may also be
+    other training images. The learning rate starts again where it would be in a run of the new length.
 
     The folder gets `metrics.jsonl` and `metrics.csv` with one line per epoch; `last.safetensors`; `best.safetensors`
     of the epoch with the best validation mAP among the epochs that trained the last phase; and `state.pt`, from which
@@ -39,8 +43,8 @@ def fit(
         model: the classifier. It is trained in place and left with the weights of `last.safetensors`, in eval mode, at
             its last phase; changes by `freeze` and `grad_checkpointing` are undone. Its first weights are the
             caller's: seed torch before `create_model`.
-        train: images with tags.
-        val: images for the mAP after every epoch; None for no validation, and then `best` is `last`.
+        train: images with tags; or any torch `Dataset` of pairs (image, target), see `ppl.data.PairImages`.
+        val: likewise, images for the mAP after every epoch; None for no validation, and then `best` is `last`.
         config: the settings.
         out: the folder of the run, made if missing.
         progress: show a progress bar if standard error is a terminal.
@@ -52,7 +56,8 @@ def fit(
     Raises:
         PPLValueError: if the settings do not fit model or data, or the folder holds a run with other settings; the
             message names the keys that differ.
-        PPLTypeError: if the model was created with arguments that a checkpoint cannot hold.
+        PPLTypeError: if the model was created with arguments that a checkpoint cannot hold, or the images are of a kind
+            that is not understood.
         NonFiniteLossError: if the loss becomes NaN or infinite; the last good checkpoint is kept.
 
     Example:
@@ -78,8 +83,8 @@ def fit(
 
 def check_fit(
     model: PPLNet,
-    train: TaggedImages,
-    val: TaggedImages | None,
+    train: TaggedImages | Any,
+    val: TaggedImages | Any | None,
     config: TrainConfig,
     out: str | Path,
     *,
@@ -101,12 +106,12 @@ def check_fit(
     """
     with _prepared(model, train, val, config, Path(out), device) as (trainer, state):
         if state is not None:
-            check_same_run(Path(out), state["identity"], trainer.task.identity)
+            trainer.task.check_state(Path(out), state)
 
 
 @contextmanager
 def _prepared(
-    model: PPLNet, train: TaggedImages, val: TaggedImages | None, config: TrainConfig, out: Path, device: str
+    model: PPLNet, train: Any, val: Any, config: TrainConfig, out: Path, device: str
 ) -> Iterator[tuple[Trainer, dict[str, Any] | None]]:
     """Yield the trainer and the training state of the folder; afterwards undo all changes but weights and classes."""
     trains = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
@@ -114,6 +119,8 @@ def _prepared(
     try:
         with open_accelerator(config.precision, device, seed=config.seed) as accelerator:
             state = read_state(out)
+            train = training_images(train, model.num_classes, model.classes)
+            val = None if val is None else training_images(val, model.num_classes, train.classes)
             task = ClassifierTask(model, train, val, config, accelerator, choices=state and state["choices"])
             yield Trainer(task, accelerator), state
     finally:

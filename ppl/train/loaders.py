@@ -7,7 +7,8 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from ppl.data import TaggedImages, eval_loader, eval_transform, train_loader, train_transform
+from ppl.data import eval_loader, eval_transform, train_loader, train_transform
+from ppl.data.pairs import TrainingImages
 from ppl.engine import EpochBatches
 from ppl.engine.batches import loader_workers, share_of_process
 from ppl.errors import PPLValueError
@@ -17,7 +18,7 @@ __all__ = ["train_batches", "val_batches"]
 
 
 def train_batches(
-    dataset: TaggedImages,
+    dataset: TrainingImages,
     config: TrainConfig,
     data_config: Mapping[str, Any],
     *,
@@ -64,7 +65,7 @@ def train_batches(
 
 
 def val_batches(
-    dataset: TaggedImages,
+    dataset: TrainingImages,
     config: TrainConfig,
     data_config: Mapping[str, Any],
     *,

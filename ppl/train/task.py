@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ppl.backbones import freeze_stages
-from ppl.data import Batch, TaggedImages
+from ppl.data import Batch
+from ppl.data.pairs import PairImages, TrainingImages
 from ppl.engine import Task
 from ppl.engine.batch_norm import choose_batch_norm, freeze_batch_norm_affine, set_train_mode
 from ppl.engine.optimizer import param_groups
@@ -50,12 +51,13 @@ class ClassifierTask(Task):
     objective: Objective
     score = "val_mAP"
     greater_is_better = True
+    grows = ("training images",)
 
     def __init__(
         self,
         model: PPLNet,
-        train: TaggedImages,
-        val: TaggedImages | None,
+        train: TrainingImages,
+        val: TrainingImages | None,
         config: TrainConfig,
         accelerator: Any,
         choices: Mapping[str, Any] | None = None,
@@ -169,7 +171,7 @@ def _check_last_phase(name: str, phases: list[list[int]], num_phases: int, updat
         )
 
 
-def _check(model: PPLNet, train: TaggedImages, val: TaggedImages | None, config: TrainConfig) -> None:
+def _check(model: PPLNet, train: TrainingImages, val: TrainingImages | None, config: TrainConfig) -> None:
     if model.num_classes != len(train.classes):
         raise PPLValueError(
             f"the model has {model.num_classes} classes, {train.name} has {len(train.classes)}; "
@@ -201,7 +203,7 @@ def _check(model: PPLNet, train: TaggedImages, val: TaggedImages | None, config:
 
 
 def _identity(
-    model: PPLNet, train: TaggedImages, val: TaggedImages | None, config: TrainConfig, processes: int
+    model: PPLNet, train: TrainingImages, val: TrainingImages | None, config: TrainConfig, processes: int
 ) -> dict[str, Any]:
     identity = config.identity()
     identity |= {f"model.{key}": value for key, value in model.config.items()}
@@ -220,6 +222,8 @@ def _definition(part: object) -> str | None:
     return None if part is None or module.startswith("ppl.") else f"{module}.{name}"
 
 
-def _fingerprint(dataset: TaggedImages) -> str:
+def _fingerprint(dataset: TrainingImages) -> str:
+    if isinstance(dataset, PairImages):  # to read the targets is to decode all images
+        return f"{len(dataset)} images, {fingerprint(list(dataset.classes))}"
     content = [list(dataset.classes), [[sample.image_id, list(sample.labels)] for sample in dataset]]
     return f"{len(dataset)} images, {fingerprint(content)}"

@@ -86,9 +86,22 @@ def test_the_images_of_a_torch_dataset_are_read_and_its_targets_are_not(dataset)
         generate(model, dataset, [[1], [2]], scales=[1.0])
 
 
-def test_a_loader_of_batches_is_refused_with_the_way_out():
-    with pytest.raises(PPLTypeError, match=r"a DataLoader gives batches: pass loader\.dataset"):
-        generate(make_model(), DataLoader(Pairs(), 2), [[1]] * 3)
+@pytest.mark.parametrize("collate", [None, list])
+def test_the_images_of_a_loader_are_those_of_its_dataset(collate):
+    model, labels = make_model(), [[1], [2], [0, 4]]
+    dataset = [image for image, _ in (Pairs()[index] for index in range(3))] if collate else Pairs()
+    found = generate(model, DataLoader(dataset, 2, collate_fn=collate), labels, scales=[1.0])
+    for one, other in zip(found, generate(model, Pairs(), labels, scales=[1.0]), strict=True):
+        assert torch.equal(one.maps, other.maps)
+    with pytest.raises(PPLValueError, match="3 images, but 2 rows"):
+        generate(model, DataLoader(Pairs(), 2), [[1], [2]], scales=[1.0])
+
+
+def test_labels_of_a_shuffled_loader_are_refused():
+    loader = DataLoader(Pairs(), 2, shuffle=True)
+    with pytest.raises(PPLValueError, match=r"that of a RandomSampler: make it with shuffle=False"):
+        generate(make_model(), loader, [[1]] * 3)
+    assert len(generate(make_model(), loader, scales=[1.0])) == 3
 
 
 def test_tensors_of_pixels_that_are_not_normalised_are_a_warning():

@@ -88,6 +88,18 @@ def test_evaluate_scores_a_run_and_any_folder_of_masks(
     assert "mIoU of 4 of 4 images: 100.0" in capsys.readouterr().out
 
 
+def test_class_names_of_any_characters_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    Image.new("RGB", (8, 6)).save(tmp_path / "images" / "a.png")
+    Image.fromarray(np.tile(np.array([0, 1, 2], np.uint8), (6, 4))[:, :8]).save(tmp_path / "masks" / "a.png")
+    (tmp_path / "classes.txt").write_text("[bold]\n[/x] \u732b\n", encoding="utf-8")
+    (tmp_path / "labels.csv").write_text("image,labels\na.png,[bold];[/x] \u732b\n", encoding="utf-8")
+    assert call("evaluate", tmp_path / "masks", "--data", tmp_path) == 0
+    out = capsys.readouterr().out
+    assert "[bold]" in out and "[/x] \u732b" in out
+
+
 def test_cam_of_any_folder_of_pictures(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "photos").mkdir()
     for name, size in (("a.b.jpg", (70, 50)), ("thin.png", (1, 40))):

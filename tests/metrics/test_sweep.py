@@ -117,3 +117,8 @@ def test_the_best_threshold_is_the_given_one_however_small():
     sweep.update([[0, 1]], [[[5e-8, 2e-7]]], [0])
     assert sweep.best() == 1e-7
     assert sweep.scores()["miou"] == 1.0
+
+
+def test_the_ignored_value_is_no_class():
+    with pytest.raises(PPLValueError, match="ignore_index 255 is one of the 400 classes"):
+        ThresholdSweep(400)

@@ -187,7 +187,7 @@ def test_freezing_and_recomputation_are_undone_after_a_run(
 
 def test_resuming_with_other_settings_names_the_changed_keys(colours, make_model, make_config, tmp_path):
     fit(make_model(), colours, None, make_config(), tmp_path)
-    with pytest.raises(PPLValueError, match=r"other settings: epochs \(2 -> 3\), lr \(0.003 -> 0.001\);"):
+    with pytest.raises(PPLValueError, match=r"other settings: lr \(0.003 -> 0.001\);"):
         fit(make_model(), colours, None, make_config(epochs=3, lr=1e-3), tmp_path)
     with pytest.raises(PPLValueError, match=r"model.grids"):
         fit(make_model(grids=[2, 1]), colours, None, make_config(), tmp_path)
@@ -468,3 +468,42 @@ def test_classes_may_be_a_list(colours, make_model, make_config, tmp_path):
     model.classes = list(colours.classes)
     fit(model, colours, None, make_config(epochs=1), tmp_path)
     assert model.classes == colours.classes
+
+
+def test_a_finished_run_goes_on_for_more_epochs_and_with_more_images(colours, make_model, make_config, tmp_path):
+    few = colours.subset(colours.image_ids[:16])
+    first = fit(make_model("baseline"), few, None, make_config(epochs=2), tmp_path)
+    with pytest.raises(PPLValueError, match=r"training images .*; to go on training with them, set epochs above 2"):
+        fit(make_model("baseline"), colours, None, make_config(epochs=2), tmp_path)
+    with pytest.raises(PPLValueError, match=r"epochs \(2 -> 1\); use another folder"):
+        fit(make_model("baseline"), few, None, make_config(epochs=1), tmp_path)
+    with pytest.raises(PPLValueError, match=r"lr \(0\.003 -> 0\.1\); use another folder"):
+        fit(make_model("baseline"), few, None, make_config(epochs=4, lr=0.1), tmp_path)
+    model = make_model("baseline", seed=7)  # its weights are those of the run
+    second = fit(model, colours, None, make_config(epochs=4), tmp_path)
+    assert second.history[:2] == first.history and second.epochs == 4
+    assert second.steps == 4 * 6  # as if all epochs had had 24 images
+    rates = [line["lr"] for line in second.history]
+    assert rates[1] < rates[2] and rates[2] > rates[3]
+    assert second.history[3]["loss"] < first.history[0]["loss"]
+
+
+def test_an_unfinished_run_keeps_its_length(colours, make_model, make_config, tmp_path, monkeypatch):
+    monkeypatch.setattr("ppl.engine.trainer.Trainer._save_weights", stop_after(1, Trainer._save_weights))
+    with pytest.raises(KeyboardInterrupt):
+        fit(make_model("baseline"), colours, None, make_config(epochs=3), tmp_path)
+    monkeypatch.undo()
+    with pytest.raises(PPLValueError, match=r"epochs \(3 -> 5\); use another folder"):
+        fit(make_model("baseline"), colours, None, make_config(epochs=5), tmp_path)
+
+
+def stop_after(count, method):
+    """Return a method that raises Ctrl-C at the call after `count` calls."""
+    calls = itertools.count()
+
+    def call(self, *args, **kwargs):
+        if next(calls) == count:
+            raise KeyboardInterrupt
+        return method(self, *args, **kwargs)
+
+    return call
