@@ -19,6 +19,7 @@ from ppl.cli.env import env
 from ppl.cli.evaluate import evaluate
 from ppl.cli.exchange import import_files
 from ppl.cli.export import export
+from ppl.cli.plan import plan
 from ppl.cli.refine import refine
 from ppl.cli.run import demo, report, run, train
 from ppl.cli.segment import predict, segment
@@ -50,7 +51,7 @@ def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
     return call
 
 
-for command in (run, train, cam, refine, segment, predict, evaluate, export, report, check, demo, env):
+for command in (run, plan, train, cam, refine, segment, predict, evaluate, export, report, check, demo, env):
     app.command()(_interruptible(command))
 app.command("import")(_interruptible(import_files))
 

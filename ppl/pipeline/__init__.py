@@ -8,6 +8,7 @@ from ppl.pipeline.demo import demo_recipe
 from ppl.pipeline.exchange import MASK_FORMATS, export_folder, import_folder
 from ppl.pipeline.named import RECIPES
 from ppl.pipeline.networks import load_network, network_file
+from ppl.pipeline.plan import PlanStep, plan_run
 from ppl.pipeline.plugins import import_plugins
 from ppl.pipeline.prediction import predict_folder
 from ppl.pipeline.presets import PRESETS
@@ -28,6 +29,7 @@ __all__ = [
     "AffinityRecipe",
     "CamRecipe",
     "FolderInUseError",
+    "PlanStep",
     "Recipe",
     "RunFolder",
     "RunResult",
@@ -42,6 +44,7 @@ __all__ = [
     "load_network",
     "load_recipe",
     "network_file",
+    "plan_run",
     "predict_folder",
     "refine_cams",
     "resolve_recipe",

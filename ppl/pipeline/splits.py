@@ -32,7 +32,7 @@ class Splits:
     notes: tuple[str, ...] = ()
 
 
-def open_splits(recipe: DatasetConfig, *, training: bool = True, progress: bool = True) -> Splits:
+def open_splits(recipe: DatasetConfig, *, training: bool = True, check: bool = True, progress: bool = True) -> Splits:
     """Open the splits of a recipe, and leave out the images that cannot be read.
 
     A split that the recipe does not set may be missing. Without a training split, training uses every image outside the
@@ -41,6 +41,7 @@ def open_splits(recipe: DatasetConfig, *, training: bool = True, progress: bool 
     Args:
         recipe: the `data` section of the recipe.
         training: whether the run uses the training images; otherwise they are not read.
+        check: read every file and leave out those that cannot be used.
         progress: show a bar while the images are checked.
 
     Raises:
@@ -65,6 +66,8 @@ def open_splits(recipe: DatasetConfig, *, training: bool = True, progress: bool 
     seen: dict[int, TaggedImages] = {}
 
     def checked(dataset: TaggedImages) -> TaggedImages:
+        if not check:
+            return dataset
         if id(dataset) not in seen:
             seen[id(dataset)], faults = check_images(dataset, progress=progress)
             bad.update((fault.image_id, fault) for fault in faults)
