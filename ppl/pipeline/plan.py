@@ -47,13 +47,13 @@ class PlanStep:
         name: what the step does.
         passes: images that the step handles, each as often as it is handled.
         seconds: measured seconds per image on one device.
-        size: bytes on the disk that the whole step leaves.
+        disk: bytes on the disk that the whole step leaves.
     """
 
     name: str
     passes: int
     seconds: float
-    size: float = 0.0
+    disk: float = 0.0
 
     @property
     def hours(self) -> float:

@@ -34,8 +34,8 @@ def test_every_step_counts_the_images_that_the_run_would_handle(
         "predictions": 4,
     }
     assert {name: step.passes for name, step in steps.items()} == passes
-    assert steps["train"].seconds > 0 and steps["train segmenter"].size > 0
-    assert all(steps[name].size / mapped > 50 for name in ("CAMs", "masks", "refinement"))  # bytes of a file
+    assert steps["train"].seconds > 0 and steps["train segmenter"].disk > 0
+    assert all(steps[name].disk / mapped > 50 for name in ("CAMs", "masks", "refinement"))  # bytes of a file
 
 
 def test_a_plan_of_one_image_is_refused(creatures: Path, tiny_recipe: Callable[..., Recipe]) -> None:
