@@ -69,8 +69,8 @@ def make_report(recipe: Recipe, folder: RunFolder, splits: Splits, modes: Sequen
                 "At equal distances over the split. A slider moves from image to masks.",
                 images.classes,
             ),
-            ("Worst images", worst, "By the mean IoU of the image.", ()),
-            ("Best images", best, "By the mean IoU of the image.", ()),
+            ("Worst images", worst, "By the mean IoU of the image, of refined masks if there are any.", ()),
+            ("Best images", best, "By the mean IoU of the image, of refined masks if there are any.", ()),
         )
         if names
     ]
@@ -105,7 +105,8 @@ def _read_stages(
         if sample.mask is not None:
             found[_TRUTH] = overlay_mask(image, sample.read_mask())
         pictures = [Picture(title, thumbnail(picture)) for title, picture in found.items()]
-        score = [f"mIoU {100 * ious[name]:.1f}"] if name in ious else []
+        kind = "refined" if refined else "CAM"  # as `score_split` chooses
+        score = [f"{kind} mIoU {100 * ious[name]:.1f}"] if name in ious else []
         tags = ", ".join(images.classes[label] for label in sample.labels)
         stages[name] = Stages(name, pictures, "; ".join([tags, *score]))
     return stages
