@@ -79,7 +79,7 @@ def image_tables(manifest: Mapping[str, Any], count: int = 5) -> list[Table]:
         ranked = sorted(known.items(), key=lambda item: -item[1])
         rows = [[name, value, place] for place, (name, value) in enumerate(ranked, start=1)]
         rows = rows if len(rows) <= 2 * count else [*rows[:count], *rows[-count:]]
-        note = f"Mean IoU of an image over its classes, of refined masks if there are any; rank among {len(known)} images."
+        note = f"Mean IoU of an image over its classes, refined masks if there are any; rank among {len(known)} images."
         title = f"Best and worst images of {split}, IoU in %"
         tables.append(Table(title, ["image", "IoU", "rank"], rows, note, compare=None))
     return tables
