@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import losses  # noqa: F401 - registers the auxiliary losses of some arms
 from cell import Arm
 
 THREE = ("front", "group3", "group4")
@@ -29,6 +30,11 @@ ARMS = {
     "progressive_default": Arm("progressive", cuts=VOC_THREE),
     "progressive_default_zeros": Arm("progressive", cuts=VOC_THREE, padding="zeros"),
     "explicit_default": Arm("explicit", cuts=VOC_THREE),
+    # one cut after stride 8, with losses that make patches answer for themselves
+    "front_puzzle": Arm("progressive", cuts=("front",), auxiliary={"branches": 1.0, "puzzle": 4.0}, auxiliary_ramp=0.5),
+    "front_erased": Arm("progressive", cuts=("front",), auxiliary={"erased": 1.0}),
+    "front_erased_4x4": Arm("progressive", cuts=("front",), grids=4, auxiliary={"erased": 1.0}),
+    "front_patches_4x4": Arm("progressive", cuts=("front",), grids=4, auxiliary={"patches": 1.0}),
     # further losses and poolings
     "progressive_consistency": Arm("progressive", cuts=THREE, auxiliary={"branches": 1.0, "consistency": 0.5}),
     "progressive_patches": Arm("progressive", cuts=THREE, auxiliary={"patches": {"weight": 1.0, "sharpness": 1.0}}),

@@ -20,7 +20,7 @@ from features import load_network, training_pool
 from torch import nn
 
 from ppl.backbones import data_config
-from ppl.data import open_dataset
+from ppl.data import TaggedImages, open_dataset
 from ppl.io import atomic_write
 from ppl.models import PPLNet, create_model
 
@@ -40,6 +40,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--lr", type=float, default=1e-4)
     parser.add_argument("--size", type=int, nargs=2, default=(256, 256), help="height and width of the training crops")
+    parser.add_argument("--images", default="::", help="START:STOP:STEP of the training images")
     parser.add_argument("--work", type=Path, required=True, help="folder of the front's maps and of the weights")
     return parser.parse_args(words)
 
@@ -56,6 +57,11 @@ def cell_name(data: str, backbone: str, arm: str, epochs: int, lr: float, size: 
     return f"{data}-{backbone}-{arm}-e{epochs}-lr{lr:g}-{size[0]}x{size[1]}-s{seed}"
 
 
+def part(images: TaggedImages, words: str) -> TaggedImages:
+    """Return the images of a slice that is written START:STOP:STEP."""
+    return images[slice(*(int(word) if word else None for word in words.split(":")))]
+
+
 def backbone_of(weights: Path) -> str:
     """Return timm's name of the network that a file of weights is named after."""
     return weights.stem.removesuffix("_imagenet")
@@ -63,18 +69,20 @@ def backbone_of(weights: Path) -> str:
 
 def run_cell(arm: str, seed: int, options: argparse.Namespace) -> None:
     backbone, size = backbone_of(options.weights), tuple(options.size)
-    name = cell_name(options.data.name, backbone, arm, options.epochs, options.lr, size, seed)
+    network = load_network(options.weights, Budget.output_stride)
+    images = part(open_dataset(options.data, "train"), options.images)
+    data = f"{options.data.name}-{len(images)}"
+    name = cell_name(data, backbone, arm, options.epochs, options.lr, size, seed)
     folder = options.work / "cells" / name
     if (folder / f"epoch{options.epochs}.pt").exists():
         return
-    network = load_network(options.weights, Budget.output_stride)
     pool = training_pool(
-        open_dataset(options.data, "train"),
+        images,
         network,
         data_config(network),
         size,
         options.epochs,
-        options.work / "pools" / f"{options.data.name}-{backbone}-{options.epochs}-{size[0]}x{size[1]}",
+        options.work / "pools" / f"{data}-{backbone}-{options.epochs}-{size[0]}x{size[1]}",
     )
     started = time.perf_counter()
 
