@@ -3,8 +3,8 @@
     python benchmarks/study/segmenters.py DATASET WEIGHTS EPOCH.pt --masks pseudo masks_sbd --seeds 0 1 2 --work FOLDER
 
 Pseudo-masks are those that the library makes of the tags with the classifier EPOCH.pt (see train_cells.py). True masks
-come from the folder `masks_sbd` of the data set: with them the network is the upper bound. All networks train on the images
-that have true masks. `--set KEY=VALUE` changes the segmenter's settings. One row for each network: mIoU of `--split`
+come from the folder `masks_sbd` of the data set: with them the network is the upper bound. All networks train on images
+with true masks. `--set KEY=VALUE` changes the segmenter's settings. One row for each network: mIoU of `--split`
 without tags, with the tags known, and of the training masks themselves.
 """
 
