@@ -28,6 +28,7 @@ def demo_recipe(out: Path, seed: int = 0) -> Recipe:
     return check_recipe(
         {
             "data": {"root": str(root)},
+            "preset": None,
             "model": {
                 "backbone": "test_resnet",
                 "mode": "progressive",

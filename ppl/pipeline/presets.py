@@ -8,7 +8,7 @@ from typing import Any
 
 from ppl.errors import PPLValueError, nearest
 
-__all__ = ["PRESETS", "set_preset", "with_preset"]
+__all__ = ["DEFAULT_PRESET", "PRESETS", "set_preset", "with_preset"]
 
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
@@ -24,14 +24,17 @@ read from that classifier, that is, from all branches together. The paper's abst
 backbone, the cuts and grids, the epochs of each phase, the optimiser and its learning rate, the sizes of the images,
 the scales of the CAMs, the background threshold and the refinement: these keep our defaults.
 
-`propagated` had the best masks of photographs in our study (docs/results_voc.md): the sharpened CAM is averaged over
-cells of similar features, after which the label-free background rule finds the object. The backbone needs stages and
-the classifier a class activation map, so this is not the default for every backbone.
+`propagated` had the best masks over the four data sets of our study (docs/results_voc.md): the sharpened CAM is averaged
+over cells of similar features, after which the label-free background rule finds the object. Recipes start from it.
+`ppl.cam.generate` does not, because the method needs a backbone with stages and a classifier with class activation maps.
 """
+
+DEFAULT_PRESET = "propagated"
+"""The preset of a recipe that names none; `preset: null` leaves the defaults of the sections."""
 
 
 def with_preset(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Fill in the keys of the preset that a recipe names. Keys that the recipe sets itself stay.
+    """Fill in the keys of the preset that a recipe names, or of the default one. Keys that the recipe sets itself stay.
 
     Args:
         content: the content of a recipe.
@@ -43,7 +46,7 @@ def with_preset(content: Mapping[str, Any]) -> dict[str, Any]:
         >>> with_preset({"preset": "paper", "model": {"padding": "reflect"}})["model"]
         {'padding': 'reflect', 'pooling': 'average'}
     """
-    name = content.get("preset")
+    name = content.get("preset", DEFAULT_PRESET)
     return dict(content) if name is None else _merged(_find(name), content)
 
 

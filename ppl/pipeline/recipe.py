@@ -12,6 +12,7 @@ from ppl.config import Config
 from ppl.data import DatasetConfig
 from ppl.models.config import Mode, ModelConfig
 from ppl.parallel import check_workers
+from ppl.pipeline.presets import DEFAULT_PRESET
 from ppl.refine import parse_refiners
 from ppl.refine.affinity import AffinityConfig, ConfidentLabelConfig
 from ppl.refine.specs import replace_files
@@ -69,9 +70,9 @@ class Recipe(Config):
     device: str = Field("auto", description='"cpu", "cuda", "cuda:1", "mps"; "auto": the accelerator, or else the CPU')
     num_workers: int = Field(-1, description="processes or threads for work on the CPU; -1: one per core")
     preset: Literal["paper", "propagated"] | None = Field(
-        None,
-        description="several keys under one name; paper: zeros padding, average pooling, CAMs of all branches; "
-        "propagated: propagated_cam and crf: irn, best on photographs",
+        DEFAULT_PRESET,
+        description="several keys under one name; propagated: propagated_cam and crf: irn; paper: zeros padding, average "
+        "pooling, CAMs of all branches; null: no keys",
     )
     plugins: list[str] = Field(
         [], description="modules that register parts of your own, found beside the recipe or on Python's path"

@@ -20,6 +20,7 @@ def creatures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _recipe(root: Path, **changes: object) -> Recipe:
     content: dict[str, object] = {
         "data": {"root": str(root)},
+        "preset": None,
         "model": {"backbone": "test_resnet", "mode": "progressive", "cuts": ["layer2"], "pretrained": False},
         "train": {"epochs": 1, "batch_size": 4, "size": [64, 64], "num_workers": 0},
         "cam": {"scales": [1.0], "batch_size": 2},

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ppl.cam import CamConfig
 from ppl.errors import PPLValueError
 from ppl.pipeline import PRESETS, check_recipe, resolve_recipe
 from ppl.pipeline.recipe_file import dump_recipe
@@ -21,6 +22,12 @@ def drawn(recipe: object) -> tuple[object, ...]:
 def test_the_paper_is_what_the_figures_draw() -> None:
     assert drawn(check_recipe(DATA | {"preset": "paper"})) == ("zeros", "average", "all")
     assert drawn(check_recipe(DATA)) == ("replicate", "average", "unpatched")
+
+
+def test_recipes_start_from_propagated_maps_unless_they_decline() -> None:
+    assert check_recipe(DATA).cam.method == "propagated_cam"
+    assert check_recipe(DATA | {"preset": None}).cam.method == CamConfig().method
+    assert check_recipe(DATA | {"cam": {"method": "gradcam"}}).cam.method == "gradcam"
 
 
 def test_a_key_of_the_recipe_wins_over_its_preset() -> None:
