@@ -12,7 +12,7 @@ __all__ = ["DEFAULT_PRESET", "PRESETS", "set_preset", "with_preset"]
 
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
-        "paper": {"model": {"padding": "zeros", "pooling": "average"}, "cam": {"branch": "all"}},
+        "paper": {"model": {"padding": "zeros", "pooling": "average"}, "cam": {"method": "auto", "branch": "all"}},
         "propagated": {"cam": {"method": "propagated_cam"}, "refine": ["crf: irn"]},
     }
 )
@@ -24,9 +24,10 @@ read from that classifier, that is, from all branches together. The paper's abst
 backbone, the cuts and grids, the epochs of each phase, the optimiser and its learning rate, the sizes of the images,
 the scales of the CAMs, the background threshold and the refinement: these keep our defaults.
 
-`propagated` had the best masks over the four data sets of our study (docs/results_voc.md): the sharpened CAM is averaged
-over cells of similar features, after which the label-free background rule finds the object. Recipes start from it.
-`ppl.cam.generate` does not, because the method needs a backbone with stages and a classifier with class activation maps.
+`propagated` had the best masks over the four data sets of our study (docs/results_voc.md): the sharpened CAM is
+averaged over cells of similar features, after which the label-free background rule finds the object. Recipes start from
+this preset. `ppl.cam.generate` does not, because the method needs a backbone with stages and a classifier with class
+activation maps.
 """
 
 DEFAULT_PRESET = "propagated"

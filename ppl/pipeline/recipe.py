@@ -71,8 +71,8 @@ class Recipe(Config):
     num_workers: int = Field(-1, description="processes or threads for work on the CPU; -1: one per core")
     preset: Literal["paper", "propagated"] | None = Field(
         DEFAULT_PRESET,
-        description="several keys under one name; propagated: propagated_cam and crf: irn; paper: zeros padding, average "
-        "pooling, CAMs of all branches; null: no keys",
+        description="several keys under one name; propagated: propagated_cam and crf: irn; paper: zeros padding, "
+        "average pooling, CAMs of all branches; null: no keys",
     )
     plugins: list[str] = Field(
         [], description="modules that register parts of your own, found beside the recipe or on Python's path"
