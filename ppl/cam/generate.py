@@ -210,7 +210,8 @@ def check_maps(
 
     Raises:
         PPLTypeError: if the model is of a kind that is not understood.
-        PPLValueError: if it does not have what the method reads, or does not take images of a size at a scale.
+        PPLValueError: if the model lacks a layer or class maps that the method reads, does not take images of a size at
+            a scale, or has NaN in its weights.
 
     Example:
         >>> import ppl
@@ -221,6 +222,7 @@ def check_maps(
         ppl.backbones.errors.UnsupportedBackboneError: ...
     """
     classifier = make_classifier(model, branch=branch, layer=layer)
+    check_weights(classifier.model)
     CamConfig.checked(method=method)
     classifier.check_method(method)
     for size in sizes:
