@@ -15,10 +15,14 @@ _ODD_SIZES = ((97, 99), (151, 203))  # Odd from the start, and odd after strides
 
 
 def native_size(model: nn.Module) -> tuple[int, int]:
-    """Return the (H,W) for which a model was built: by `img_size`, by Hugging Face's `config`, else by its data."""
+    """Return the (H,W) for which a model was built.
+
+    The size stands in `img_size` (timm), `image_size` (torchvision), `config` (transformers) or the data's settings.
+    """
     embeds = [module for name, module in model.named_children() if name.endswith("embed")]
     declared = [getattr(owner, "img_size", None) for owner in (*embeds, model)]
-    for size in (*declared, getattr(getattr(model, "config", None), "image_size", None)):
+    declared += [getattr(owner, "image_size", None) for owner in (model, getattr(model, "config", None))]
+    for size in declared:
         if isinstance(size, int):
             return size, size
         if isinstance(size, (tuple, list)) and len(size) == 2:

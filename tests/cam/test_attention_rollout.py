@@ -66,6 +66,67 @@ def test_scales_flips_and_patch_learning_networks():
     assert results[0].maps.isfinite().all()
 
 
+def rollout(model, x, labels):
+    settings = {"scales": [1.0], "flip": False, "size": "feature", "normalize": "none"}
+    return generate(model, x, labels, method="attention_rollout", **settings)
+
+
+def test_torchvisions_transformer_gives_the_maps_of_timms_with_the_same_weights():
+    from torchvision.models import VisionTransformer
+
+    torch.manual_seed(0)
+    ours = timm.models.VisionTransformer(64, 16, 3, 5, embed_dim=48, depth=3, num_heads=4, mlp_ratio=2).eval()
+    theirs = VisionTransformer(64, 16, 3, 4, 48, 96, num_classes=5).eval().requires_grad_(False)
+    names = {"cls_token": "class_token", "pos_embed": "encoder.pos_embedding", "norm": "encoder.ln"}
+    names |= {"patch_embed.proj": "conv_proj", "head": "heads.head"}
+    parts = {"norm1": "ln_1", "norm2": "ln_2", "attn.proj": "self_attention.out_proj", "mlp.fc1": "mlp.0"}
+    parts |= {"mlp.fc2": "mlp.3"}
+    for number in range(3):
+        block = f"encoder.layers.encoder_layer_{number}"
+        names |= {f"blocks.{number}.{key}": f"{block}.{value}" for key, value in parts.items()}
+        for kind in ("weight", "bias"):
+            names[f"blocks.{number}.attn.qkv.{kind}"] = f"{block}.self_attention.in_proj_{kind}"
+    state = ours.state_dict()
+    theirs.load_state_dict({_renamed(name, names): 3 * value for name, value in state.items()})
+    ours.load_state_dict({name: 3 * value for name, value in state.items()})
+    x = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(theirs(x), ours(x), atol=1e-4, rtol=1e-4)
+    for one, other in zip(rollout(theirs, x, [[1, 2], [0]]), rollout(ours, x, [[1, 2], [0]]), strict=True):
+        assert one.maps.shape[1:] == (4, 4) and one.maps.amax() > 0
+        torch.testing.assert_close(one.maps, other.maps, atol=1e-5, rtol=1e-3)
+
+
+def _renamed(name, names):
+    whole = names.get(name)
+    if whole is None:
+        stem, _, kind = name.rpartition(".")
+        whole = f"{names[stem]}.{kind}"
+    return whole
+
+
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+def test_transformers_models_are_read_by_their_own_attention(implementation):
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.ViTConfig(
+        hidden_size=48, num_hidden_layers=3, num_attention_heads=2, intermediate_size=64, image_size=64, num_labels=5
+    )
+    config._attn_implementation = implementation
+    model = transformers.ViTForImageClassification(config).eval()
+    torch.nn.init.normal_(model.classifier.weight)
+    x = torch.randn(1, 3, 64, 64)
+    (result,) = rollout(model, x, [[3]])
+    twin = transformers.ViTForImageClassification(config)
+    twin.load_state_dict(model.state_dict())
+    twin.set_attn_implementation("eager")
+    out = twin.eval()(x, output_attentions=True)
+    gradients = torch.autograd.grad(out.logits[0, 3], out.attentions)
+    relevance = torch.eye(17)
+    for matrix, gradient in zip(out.attentions, gradients, strict=True):
+        relevance = relevance + (matrix * gradient).clamp(min=0)[0].mean(0) @ relevance
+    torch.testing.assert_close(result.maps[0], relevance[0, 1:].reshape(4, 4).detach(), atol=1e-6, rtol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("name", "reason"),
     [

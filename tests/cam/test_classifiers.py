@@ -89,7 +89,6 @@ def test_a_vision_transformer_of_torchvision_takes_its_own_size_and_says_so():
 
     model = VisionTransformer(64, 16, 3, 2, 32, 64, num_classes=5).eval()
     nn.init.normal_(model.heads.head.weight)
-    model.img_size = 64
     (result,) = generate(model, torch.randn(1, 3, 64, 64), [[1, 2]], scales=[1.0], size="feature")
     assert result.maps.shape == (2, 4, 4)
     assert result.maps.amax() > 0

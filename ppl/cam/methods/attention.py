@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import copy
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
-from ppl.cam.capture import captured_output, graph_from, only_output
 from ppl.cam.layouts import token_grid
 from ppl.cam.methods.gradient import backward_passes
 from ppl.cam.methods.registry import Reading
@@ -24,20 +27,21 @@ __all__ = ["attention_rollout"]
 def attention_rollout(classifier: Classifier, x: Tensor) -> Reading:
     """Follow attention, weighted by the positive gradients of a class's logit, from the output back to each token.
 
-    The model must be a transformer of one stream of tokens with attention layers as in timm's ViTs. Every class of an
-    image takes one backward pass through all blocks. The pass runs on a copy that shares the weights, since fused
-    attention does not show its matrices.
+    The model must be a transformer of one stream of tokens, of timm, torchvision, transformers or your own, whose
+    layers call `torch.nn.functional.scaled_dot_product_attention` or are `nn.MultiheadAttention`. Every class of an
+    image takes one backward pass through all blocks. The pass runs on a copy that shares the weights.
 
     Source:
         Generic Attention-model Explainability (Chefer et al., ICCV 2021), equations 5, 6 and 10.
     """
     twin = shared_copy(classifier, classifier.model)
-    layers = _attention_layers(twin)
-    with ExitStack() as stack:
-        outputs = [stack.enter_context(captured_output(layer)) for layer in layers[1:]]
-        roots = stack.enter_context(graph_from(layers[0]))
+    for module in twin.model.modules():
+        _use_fused_attention(module)
+    with torch.inference_mode(False), torch.enable_grad(), _Matrices() as found:
         logits = twin.logits(x.clone() if x.is_inference() else x)
-    matrices = [only_output(found, "attn_drop") for found in (roots, *outputs)]
+    matrices = found.matrices
+    if not matrices:
+        raise _refusal(classifier, "it has no attention layers as timm's ViTs have")
     tokens = matrices[0].shape[-1]
     if any(one.ndim != 4 or one.shape[0] != len(x) or one.shape[2:] != (tokens, tokens) for one in matrices):
         raise _refusal(classifier, "its attention does not span all tokens of one stream")
@@ -67,17 +71,58 @@ def attention_rollout(classifier: Classifier, x: Tensor) -> Reading:
     return Reading(logits.detach(), size, maps, has_scale=False)
 
 
-def _attention_layers(twin: Classifier) -> list[nn.Module]:
-    """Switch fused attention off in a copy, and return its layers whose outputs are the attention matrices."""
-    layers: list[nn.Module] = []
-    for module in twin.model.modules():
-        attention: Any = module
-        if hasattr(module, "fused_attn") and isinstance(getattr(module, "attn_drop", None), nn.Module):
-            attention.fused_attn = False
-            layers.append(attention.attn_drop)
-    if not layers:
-        raise _refusal(twin, "it has no attention layers as timm's ViTs have")
-    return layers
+class _Matrices(TorchFunctionMode):
+    """Compute fused attention step by step in this thread, and keep the matrices (B,heads,N,N)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.matrices: list[Tensor] = []
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Replace one function, and pass all others on."""
+        if func is not F.scaled_dot_product_attention:
+            return func(*args, **(kwargs or {}))
+        given = dict(zip(("query", "key", "value", "attn_mask"), args, strict=False)) | (kwargs or {})
+        if given.get("is_causal") or given.get("enable_gqa"):
+            return func(*args, **(kwargs or {}))
+        query, key, mask, scale = given["query"], given["key"], given.get("attn_mask"), given.get("scale")
+        scores = query @ key.transpose(-2, -1) * (query.shape[-1] ** -0.5 if scale is None else scale)
+        if mask is not None:
+            scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+        matrix = scores.softmax(-1)
+        if not matrix.requires_grad:  # the first one of a model whose weights are frozen
+            matrix.requires_grad_()
+        self.matrices.append(matrix)
+        return matrix @ given["value"]
+
+
+def _use_fused_attention(module: nn.Module) -> None:
+    """Let an attention layer of a copy call `scaled_dot_product_attention`."""
+    layer: Any = module
+    config = getattr(module, "config", None)
+    if hasattr(module, "fused_attn"):  # timm
+        layer.fused_attn = True
+    elif isinstance(module, nn.MultiheadAttention):  # torchvision
+        layer.forward = partial(_self_attention, module)
+    elif getattr(config, "_attn_implementation", "sdpa") != "sdpa":  # transformers
+        layer.config = copy.deepcopy(config)
+        layer.config._attn_implementation = "sdpa"
+
+
+def _self_attention(
+    layer: nn.MultiheadAttention, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any
+) -> tuple[Tensor, None]:
+    """Compute the attention of tokens to each other, without masks, as `nn.MultiheadAttention` does."""
+    if not (query is key is value and layer.batch_first and layer.in_proj_weight is not None and query.ndim == 3):
+        raise PPLValueError(
+            "method 'attention_rollout' reads nn.MultiheadAttention of tokens to each other with batch_first=True: use "
+            "method='auto'"
+        )
+    projected = F.linear(query, layer.in_proj_weight, layer.in_proj_bias)
+    heads = (part.unflatten(-1, (layer.num_heads, -1)).transpose(1, 2) for part in projected.chunk(3, dim=-1))
+    return layer.out_proj(F.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)), None
 
 
 def _refusal(classifier: Classifier, reason: str) -> PPLValueError:
