@@ -66,5 +66,6 @@ $(VENV)/.dev: $(VENV)/.ready
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.ready
+	$(BIN)/python -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "the site needs Python 3.11 or newer: make docs PYTHON=python3.11 VENV=.venv-docs")'
 	$(PIP) --editable ".[docs]"
 	@touch $@
