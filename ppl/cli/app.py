@@ -84,7 +84,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         app(arguments)
     except PPLError as error:
-        message = " ".join(str(error).split())
+        message = _process() + " ".join(str(error).split())
         Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {escape(message)}")
         sys.exit(2)
     finally:
@@ -92,5 +92,15 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _one_line(message: Warning | str, *_: object, **__: object) -> str:
-    """Format a warning as one line without the source line that raised it."""
-    return f"warning: {' '.join(str(message).split())}\n"
+    """Format a warning as one line without the source line that raised it, in the first process of a launch alone."""
+    from ppl.parallel import current_share
+
+    return f"warning: {' '.join(str(message).split())}\n" if current_share().is_first else ""
+
+
+def _process() -> str:
+    """Name this process if it is one of several of a launch, each of which prints its own error."""
+    from ppl.parallel import current_share
+
+    share = current_share()
+    return f"process {share.index + 1} of {share.count}: " if share.count > 1 and not share.is_shard else ""

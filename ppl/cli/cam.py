@@ -12,6 +12,7 @@ from ppl.cli.options import (
     Plugin,
     Quiet,
     Set,
+    Shard,
     assignments,
     given,
     plugin_modules,
@@ -37,11 +38,13 @@ def cam(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Where maps and masks go, for a checkpoint.")] = None,
     num_workers: NumWorkers = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="For a checkpoint: make all maps again.")] = False,
+    shard: Shard = None,
     plugin: Plugin = None,
     set_: Set = None,
     quiet: Quiet = False,
 ) -> None:
     """Compute class activation maps and the masks cut from them. What is finished is not done again."""
+    from ppl import parallel
     from ppl.errors import PPLValueError
     from ppl.pipeline import CamRecipe, cam_folder, check_section, import_plugins, run_recipe
     from ppl.pipeline.recipe_file import check_reach
@@ -51,7 +54,8 @@ def cam(
         check_reach(set_ or [], _KEYS, "cam")
         changes = assignments({"num_workers": num_workers}, set_)
         recipe, folder = resolve_run(source, changes, plugin, "for a checkpoint add --images FOLDER --out FOLDER")
-        run_recipe(recipe, folder, ("cam",), progress=not quiet, log=print_line)
+        with parallel.shard(shard):
+            run_recipe(recipe, folder, ("cam",), progress=not quiet, log=print_line)
         return
     if out is None:
         raise PPLValueError("say where maps and masks go: add --out FOLDER")
@@ -62,9 +66,9 @@ def cam(
         raise PPLValueError(f"--set cam.checkpoint has no effect here: the weights are those of {source}")
     if labels is None and settings.labels == "tags":
         raise PPLValueError("cam.labels=tags needs the tags of the pictures: add --labels CSV")
-    summary = cam_folder(
-        source, images, out, labels, settings, overwrite=overwrite, progress=not quiet, **given(num_workers=num_workers)
-    )
+    options = given(num_workers=num_workers)
+    with parallel.shard(shard):
+        summary = cam_folder(source, images, out, labels, settings, overwrite=overwrite, progress=not quiet, **options)
     for file in summary.bad:
         print_line(f"left out {file.image_id}: {file.reason}")
     count = summary.done + summary.skipped

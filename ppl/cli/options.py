@@ -20,6 +20,7 @@ __all__ = [
     "Preset",
     "Quiet",
     "Set",
+    "Shard",
     "Source",
     "Weights",
     "assignments",
@@ -76,6 +77,14 @@ Plugin = Annotated[
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", "-s", help="Any key of the recipe, as train.lr=0.001. May be repeated.", show_default=False),
+]
+Shard = Annotated[
+    str | None,
+    typer.Option(
+        help="Do part I of N alone, as 2/8, in one of N jobs; then the command without --shard closes the work.",
+        metavar="I/N",
+        show_default=False,
+    ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 

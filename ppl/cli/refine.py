@@ -12,6 +12,7 @@ from ppl.cli.options import (
     Plugin,
     Quiet,
     Set,
+    Shard,
     assignments,
     given,
     plugin_modules,
@@ -45,11 +46,13 @@ def refine(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="For a folder of CAM files: make all masks again.")
     ] = False,
+    shard: Shard = None,
     plugin: Plugin = None,
     set_: Set = None,
     quiet: Quiet = False,
 ) -> None:
     """Refine class maps into masks on all cores. What is finished is not done again; unusable files are listed."""
+    from ppl import parallel
     from ppl.errors import PPLValueError
     from ppl.pipeline import import_plugins, refine_cams, run_recipe
     from ppl.pipeline.recipe_file import check_reach
@@ -62,7 +65,8 @@ def refine(
         changes += assignments({"num_workers": num_workers}, set_)
         otherwise = "for a folder of CAM files add --images FOLDER --out FOLDER"
         recipe, folder = resolve_run(source, changes, plugin, otherwise)
-        result = run_recipe(recipe, folder, ("refine",), progress=not quiet, log=print_line)
+        with parallel.shard(shard):
+            result = run_recipe(recipe, folder, ("refine",), progress=not quiet, log=print_line)
         for note in result.notes:
             print_line(note)
         return
@@ -71,14 +75,9 @@ def refine(
     if set_:
         raise PPLValueError(f"--set {set_[0]} has no effect on a folder of CAM files; use --refiners and --background")
     import_plugins(plugin_modules(plugin), [Path.cwd()])
-    summary = refine_cams(
-        source,
-        images,
-        out,
-        overwrite=overwrite,
-        progress=not quiet,
-        **given(refiners=refiners, background=background, num_workers=num_workers),
-    )
+    options = given(refiners=refiners, background=background, num_workers=num_workers)
+    with parallel.shard(shard):
+        summary = refine_cams(source, images, out, overwrite=overwrite, progress=not quiet, **options)
     for bad in summary.bad:
         print_line(f"left out {bad.image_id}: {bad.reason}")
     rate = f", {summary.images_per_second:.1f} images/s" if summary.done else ""

@@ -93,7 +93,8 @@ def report(
 
     recipe, found = resolve_run(folder, [], plugin, "give the folder that `ppl run` wrote")
     result = run_recipe(recipe, found, ("report",), progress=False, log=print_line)
-    typer.echo(result.report)
+    if result.report is not None:
+        typer.echo(result.report)
 
 
 def recipe_changes(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ppl.cli.options import NumWorkers, Out, Plugin, Quiet, Set, given, resolve_run
+from ppl.cli.options import NumWorkers, Out, Plugin, Quiet, Set, Shard, given, resolve_run
 from ppl.cli.show import print_line, show_scores
 
 __all__ = ["predict", "segment"]
@@ -64,16 +64,19 @@ def predict(
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps.", show_default=False)] = None,
     num_workers: NumWorkers = None,
+    shard: Shard = None,
     quiet: Quiet = False,
 ) -> None:
     """Segment pictures without tags: masks, overlays and a page to look at. What is finished is not done again."""
+    from ppl import parallel
     from ppl.io.listing import counted
     from ppl.pipeline import predict_folder
 
     options = given(crf=crf, scales=tuple(scale) if scale else None, flip=flip, names=names, submission=submission)
     options |= given(device=device, num_workers=num_workers)
-    summary = predict_folder(model, images, out, progress=not quiet, **options)
+    with parallel.shard(shard):
+        summary = predict_folder(model, images, out, progress=not quiet, **options)
     for file in summary.bad:
         print_line(f"left out {file.image_id}: {file.reason}")
     count = counted(summary.done + summary.skipped, "picture")
-    print_line(f"{count} segmented ({summary.done} new): {out / 'index.html'}")
+    print_line(f"{count} segmented ({summary.done} new): {out / ('masks' if shard else 'index.html')}")

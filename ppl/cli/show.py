@@ -17,8 +17,11 @@ __all__ = ["print_line", "show_scores"]
 
 
 def print_line(line: str) -> None:
-    """Print a line of text without markup or line breaks."""
-    Console(highlight=False, soft_wrap=True).print(line, markup=False)
+    """Print a line of text without markup or line breaks, in the first process of a launch alone."""
+    from ppl.parallel import current_share
+
+    if current_share().is_first:
+        Console(highlight=False, soft_wrap=True).print(line, markup=False)
 
 
 def percent(value: float | None) -> str:
@@ -32,7 +35,11 @@ def percent(value: float | None) -> str:
 
 
 def show_scores(result: RunResult) -> None:
-    """Print the scores of a run, its notes, and the paths of its pictures and its report."""
+    """Print the scores of a run, its notes, and its pictures and report; in the first process of a launch alone."""
+    from ppl.parallel import current_share
+
+    if not current_share().is_first:
+        return
     console = Console(highlight=False, soft_wrap=True)
     for split in result.splits:
         rows = [(name, scores[split]) for name, scores in result.scores.items() if split in scores]

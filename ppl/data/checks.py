@@ -5,9 +5,10 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
-from joblib import Parallel, delayed
 
 from ppl.data.dataset import Sample, TaggedImages
 from ppl.data.instances import InstanceMask
@@ -16,7 +17,7 @@ from ppl.errors import PPLError, PPLValueError
 from ppl.io import BadImageError
 from ppl.io.images import ImageInfo, image_info
 from ppl.io.listing import counted, examples, normalize_name
-from ppl.parallel import BadFile, check_workers, tracked
+from ppl.parallel import BadFile, current_share, parallel_map, tracked
 
 __all__ = ["check_images", "warn_shared_images"]
 
@@ -24,7 +25,7 @@ __all__ = ["check_images", "warn_shared_images"]
 def check_images(
     dataset: TaggedImages, *, masks: bool = True, num_workers: int = -1, progress: bool = True
 ) -> tuple[TaggedImages, list[BadFile]]:
-    """Decode every image once and leave out those that cannot be used.
+    """Decode every image once and leave out those that cannot be used. The processes of a launch share the work.
 
     Args:
         dataset: data set.
@@ -43,12 +44,13 @@ def check_images(
             masks that an EXIF tag mirrors or turns upside down; and for 16-bit pictures with small values only. Each
             warning counts its images and names three.
     """
-    check_workers(num_workers)
-    found = Parallel(n_jobs=num_workers, prefer="threads", return_as="generator")(
-        delayed(_inspect)(sample, len(dataset.classes), masks) for sample in dataset
-    )
-    bar = tracked(found, "checking the images", len(dataset), show=progress)
-    inspections = list(zip(dataset, bar, strict=True))
+    share = current_share()
+    own = share.part(dataset)
+    work = partial(_inspect, num_classes=len(dataset.classes), masks=masks)
+    bar = tracked(parallel_map(work, own, num_workers), "checking the images", len(own), show=progress)
+    packed = share.gather([(image_id, found.pack()) for image_id, found in bar])
+    by_id = {image_id: _Inspection.unpack(found) for part in packed for image_id, found in part}
+    inspections = [(sample, by_id[sample.image_id]) for sample in dataset]
     bad = [BadFile(sample.image_id, found.fault) for sample, found in inspections if found.fault]
     if bad and len(bad) == len(dataset):
         raise PPLValueError(f"{dataset.name}: none of the {len(bad)} images can be used; the first: {bad[0].reason}")
@@ -101,11 +103,28 @@ class _Inspection:
     info: ImageInfo | None = None
     values: frozenset[int] | None = None
 
+    def pack(self) -> list[Any]:
+        """Return the content in a form that `json` can write, to send it to other processes."""
+        return [self.fault, self.info, None if self.values is None else sorted(self.values)]
+
+    @staticmethod
+    def unpack(packed: Sequence[Any]) -> _Inspection:
+        """Return what was packed."""
+        fault, info, values = packed
+        if info is not None:
+            size, orientation, largest = info
+            info = ImageInfo(tuple(size), orientation, largest)
+        return _Inspection(fault, info, None if values is None else frozenset(values))
+
 
 _Inspections = Sequence[tuple[Sample, _Inspection]]
 
 
-def _inspect(sample: Sample, num_classes: int, masks: bool) -> _Inspection:
+def _inspect(sample: Sample, num_classes: int, masks: bool) -> tuple[str, _Inspection]:
+    return sample.image_id, _inspection(sample, num_classes, masks)
+
+
+def _inspection(sample: Sample, num_classes: int, masks: bool) -> _Inspection:
     try:
         sample.read_image(at_least=1)  # a JPEG at 1/8 of its size: every byte is still decoded
         info = image_info(sample.image)

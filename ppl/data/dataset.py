@@ -21,6 +21,7 @@ from ppl.errors import PPLFileNotFoundError, PPLTypeError, PPLValueError, neares
 from ppl.io import read_image, read_mask
 from ppl.io.images import ImageFile
 from ppl.io.listing import examples, normalize_name
+from ppl.parallel.share import Share
 
 __all__ = ["MaskSource", "NoSplitError", "Sample", "TaggedImages", "warn_about_tags", "warn_unmasked"]
 
@@ -188,6 +189,10 @@ class TaggedImages(Sequence[Sample]):
         for row, sample in enumerate(self.samples):
             targets[row, list(sample.labels)] = 1.0
         return targets
+
+    def part(self, share: Share) -> TaggedImages:
+        """Return the samples of one share of the work, in order."""
+        return replace(self, samples=tuple(share.part(self.samples)))
 
     def subset(self, image_ids: Iterable[str]) -> TaggedImages:
         """Return the samples with the given ids, in the given order.

@@ -71,7 +71,8 @@ def check_same_run(
 ) -> bool:
     """Raise PPLValueError if the run in a folder has another identity than the run that is about to start.
 
-    A finished run may be given more epochs, and then also other values of the keys in `grows`.
+    A finished run may be given more epochs, and then also other values of the keys in `grows`. Any number of processes
+    may open a finished run.
 
     Args:
         out: the folder, for the message.
@@ -84,6 +85,8 @@ def check_same_run(
         Whether the run is finished and is to go on for more epochs.
     """
     finished = done >= saved.get("epochs", done + 1)
+    if finished:
+        saved = {**saved, "processes": now.get("processes")}
     longer = bool(finished and now["epochs"] > saved["epochs"])
     ignored = {"epochs", *grows} if longer else set()
     changed = changed_keys(*({key: value for key, value in one.items() if key not in ignored} for one in (saved, now)))

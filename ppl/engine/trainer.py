@@ -20,8 +20,8 @@ from ppl.engine.record import RunRecord
 from ppl.engine.state_file import STATE_NAME, read_state, save_state
 from ppl.engine.task import Task
 from ppl.errors import PPLValueError
-from ppl.io.lock import folder_lock
 from ppl.parallel import Advance, progress_bar
+from ppl.parallel.lock import folder_lock
 
 __all__ = ["TrainSummary", "Trainer"]
 
@@ -269,7 +269,8 @@ class Trainer:
             self.optimizer.load_state_dict(state["optimizer"])
             if self.accelerator.scaler is not None:
                 self.accelerator.scaler.load_state_dict(state["scaler"])
-            own = state["processes"][self.accelerator.process_index]
+            # of a training that has ended, the states of fewer processes may be there
+            own = state["processes"][min(self.accelerator.process_index, len(state["processes"]) - 1)]
             self.meter.load_state_dict(own["meter"])
             set_random_state(own["random"], self.accelerator.device)
             self.record = RunRecord(**state["record"])

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-__all__ = ["BadFile"]
+from ppl.parallel.share import current_share
+
+__all__ = ["BadFile", "gather_bad"]
 
 
 @dataclass(frozen=True)
@@ -18,3 +21,9 @@ class BadFile:
 
     image_id: str
     reason: str
+
+
+def gather_bad(files: Iterable[BadFile]) -> list[BadFile]:
+    """Return the reports of all processes of a launch; every process makes the call, see `Share.gather`."""
+    shares = current_share().gather([(file.image_id, file.reason) for file in files])
+    return [BadFile(image_id, reason) for share in shares for image_id, reason in share]

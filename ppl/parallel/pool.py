@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache, partial
@@ -16,7 +17,7 @@ from ppl.errors import MissingExtraError, PPLValueError
 from ppl.io.files import FileWriteError
 from ppl.parallel.bad_file import BadFile
 
-__all__ = ["check_workers", "guarded", "parallel_map"]
+__all__ = ["check_workers", "count_workers", "guarded", "parallel_map"]
 
 T = TypeVar("T")
 
@@ -36,6 +37,25 @@ def check_workers(num_workers: int) -> int:
     return num_workers
 
 
+def count_workers(num_workers: int) -> int:
+    """Return the number of workers of this process; -1 is one per core, or per core of this process's part of them.
+
+    The processes that `accelerate launch` or `torchrun` started on one machine share its cores.
+
+    Args:
+        num_workers: -1 or at least 1.
+
+    Raises:
+        PPLValueError: for 0.
+
+    Example:
+        >>> count_workers(3)
+        3
+    """
+    count: int = joblib.effective_n_jobs(check_workers(num_workers))
+    return count if num_workers > 0 else max(1, count // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
 def parallel_map(work: Callable[[Any], T], jobs: Sequence[Any], num_workers: int) -> Iterator[T]:
     """Yield the results of `work` for all jobs, in the order in which they end.
 
@@ -46,7 +66,7 @@ def parallel_map(work: Callable[[Any], T], jobs: Sequence[Any], num_workers: int
     Args:
         work: a function of one job; picklable for processes and clusters.
         jobs: the arguments of the calls.
-        num_workers: the number of workers; -1 for one per core.
+        num_workers: the number of workers; -1 for one per core, see `count_workers`.
 
     Yields:
         The results, in no particular order.
@@ -59,15 +79,15 @@ def parallel_map(work: Callable[[Any], T], jobs: Sequence[Any], num_workers: int
         [1, 2]
     """
     backend, _ = get_active_backend(prefer="threads")
-    workers = joblib.effective_n_jobs(check_workers(num_workers))
+    workers = count_workers(num_workers)
     call = joblib.delayed(partial(_on_one_core, work) if workers > 1 else work)
     if backend.supports_return_generator:
-        pool = joblib.Parallel(num_workers, prefer="threads", return_as="generator_unordered")
+        pool = joblib.Parallel(workers, prefer="threads", return_as="generator_unordered")
         yield from pool(call(job) for job in jobs)
         return
-    size = 16 * max(workers, 1)
+    size = 16 * workers
     for first in range(0, len(jobs), size):
-        yield from joblib.Parallel(num_workers, prefer="threads")(call(job) for job in jobs[first : first + size])
+        yield from joblib.Parallel(workers, prefer="threads")(call(job) for job in jobs[first : first + size])
 
 
 def guarded(work: Callable[[Any], T], job: Any) -> T | BadFile:

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from ppl.parallel.share import current_share
+
 __all__ = ["Advance", "progress_bar", "tracked"]
 
 T = TypeVar("T")
@@ -38,6 +40,8 @@ def progress_bar(
 ) -> Iterator[Advance]:
     """Show a bar on standard error with the count, the speed and the time left, if standard error is a terminal.
 
+    Of the processes of a launch the first alone shows it.
+
     Args:
         description: the text in front of the bar.
         total: the number of items.
@@ -55,7 +59,8 @@ def progress_bar(
     """
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Speed(unit), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not (show and console.is_terminal)) as bar:
+    shown = show and console.is_terminal and current_share().is_first
+    with Progress(*columns, console=console, disable=not shown) as bar:
         task = bar.add_task(description, total=total, completed=completed)
 
         def advance(count: int = 1, description: str | None = None) -> None:

@@ -5,17 +5,22 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from ppl.errors import PPLValueError
 from ppl.io import FileWriteError, atomic_write
+from ppl.parallel.share import current_share
 
 __all__ = ["Record"]
 
 _Entry = tuple[str, list[int]]
 _MISSING = -1  # size of a file that does not exist
+_REMOVED: _Entry = ("", [])  # entry of a result that a process removed whose part of the record cannot be rewritten
 
 
 class Record:
@@ -29,6 +34,10 @@ class Record:
     The file holds one JSON object per line: the settings first, then one line per finished result; a later line about
     the same image replaces an earlier one. Adding a result appends one line, so the cost does not depend on the number
     of results. A line that was cut off by a kill is ignored: its result counts as unfinished.
+
+    If the work is shared by several processes (see `Share`), each of them appends to a file of its own beside the
+    record, `record.part-*.jsonl`, since appended lines of several machines would get lost on network drives. All
+    processes read all parts. `end` of a launch, or `begin` of a process alone, joins them to the record.
 
     Args:
         path: the record file, which need not exist yet.
@@ -53,15 +62,26 @@ class Record:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self._lock = threading.Lock()
-        self._settings, self._entries = _read(self.path)
+        self._share = current_share()
+        self._settings: dict[str, Any] | None = None
+        self._entries: dict[str, _Entry] = {}
+        self._file: Path | None = None
+        self._load()
 
     @property
     def settings(self) -> dict[str, Any] | None:
         """The settings that all results were made with, as given to `begin`; None if there are none."""
         return self._settings
 
+    @property
+    def has_parts(self) -> bool:
+        """Whether parts of several processes wait to be joined."""
+        return bool(self._parts())
+
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Write the settings of the results. If they differ from the recorded ones, remove all entries.
+
+        All processes of a launch make this call.
 
         Args:
             settings: a mapping that `json` can write.
@@ -70,9 +90,26 @@ class Record:
             FileWriteError: if the file cannot be written.
         """
         new = json.loads(json.dumps(settings))
-        if new != self._settings:
-            self._settings, self._entries = new, {}
+        self._share.wait()  # until all have read the record
+        if self._share.is_first:
+            with self._alone():
+                self._load()
+                differs = new != self._settings
+                if differs:
+                    self._settings, self._entries = new, {}
+                if differs or (self.has_parts and not self._share.is_shard):
+                    self._rewrite()
+        self._share.wait()
+        self._load()
+
+    def end(self) -> None:
+        """Join the parts of all processes of a launch, once all of them have made this call."""
+        self._share.wait()
+        if self._share.writes_totals and self.has_parts:
+            self._load()
             self._rewrite()
+        self._share.wait()
+        self._load()
 
     def is_finished(self, image_id: str, key: str, *files: Path) -> bool:
         """Return whether the result of an image is there and was made from inputs of this key.
@@ -88,6 +125,10 @@ class Record:
     def __contains__(self, image_id: object) -> bool:
         """Return whether there is an entry for an image, whatever its key."""
         return image_id in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        """Return the image ids that have an entry."""
+        return iter(self._entries)
 
     def __len__(self) -> int:
         """Return the number of images that have an entry."""
@@ -107,13 +148,7 @@ class Record:
         entry = (key, _sizes(files))
         with self._lock:
             self._entries[image_id] = entry
-            try:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                with self.path.open("a", encoding="utf-8") as file:
-                    # A leading newline ends a line that a killed process may have left unfinished.
-                    file.write(("\n" if file.tell() else "") + _line(image_id, entry))
-            except OSError as error:
-                raise FileWriteError(f"cannot write {self.path}: {error.strerror or error}") from error
+            self._append(_line(image_id, entry))
 
     def remove(self, image_ids: Iterable[str]) -> None:
         """Remove the entries of images, before their results are removed or made again.
@@ -126,14 +161,65 @@ class Record:
         """
         with self._lock:
             found = [image_id for image_id in image_ids if self._entries.pop(image_id, None) is not None]
-            if found:
+            if found and self._is_shared:
+                self._append(*(_line(image_id, _REMOVED) for image_id in found))
+            elif found:
                 self._rewrite()
 
+    @property
+    def _is_shared(self) -> bool:
+        return self._share.is_shard or self._share.count > 1
+
+    def _alone(self) -> AbstractContextManager[Any]:
+        """Return a lock among the shards of an array job, which do not wait for each other otherwise."""
+        if not self._share.is_shard:
+            return nullcontext()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.path.with_name(f".{self.path.stem}.lock"))
+
+    def _parts(self) -> list[Path]:
+        """Return the parts, later ones last."""
+        return sorted(self.path.parent.glob(f"{self.path.stem}.part-*{self.path.suffix}"))
+
+    def _load(self) -> None:
+        """Read the record and its parts. A part of other settings is a remnant of a kill."""
+        self._file = None if self._is_shared else self.path
+        self._settings, self._entries = _read(self.path)
+        for part in self._parts():
+            settings, entries = _read(part)
+            if settings == self._settings:
+                self._entries |= entries
+        self._entries = {image_id: entry for image_id, entry in self._entries.items() if entry != _REMOVED}
+
+    def _append(self, *lines: str) -> None:
+        file = self._file = self._file or self._new_part()
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with file.open("a", encoding="utf-8") as handle:
+                if file != self.path and not handle.tell():
+                    lines = (*self._head(), *lines)
+                # A leading newline ends a line that a killed process may have left unfinished.
+                handle.write(("\n" if handle.tell() else "") + "\n".join(lines))
+        except OSError as error:
+            raise FileWriteError(f"cannot write {file}: {error.strerror or error}") from error
+
+    def _new_part(self) -> Path:
+        """Return the path of a new part, behind all parts that are there."""
+        numbers = [int(part.name.removeprefix(f"{self.path.stem}.part-").split("-")[0]) for part in self._parts()]
+        number, share = 1 + max(numbers, default=0), self._share
+        name = f"{self.path.stem}.part-{number:06}-{share.index + 1}-of-{share.count}{self.path.suffix}"
+        return self.path.with_name(name)
+
+    def _head(self) -> list[str]:
+        return [] if self._settings is None else [json.dumps({"settings": self._settings}, ensure_ascii=False)]
+
     def _rewrite(self) -> None:
-        lines = [] if self._settings is None else [json.dumps({"settings": self._settings}, ensure_ascii=False)]
-        lines += [_line(image_id, entry) for image_id, entry in self._entries.items()]
+        """Write the record anew, and remove the parts, whose entries it has."""
+        lines = [*self._head(), *(_line(image_id, entry) for image_id, entry in self._entries.items())]
         with atomic_write(self.path, "w") as file:
             file.write("\n".join(lines))
+        for part in self._parts():
+            part.unlink()
 
 
 def _sizes(files: Iterable[Path]) -> list[int]:

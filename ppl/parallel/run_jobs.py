@@ -11,10 +11,11 @@ from typing import Any, Protocol, TypeAlias
 
 from ppl.errors import PPLValueError
 from ppl.io.fingerprint import fingerprint
-from ppl.parallel.bad_file import BadFile
+from ppl.parallel.bad_file import BadFile, gather_bad
 from ppl.parallel.pool import check_workers, guarded, parallel_map
 from ppl.parallel.progress import progress_bar
 from ppl.parallel.records import Record
+from ppl.parallel.share import current_share
 
 __all__ = ["RECORD_FILE", "FolderSummary", "Job", "finished_jobs", "run_jobs"]
 
@@ -84,6 +85,7 @@ def run_jobs(
     A result is finished if the record says that it was made from inputs of the same content with the same settings.
     The workers are threads of this process. Inside `joblib.parallel_config(backend="loky" | "dask" | "ray")` they are
     processes or a cluster; the folders must then be visible from there. At most two jobs per worker are in memory.
+    The processes of a launch share the jobs, and each of them must make the call; see `Share`.
 
     Args:
         jobs: the `Job`s; picklable for processes and clusters.
@@ -101,7 +103,7 @@ def run_jobs(
         description: the text in front of the bar.
 
     Returns:
-        The outcome. A job whose `work` raises an error becomes a `BadFile`.
+        The outcome, of all processes of a launch together. A job whose `work` raises an error becomes a `BadFile`.
 
     Raises:
         PPLValueError: if two jobs have the same image id, `num_workers` is 0, or `out` holds results that were made
@@ -111,6 +113,8 @@ def run_jobs(
     """
     check_workers(num_workers)
     _check_unique(jobs)
+    share, order = current_share(), {job.image_id: index for index, job in enumerate(jobs)}
+    jobs = share.part(jobs)
     remove = remove or partial(_remove, files)
     record = Record(out / RECORD_FILE)
     if overwrite:  # before the new settings are recorded, so that no old result is ever taken for a new one
@@ -136,9 +140,11 @@ def run_jobs(
                 image_id, key = outcome
                 record.add(image_id, key, *files_of[image_id])
             advance()
-    order = {job.image_id: index for index, job in enumerate(jobs)}
-    bad.sort(key=lambda file: order[file.image_id])
-    return FolderSummary(len(waiting) - len(bad), len(finished), tuple(bad), time.perf_counter() - start)
+    record.end()
+    counts = share.gather([len(waiting) - len(bad), len(finished)])
+    bad = sorted(gather_bad(bad), key=lambda file: order[file.image_id])
+    done, skipped = map(sum, zip(*counts, strict=True))
+    return FolderSummary(done, skipped, tuple(bad), time.perf_counter() - start)
 
 
 def finished_jobs(

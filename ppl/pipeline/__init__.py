@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ppl.io.lock import FolderInUseError
+from ppl.parallel.lock import FolderInUseError
 from ppl.pipeline.cam_folder import cam_folder
 from ppl.pipeline.demo import demo_recipe
 from ppl.pipeline.exchange import MASK_FORMATS, export_folder, import_folder

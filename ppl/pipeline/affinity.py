@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from ppl.data import TaggedImages
 from ppl.io.fingerprint import fingerprint
 from ppl.models import load_model
-from ppl.parallel import parallel_map
+from ppl.parallel import current_share, parallel_map
 from ppl.pipeline.cams import affinity_split, make_cams
 from ppl.pipeline.recipe import AffinityRecipe, Recipe
 from ppl.pipeline.run_folder import RunFolder
@@ -44,10 +43,8 @@ def learn_affinities(
         RefineJob(sample.image_id, sample.picture, folder.cams(split) / f"{sample.image_id}.npz") for sample in train
     ]
     key = _key(settings, jobs, recipe.num_workers)
-    if folder.is_done("affinity", key) and path.exists():
+    if not folder.begin_training("affinity", key, path):
         return path
-    if not folder.has_begun("affinity", key):  # the network, or its half-trained state, belongs to other CAMs
-        shutil.rmtree(path.parent, ignore_errors=True)
     with folder.step("affinity", key):
         summary = learn_affinity(
             jobs,
@@ -78,7 +75,9 @@ def with_affinity(affinity: Path, refiners: Sequence[RefinerSpec]) -> tuple[Refi
 
 def _key(settings: AffinityRecipe, jobs: Sequence[RefineJob], num_workers: int) -> str:
     """Return the fingerprint of the settings, the training images and their CAM files."""
-    inputs = dict(parallel_map(lambda job: (job.image_id, job.key()), jobs, num_workers))
+    share = current_share()
+    own = dict(parallel_map(lambda job: (job.image_id, job.key()), share.part(jobs), num_workers))
+    inputs = {image_id: key for part in share.gather(own) for image_id, key in part.items()}
     return fingerprint({"affinity": settings.model_dump(mode="json"), "inputs": inputs})
 
 

@@ -6,18 +6,19 @@ import time
 from pathlib import Path
 
 from ppl.cam import check_maps
-from ppl.data import TaggedImages, check_images, read_images
+from ppl.data import TaggedImages, read_images
 from ppl.errors import PPLValueError
-from ppl.io.fingerprint import sha256
-from ppl.io.lock import folder_lock
+from ppl.io.fingerprint import fingerprint, sha256
 from ppl.models import PPLNet, load_model
-from ppl.parallel import FolderSummary, check_workers
+from ppl.parallel import FolderSummary, check_workers, current_share
+from ppl.parallel.lock import command_lock
 from ppl.parallel.run_jobs import RECORD_FILE
 from ppl.pipeline.cams import cam_keys, cam_settings, extreme_sizes, write_cams
 from ppl.pipeline.device import torch_device
 from ppl.pipeline.masks import cut_masks, mask_keys, mask_settings
 from ppl.pipeline.recipe import CamRecipe
 from ppl.pipeline.results import ResultFolder
+from ppl.pipeline.splits import check_share
 
 __all__ = ["cam_folder"]
 
@@ -37,7 +38,8 @@ def cam_folder(
     """Write the CAMs and masks of pictures: `out/cams/<image id>.npz` and `out/masks/<image id>.png`.
 
     CAM files stay if they are of the same picture and tags and were made by the same weights and settings. Masks are
-    cut again if the CAM file or the background rule has changed.
+    cut again if the CAM file or the background rule has changed. The processes of a launch share the pictures, see
+    `ppl.parallel.Share`; for array jobs see `ppl.parallel.shard`.
 
     Args:
         checkpoint: weights that `ppl.save_model` has written.
@@ -52,7 +54,8 @@ def cam_folder(
         progress: show a bar.
 
     Returns:
-        The number of CAM files that were made and that were kept, and the pictures that were left out.
+        The number of CAM files that were made and that were kept, and the pictures that were left out; of all processes
+        of a launch, and of a shard its own.
 
     Raises:
         PPLValueError: if tags are given but the checkpoint names no classes, if `out` lies in `images`, if `out` holds
@@ -77,11 +80,13 @@ def cam_folder(
     start = time.perf_counter()
     model = load_model(checkpoint).to(torch_device(device))
     settings = settings or CamRecipe(labels="tags" if labels is not None else "predicted")
-    dataset, bad = check_images(_open(model, checkpoint, images, labels), progress=progress)
+    share = current_share()
+    dataset, bad = check_share(_open(model, checkpoint, images, labels), progress=progress)
+    dataset = dataset.part(share)
     check_maps(model, extreme_sizes(dataset), **settings.reading())
     cams = ResultFolder(out / "cams", ".npz", cam_settings(settings, sha256(checkpoint)))
     masks = ResultFolder(out / "masks", ".png", mask_settings(settings))
-    with folder_lock(out):
+    with command_lock(out, fingerprint([cams.settings, masks.settings])):
         for results in (cams, masks):
             _check_own(results)
         if cams.record.settings is not None and not cams.has_same_settings and not overwrite:
@@ -91,13 +96,14 @@ def cam_folder(
             )
         keys = cam_keys(dataset, settings, num_workers, progress=progress)
         missing = set(cams.begin(keys, redo=overwrite, keep_others=True))
-        masks.remove(image_id for image_id in masks.files() if not cams.file(image_id).exists())
+        own = filter(share.owns, masks.files())
+        masks.remove(image_id for image_id in own if not cams.file(image_id).exists())
         todo = [sample for sample in dataset if sample.image_id in missing]
-        if todo:
-            write_cams(model, todo, cams, keys, settings, num_workers, images.name, progress=progress)
+        write_cams(model, todo, cams, keys, settings, num_workers, images.name, progress=progress)
         keys = mask_keys(cams.path, dataset, num_workers)
         bad += cut_masks(dataset, cams.path, masks, keys, num_workers, keep_others=True, progress=progress)
-    return FolderSummary(len(todo), len(dataset) - len(todo), tuple(bad), time.perf_counter() - start)
+    done, count = map(sum, zip(*share.gather([len(todo), len(dataset)]), strict=True))
+    return FolderSummary(done, count - done, tuple(bad), time.perf_counter() - start)
 
 
 def _open(model: PPLNet, checkpoint: Path, images: Path, labels: str | Path | None) -> TaggedImages:

@@ -12,7 +12,7 @@ from ppl.errors import PPLValueError
 from ppl.io import image_size
 from ppl.io.fingerprint import fingerprint, sha256, source_hash
 from ppl.models import PPLNet, load_model
-from ppl.parallel import tracked
+from ppl.parallel import current_share, tracked
 from ppl.pipeline.device import torch_device
 from ppl.pipeline.recipe import CamRecipe, Recipe
 from ppl.pipeline.results import ResultFolder, hash_files
@@ -29,11 +29,11 @@ def make_cams(recipe: Recipe, folder: RunFolder, split: str, images: TaggedImage
         recipe: the recipe of the run.
         folder: a run whose classifier is trained.
         split: name of the split in the run folder.
-        images: the images of the split.
+        images: the images of the split. The processes of a launch share them.
         progress: show a bar.
 
     Returns:
-        The number of CAM files that this call made.
+        The number of CAM files that this call made, in all processes of a launch.
 
     Raises:
         PPLValueError: if the classes of the images are not those of the training, or the model has no maps of the
@@ -41,19 +41,21 @@ def make_cams(recipe: Recipe, folder: RunFolder, split: str, images: TaggedImage
     """
     weights = folder.weights(recipe.cam.checkpoint)
     _check_classes(folder.read_manifest().get("classes"), images)
+    share, count = current_share(), len(images)
+    images = images.part(share)
     results = _results(recipe, folder, split)
     keys = cam_keys(images, recipe.cam, recipe.num_workers, progress=progress)
     folder.record(weights={"file": weights.name, "sha256": results.settings["weights"]})
-    if not results.unfinished(keys) and len(results.record) == len(images):
+    if results.is_complete(keys):
         return 0
     model = load_model(weights)
     check_maps(model, extreme_sizes(images), **recipe.cam.reading())
-    with folder.step(f"cams/{split}", fingerprint(results.settings), images=len(images)):
+    with folder.step(f"cams/{split}", fingerprint(results.settings), images=count):
         missing = set(results.begin(keys))
         todo = [sample for sample in images if sample.image_id in missing]
         model = model.to(torch_device(recipe.device))
         write_cams(model, todo, results, keys, recipe.cam, recipe.num_workers, split, progress=progress)
-    return len(todo)
+    return sum(share.gather(len(todo)))
 
 
 def outdated_cams(recipe: Recipe, folder: RunFolder, split: str, images: TaggedImages) -> list[str]:
@@ -115,7 +117,9 @@ def write_cams(
     *,
     progress: bool,
 ) -> None:
-    """Compute and write the CAM files of images, and warn if most of the maps are empty.
+    """Compute and write the CAM files of images, close their record, and warn if most of the maps are empty.
+
+    All processes of a launch make this call.
 
     Args:
         model: the classifier, on its device.
@@ -140,7 +144,10 @@ def write_cams(
             submit(_save, cam, results, sample.image_id, keys[sample.image_id])
             maps += len(cam.classes)
             empty += int((cam.maps.amax(dim=(1, 2)) == 0).sum())
-    if empty > maps / 2:
+    results.end()
+    share = current_share()
+    maps, empty = map(sum, zip(*share.gather([maps, empty]), strict=True))
+    if empty > maps / 2 and share.is_first:
         warnings.warn(
             f"{empty / maps:.0%} of the maps of {name} are empty: the classifier finds no evidence for these classes "
             "in these images, because it has hardly learnt them; train longer or look at its validation mAP",

@@ -11,7 +11,7 @@ from ppl.cam.background import Background
 from ppl.data import Sample, TaggedImages
 from ppl.io import write_mask
 from ppl.io.fingerprint import fingerprint
-from ppl.parallel import BadFile, guarded, parallel_map, tracked
+from ppl.parallel import BadFile, current_share, gather_bad, guarded, parallel_map, tracked
 from ppl.pipeline.recipe import CamRecipe, Recipe
 from ppl.pipeline.results import ResultFolder, hash_files
 from ppl.pipeline.run_folder import RunFolder
@@ -28,17 +28,18 @@ def make_masks(
         recipe: the recipe of the run.
         folder: a run whose CAM files are made.
         split: name of the split in the run folder.
-        images: the images of the split.
+        images: the images of the split. The processes of a launch share them.
         progress: show a bar.
 
     Returns:
         The images whose CAM file is missing or cannot be read.
     """
+    count, images = len(images), images.part(current_share())
     results = _results(recipe, folder, split)
     keys = mask_keys(folder.cams(split), images, recipe.num_workers)
-    if not results.unfinished(keys) and len(results.record) == len(images):
+    if results.is_complete(keys):
         return []
-    with folder.step(f"masks/{split}", fingerprint(results.settings), images=len(images)):
+    with folder.step(f"masks/{split}", fingerprint(results.settings), images=count):
         return cut_masks(images, folder.cams(split), results, keys, recipe.num_workers, progress=progress)
 
 
@@ -69,14 +70,14 @@ def cut_masks(
     keep_others: bool = False,
     progress: bool,
 ) -> list[BadFile]:
-    """Write the masks that are not finished.
+    """Write the masks that are not finished, and close their record. All processes of a launch make this call.
 
     Args:
-        images: the images.
+        images: the images of this process.
         cams: folder of their CAM files.
         results: folder of the masks.
         keys: fingerprint of the CAM file by image id, see `mask_keys`.
-        num_workers: threads; -1 for one per core.
+        num_workers: number of workers; -1 for one per core.
         keep_others: keep the masks of other images that are in the folder.
         progress: show a bar.
 
@@ -85,15 +86,21 @@ def cut_masks(
     """
     missing = set(results.begin(keys, keep_others=keep_others))
     todo = [sample for sample in images if sample.image_id in missing]
-    work = partial(guarded, partial(_cut, cams, results, keys, parse_background(results.settings["background"])))
-    found = tracked(parallel_map(work, todo, num_workers), "masks", len(todo), show=progress)
-    return [failure for failure in found if failure is not None]
+    work = partial(guarded, partial(_cut, cams, results.path, parse_background(results.settings["background"])))
+    bad = []
+    for cut in tracked(parallel_map(work, todo, num_workers), "masks", len(todo), show=progress):
+        if isinstance(cut, BadFile):
+            bad.append(cut)
+        else:
+            results.finish(cut, keys[cut])
+    results.end()
+    return gather_bad(bad)
 
 
-def _cut(cams: Path, results: ResultFolder, keys: dict[str, str], background: Background, sample: Sample) -> None:
+def _cut(cams: Path, masks: Path, background: Background, sample: Sample) -> str:
     cam = CamResult.load(cams / f"{sample.image_id}.npz")
-    write_mask(results.file(sample.image_id), cam.to_mask(background=background).numpy())
-    results.finish(sample.image_id, keys[sample.image_id])
+    write_mask(masks / f"{sample.image_id}.png", cam.to_mask(background=background).numpy())
+    return sample.image_id
 
 
 def _results(recipe: Recipe, folder: RunFolder, split: str) -> ResultFolder:

@@ -9,18 +9,19 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ppl.data import Sample, TaggedImages, check_images, read_images
+from ppl.data import Sample, TaggedImages, read_images
 from ppl.data.text_files import read_lines
 from ppl.errors import PPLValueError
 from ppl.io import atomic_write, write_mask
-from ppl.io.fingerprint import sha256
+from ppl.io.fingerprint import fingerprint, sha256
 from ppl.io.listing import counted, without_suffix
-from ppl.io.lock import folder_lock
-from ppl.parallel import FolderSummary
+from ppl.parallel import FolderSummary, current_share
+from ppl.parallel.lock import command_lock
 from ppl.pipeline.device import torch_device
 from ppl.pipeline.networks import network_file
 from ppl.pipeline.results import ResultFolder
 from ppl.pipeline.segmenting import picture_keys, segment_images
+from ppl.pipeline.splits import check_share
 from ppl.pipeline.submission import pack_voc12
 from ppl.report import overlay_mask
 from ppl.report.page import write_page
@@ -51,7 +52,9 @@ def predict_folder(
 ) -> FolderSummary:
     """Segment pictures: `out/masks/<image id>.png`, `out/overlays/<image id>.jpg` and the page `out/index.html`.
 
-    Pictures whose mask was made from the same content by the same network and settings are not segmented again.
+    Pictures whose mask was made from the same content by the same network and settings are not segmented again. The
+    processes of a launch share the pictures, see `ppl.parallel.Share`; for array jobs see `ppl.parallel.shard`, whose
+    shards write no page.
 
     Args:
         model: file of the network, such as `segmenter/last.safetensors` of a run folder; or the run folder.
@@ -68,7 +71,8 @@ def predict_folder(
         progress: show a bar.
 
     Returns:
-        The number of pictures that were segmented and that were finished before, and the pictures that were left out.
+        The number of pictures that were segmented and that were finished before, and the pictures that were left out;
+        of all processes of a launch, and of a shard its own.
 
     Raises:
         PPLFileNotFoundError: if the network or the pictures are missing.
@@ -81,10 +85,14 @@ def predict_folder(
     start = time.perf_counter()
     network = load(path).to(torch_device(device))
     classes = network.classes or tuple(f"class {index}" for index in range(network.num_classes))
-    dataset, bad = check_images(_chosen(read_images(images, classes), names), progress=progress)
+    share = current_share()
+    if share.is_shard and submission is not None:
+        raise PPLValueError("a submission needs all pictures: pack it by the last call, without a shard")
+    everything, bad = check_share(_chosen(read_images(images, classes), names), progress=progress)
+    dataset = everything.part(share)
     settings = {"weights": sha256(path), "scales": scales, "flip": flip, "crf": crf}
     results = ResultFolder(out / "masks", ".png", settings)
-    with folder_lock(out):
+    with command_lock(out, fingerprint(settings)):
         keys = picture_keys(dataset, num_workers)
         missing = set(results.begin(keys, keep_others=True))
         todo = [sample for sample in dataset if sample.image_id in missing]
@@ -100,10 +108,13 @@ def predict_folder(
             crf=crf,
             amp=amp,
         )
-        _write_page(out, dataset, network)
-        if submission is not None:
-            pack_voc12({image_id: results.file(image_id) for image_id in dataset.image_ids}, submission)
-    return FolderSummary(len(todo), len(dataset) - len(todo), tuple(bad), time.perf_counter() - start)
+        results.end()
+        if share.writes_totals:
+            _write_page(out, everything, network)
+        if share.writes_totals and submission is not None:
+            pack_voc12({image_id: results.file(image_id) for image_id in everything.image_ids}, submission)
+        done = sum(share.gather(len(todo)))
+    return FolderSummary(done, len(everything) - done, tuple(bad), time.perf_counter() - start)
 
 
 def _chosen(images: TaggedImages, names: str | Path | None) -> TaggedImages:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,8 +9,8 @@ from pathlib import Path
 from ppl.cam import parse_background
 from ppl.data import TaggedImages
 from ppl.io.fingerprint import fingerprint
-from ppl.io.lock import folder_lock
-from ppl.parallel import FolderSummary
+from ppl.parallel import FolderSummary, current_share
+from ppl.parallel.lock import command_lock
 from ppl.pipeline.affinity import with_affinity
 from ppl.pipeline.cams import affinity_split
 from ppl.pipeline.device import torch_device
@@ -19,7 +18,7 @@ from ppl.pipeline.recipe import DEFAULT_REFINERS, CamRecipe, Recipe
 from ppl.pipeline.results import ResultFolder
 from ppl.pipeline.run_folder import RunFolder
 from ppl.refine import RefineJob, RefinerSpec, jobs_from_folders, parse_refiners, refine_folder, score_refiners
-from ppl.refine.folder import finished_masks
+from ppl.refine.folder import finished_masks, mask_settings
 from ppl.refine.results import Keep
 from ppl.refine.specs import RefinerList
 
@@ -35,31 +34,35 @@ def refine_masks(
         recipe: the recipe of the run.
         folder: a run whose CAM files are made, and whose affinity network is trained if the recipe has one.
         split: name of the split in the run folder.
-        images: the images of the split.
+        images: the images of the split. The processes of a launch share them.
         progress: show a bar with images per second and the time left.
 
     Returns:
         The number of masks that this call made and that were there, and the images that could not be refined. The
         manifest lists these images too.
     """
-    out, refiners, jobs = folder.refined(split), _refiners(recipe, folder), _jobs(folder, split, images)
-    finished = finished_refined(recipe, folder, split, images)
-    others = ResultFolder(out, ".png", {}).files().keys() - finished.keys()
+    refiners, jobs = _refiners(recipe, folder), _jobs(folder, split, images)
+    share, background = current_share(), parse_background(recipe.cam.background)
+    keep = _kept(recipe, split)
+    results = ResultFolder(folder.refined(split), ".png", mask_settings(refiners, background, keep))
+    own = images.part(share)
+    finished = finished_refined(recipe, folder, split, own)
+    others = set(filter(share.owns, results.files())) - finished.keys()
+    parts = not share.is_shard and any(share.gather(results.record.has_parts))
+    complete = not parts and all(share.gather(not others and len(finished) == len(own)))
     device = torch_device(recipe.device)
-    records = [refiner.record(str(device)) for refiner in refiners]
-    summary = FolderSummary(0, len(finished), (), 0.0)
-    if others or len(finished) < len(jobs):
+    records = [refiner.record(device.type) for refiner in refiners]
+    summary = FolderSummary(0, len(jobs), (), 0.0)
+    if not complete:
         with folder.step(f"refined/{split}", fingerprint([records, recipe.cam.background]), images=len(jobs)):
-            if finished:
-                ResultFolder(out, ".png", {}).remove(others)
-            else:  # all that is there was made with other settings
-                shutil.rmtree(out, ignore_errors=True)
+            results.remove(others)
+            results.record.begin(results.settings)
             summary = refine_folder(
                 jobs,
-                out,
+                results.path,
                 refiners,
-                background=parse_background(recipe.cam.background),
-                keep=_kept(recipe, split),
+                background=background,
+                keep=keep,
                 num_workers=recipe.num_workers,
                 device=device,
                 progress=progress,
@@ -67,7 +70,7 @@ def refine_masks(
     folder.record(refinement=records, not_refined={split: {bad.image_id: bad.reason for bad in summary.bad}})
     if len(refiners) == 1:
         folder.record(refinement_scores={split: []})
-    elif summary.done:
+    elif (summary.done or parts) and not share.is_shard:
         _score_list(recipe, folder, split, images, jobs, refiners)
     return summary
 
@@ -161,15 +164,16 @@ def refine_cams(
         PPLValueError: if a refiner or the background is unknown, or `out` holds masks that were made in another way.
         FolderInUseError: if another process is at work in `out`.
     """
+    chosen = parse_refiners(refiners)
     if images.is_file():
         jobs = [RefineJob(images.stem, images, cams / f"{images.stem}.npz")]
     else:
         jobs = jobs_from_folders(images, cams)
-    with folder_lock(out):
+    with command_lock(out, fingerprint(mask_settings(chosen, parse_background(background)))):
         return refine_folder(
             jobs,
             out,
-            refiners,
+            chosen,
             background=parse_background(background),
             num_workers=num_workers,
             device=torch_device(device),

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ppl.io.fingerprint import fingerprint, sha256
 from ppl.io.listing import normalize_name
-from ppl.parallel import parallel_map, tracked
+from ppl.parallel import current_share, parallel_map, tracked
 from ppl.parallel.records import Record
 from ppl.parallel.run_jobs import RECORD_FILE
 
@@ -21,6 +20,8 @@ class ResultFolder:
 
     A result is finished if it was made with these settings, from inputs of the same content. Times of files play no
     part, so a run folder that was copied or downloaded again is not done again.
+
+    Each process of a launch, and each shard of an array job, looks after the results of its own images; see `Share`.
 
     Args:
         path: the folder, which need not exist yet.
@@ -57,11 +58,25 @@ class ResultFolder:
             return list(keys)
         return [id_ for id_, key in keys.items() if not self.record.is_finished(id_, key, self.file(id_))]
 
+    def is_complete(self, keys: Mapping[str, str]) -> bool:
+        """Return whether these results are finished and there are no others, in all processes of a launch.
+
+        The answer is no as well if shards have made results since the record was last closed.
+
+        Args:
+            keys: by image id, the fingerprint of the image's own inputs, for the images of this process.
+        """
+        share = current_share()
+        whole = len(keys) == sum(map(share.owns, self.record)) and (share.is_shard or not self.record.has_parts)
+        return all(share.gather(whole and not self.unfinished(keys)))
+
     def begin(self, keys: Mapping[str, str], *, redo: bool = False, keep_others: bool = False) -> list[str]:
         """Remove the outdated results and return the image ids whose results are to be made.
 
+        All processes of a launch make this call, and `end` after their results are written.
+
         Args:
-            keys: by image id, the fingerprint of the image's own inputs.
+            keys: by image id, the fingerprint of the image's own inputs, for the images of this process.
             redo: make the results of all these images again.
             keep_others: keep the results of other images, if they were made with the same settings.
         """
@@ -69,7 +84,8 @@ class ResultFolder:
         keep_others = keep_others and self.has_same_settings
         outdated = set(todo)
         if not keep_others:
-            outdated |= {image_id for image_id in self.files() if image_id in self.record and image_id not in keys}
+            others = filter(current_share().owns, self.files())
+            outdated |= {image_id for image_id in others if image_id in self.record and image_id not in keys}
         self.remove(outdated)
         self.record.begin(self.settings)
         return todo
@@ -86,6 +102,10 @@ class ResultFolder:
         """Record that the result of an image is written."""
         self.record.add(image_id, key, self.file(image_id))
 
+    def end(self) -> None:
+        """Close the record, once all processes of a launch have made this call."""
+        self.record.end()
+
 
 def hash_files(files: Mapping[str, Path], num_workers: int = -1, *, progress: bool = False) -> dict[str, str | None]:
     """Return the SHA-256 of files by name; None for a file that is missing.
@@ -99,10 +119,11 @@ def hash_files(files: Mapping[str, Path], num_workers: int = -1, *, progress: bo
         >>> hash_files({"none": Path("nowhere")}, num_workers=1)
         {'none': None}
     """
-    hashes = parallel_map(partial(_hash, files), list(files), num_workers)
+    hashes = parallel_map(_hash, list(files.items()), num_workers)
     found = dict(tracked(hashes, "compare files with the record", len(files), show=progress))
     return {name: found[name] for name in files}
 
 
-def _hash(files: Mapping[str, Path], name: str) -> tuple[str, str | None]:
-    return name, sha256(files[name]) if files[name].is_file() else None
+def _hash(file: tuple[str, Path]) -> tuple[str, str | None]:
+    name, path = file
+    return name, sha256(path) if path.is_file() else None

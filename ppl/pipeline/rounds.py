@@ -12,6 +12,7 @@ from ppl.errors import PPLValueError
 from ppl.io import write_mask
 from ppl.io.confidence import write_confidence
 from ppl.io.fingerprint import sha256
+from ppl.parallel import current_share
 from ppl.pipeline.device import torch_device
 from ppl.pipeline.results import ResultFolder
 from ppl.pipeline.segmenting import picture_keys, segment_images
@@ -73,9 +74,13 @@ def _predict(
     num_workers: int,
     progress: bool,
 ) -> Path:
-    """Write the predictions that are not finished yet, cut to the tags of each image, and return their folder."""
+    """Write the predictions that are not finished yet, cut to the tags of each image, and return their folder.
+
+    The processes of a launch share the images.
+    """
     content = {"weights": sha256(network), "confidence": settings.reads_confidence} | settings.prediction()
     results = ResultFolder(place / "masks", ".png", content)
+    images = images.part(current_share())
     keys = picture_keys(images, num_workers, tags=True)
     missing = set(results.begin(keys))
 
@@ -97,4 +102,5 @@ def _predict(
         segment_images(
             model, todo, save, tags=True, num_workers=num_workers, progress=progress, **settings.prediction()
         )
+    results.end()
     return results.path

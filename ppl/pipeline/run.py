@@ -9,6 +9,8 @@ from pathlib import Path
 from ppl.data import Sample, TaggedImages
 from ppl.errors import PPLValueError
 from ppl.io import atomic_write
+from ppl.io.fingerprint import fingerprint
+from ppl.parallel import current_share
 from ppl.pipeline.affinity import learn_affinities
 from ppl.pipeline.cams import make_cams, outdated_cams
 from ppl.pipeline.device import torch_device
@@ -71,6 +73,10 @@ def run_recipe(
 ) -> RunResult:
     """Do the steps of a recipe in a run folder. Results that are finished, from inputs of the same content, stay.
 
+    The processes of a launch train together and share the images of all other steps, see `ppl.parallel.Share`. The
+    first of them alone scores, and writes manifest and report. Inside `ppl.parallel.shard` the steps "cam" and "refine"
+    make the files of one shard, and nothing else.
+
     Args:
         recipe: the recipe, see `check_recipe` and `load_recipe`.
         out: the run folder; made if it is missing.
@@ -79,22 +85,25 @@ def run_recipe(
         log: gets one line as each step ends.
 
     Returns:
-        Scores, pictures and the report.
+        Scores, pictures and the report; the last two and the scores in the first process of a launch alone.
 
     Raises:
         PPLFileNotFoundError: if a file that the recipe names is missing.
-        PPLValueError: if a step needs another step that has not been done, or a file is not what the recipe needs.
+        PPLValueError: if a step needs another step that has not been done, a file is not what the recipe needs, or a
+            shard is to do a step that needs all images.
         FolderInUseError: if another process is at work in `out`.
     """
     for step in steps:
         if step not in STEPS:
             raise PPLValueError(f"no step {step!r}; there are: {', '.join(STEPS)}")
+        if current_share().is_shard and step not in ("cam", "refine"):
+            raise PPLValueError(f"the step {step!r} needs all images, so a shard cannot do it: only cam and refine")
     torch_device(recipe.device)
     if "refine" in steps:
         check_files(parse_refiners(recipe.refine))
     folder = RunFolder(Path(out))
     folder.make()
-    with folder.lock():
+    with folder.lock(fingerprint([list(steps), dump_recipe(recipe)])):
         return _run(recipe, folder, steps, progress, log)
 
 
@@ -106,15 +115,16 @@ def _run(recipe: Recipe, folder: RunFolder, steps: Sequence[str], progress: bool
         scored={name: len(_with_mask(images)) for name, images in splits.masked.items()},
         notes=list(splits.notes),
     )
-    own = recipe.model.mode
+    own, share = recipe.model.mode, current_share()
     modes: list[str] = [*dict.fromkeys(mode for mode in recipe.compare if mode != own), own]
     arms = {mode: folder if mode == own else folder.comparison(mode) for mode in modes}
-    folder.remove_abandoned_files()
+    if share.writes_totals:
+        folder.remove_abandoned_files()
     if "train" in steps:
         check_models(recipe, arms, splits, maps="cam" in steps)
     if "segment" in steps and recipe.segment is not None:
         build_segmenter(recipe, recipe.segment, len(splits.train.classes))
-    if not folder.recipe.exists():
+    if share.writes_totals and not folder.recipe.exists():
         _write_recipe(folder, recipe)
     _record_data(folder, recipe, splits, steps)
     for mode, arm in arms.items():
@@ -123,11 +133,12 @@ def _run(recipe: Recipe, folder: RunFolder, steps: Sequence[str], progress: bool
         if dropped:
             result.notes.append(f"{mode}: trained without {', '.join(dropped)}, for which it has no patches")
         result.scores[mode] = _run_model(alone, arm, splits, steps, progress, log, result.notes)
-        _write_recipe(arm, recipe if mode == own else alone)  # only now: a recipe that a step refuses must not stay
+        if share.writes_totals:  # only now: a recipe that a step refuses must not stay
+            _write_recipe(arm, recipe if mode == own else alone)
         arm.remove_scores(lambda split: split not in splits.masked)  # of splits that newer settings may not hold for
     if "evaluate" in steps:
         folder.record(notes=result.notes)
-    if "report" in steps:
+    if "report" in steps and share.writes_totals:
         result.image_grid, result.report = make_report(recipe, folder, splits, modes)
     return result
 
@@ -144,8 +155,13 @@ def _run_model(
     elif not folder.weights(recipe.cam.checkpoint).exists():
         raise PPLValueError(f"{folder.path} holds no trained model yet; run `ppl train` or `ppl run` first")
     if "refine" in steps and recipe.affinity is not None:
-        learn_affinities(recipe, recipe.affinity, folder, splits.train, progress=progress)
-        log(f"{mode}: affinities learned from {len(splits.train)} training images")
+        if not current_share().is_shard:
+            learn_affinities(recipe, recipe.affinity, folder, splits.train, progress=progress)
+            log(f"{mode}: affinities learned from {len(splits.train)} training images")
+        elif not folder.affinity.is_file():
+            raise PPLValueError(
+                f"{folder.path} has no affinity network yet, which needs all images: refine without shards"
+            )
     for split, images in splits.masked.items():
         if "cam" in steps:
             made = make_cams(recipe, folder, split, images, progress=progress)
@@ -159,15 +175,23 @@ def _run_model(
             _refine(recipe, folder, split, images, progress, log)
     if "segment" in steps and recipe.segment is not None:
         _segment(recipe, recipe.segment, folder, splits, progress, log)
-    if "evaluate" not in steps:
-        return {}
-    for split, images in splits.masked.items():
-        measure_faithfulness(recipe, folder, split, images)
-    return {
-        split: score_split(recipe, folder, split, images, notes)
-        for split, images in splits.masked.items()
-        if _with_mask(images)
-    }
+    return _score(recipe, folder, splits, notes) if "evaluate" in steps else {}
+
+
+def _score(recipe: Recipe, folder: RunFolder, splits: Splits, notes: list[str]) -> dict[str, dict[str, float | None]]:
+    """Score in the first process while the others wait."""
+    share = current_share()
+    scores = {}
+    if share.writes_totals:
+        for split, images in splits.masked.items():
+            measure_faithfulness(recipe, folder, split, images)
+        scores = {
+            split: score_split(recipe, folder, split, images, notes)
+            for split, images in splits.masked.items()
+            if _with_mask(images)
+        }
+    found: dict[str, dict[str, float | None]] = share.gather(scores)[0]
+    return found
 
 
 def _refine(recipe: Recipe, folder: RunFolder, split: str, images: TaggedImages, progress: bool, log: Log) -> None:
@@ -198,7 +222,10 @@ def _check_cams(recipe: Recipe, folder: RunFolder, split: str, images: TaggedIma
     """Raise if a split has no CAMs, and note if some of them are outdated."""
     if not folder.cams(split).is_dir():
         raise PPLValueError(f"{folder.path} has no CAMs of {split} yet; run `ppl cam` or `ppl run` first")
-    outdated = outdated_cams(recipe, folder, split, images)
+    share = current_share()
+    outdated = [
+        name for part in share.gather(outdated_cams(recipe, folder, split, images.part(share))) for name in part
+    ]
     if outdated:
         notes.append(
             f"{recipe.model.mode}: {len(outdated)} of {len(images)} CAM files of {split}, as {outdated[0]}.npz, are "
@@ -211,7 +238,7 @@ def _with_mask(images: TaggedImages) -> list[Sample]:
 
 
 def _needs_training_images(recipe: Recipe, steps: Sequence[str]) -> bool:
-    return (
+    return not current_share().is_shard and (
         "train" in steps
         or ("refine" in steps and recipe.affinity is not None)
         or ("segment" in steps and recipe.segment is not None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
@@ -13,8 +14,9 @@ from typing import Any
 from ppl.errors import PPLValueError
 from ppl.io import FileWriteError, atomic_write
 from ppl.io.files import is_temporary
-from ppl.io.lock import folder_lock, is_main_process
 from ppl.io.versions import versions
+from ppl.parallel import current_share
+from ppl.parallel.lock import command_lock, folder_lock
 
 __all__ = ["RunFolder"]
 
@@ -122,17 +124,24 @@ class RunFolder:
         except OSError as error:
             raise FileWriteError(f"no run folder can be made at {self.path}: {error}; choose another --out") from None
 
-    def lock(self) -> AbstractContextManager[None]:
-        """Return the lock that every command holds while it writes into the run; see `ppl.io.lock.folder_lock`.
+    def lock(self, job: str) -> AbstractContextManager[None]:
+        """Return the lock that every command holds while it writes into the run; see `ppl.parallel.lock.command_lock`.
 
         The comparisons of a run share its lock.
+
+        Args:
+            job: fingerprint of what the command does.
 
         Raises:
             FolderInUseError: on entry, if another process holds the lock.
         """
+        return command_lock(self._locked, job)
+
+    @property
+    def _locked(self) -> Path:
         parent = self.path.resolve().parent
         is_comparison = parent.name == "compare" and RunFolder(parent.parent).recipe.is_file()
-        return folder_lock(parent.parent if is_comparison else self.path)
+        return parent.parent if is_comparison else self.path
 
     def remove_abandoned_files(self) -> None:
         """Remove temporary files that killed processes left. Files younger than an hour stay."""
@@ -182,15 +191,17 @@ class RunFolder:
 
     @contextmanager
     def _changing_manifest(self) -> Iterator[dict[str, Any]]:
-        """Hold the lock, read the manifest, let the block change it, and write it whole in the main process."""
+        """Read the manifest, let the block change it, and write it whole, in the process that writes totals."""
+        if not current_share().writes_totals:
+            yield {}
+            return
         self.make()
-        with self.lock():
+        with folder_lock(self._locked):
             manifest = {"versions": versions()} | self.read_manifest()
             yield manifest
-            if is_main_process():
-                with atomic_write(self.manifest, "w") as file:
-                    json.dump(manifest, file, indent=2, default=str)
-                    file.write("\n")
+            with atomic_write(self.manifest, "w") as file:
+                json.dump(manifest, file, indent=2, default=str)
+                file.write("\n")
 
     @contextmanager
     def step(self, name: str, key: str, **facts: Any) -> Iterator[None]:
@@ -214,13 +225,24 @@ class RunFolder:
         seconds = round(seconds + monotonic() - start, 2)
         self.record(steps={name: {"key": key, "finished": True, "seconds": seconds, **facts}})
 
-    def has_begun(self, step: str, key: str) -> bool:
-        """Return whether the step was last begun with this key."""
-        return bool(self._step(step).get("key") == key)
+    def begin_training(self, step: str, key: str, network: Path) -> bool:
+        """Return whether a network is to be trained, and remove what was trained from other inputs.
 
-    def is_done(self, step: str, key: str) -> bool:
-        """Return whether the step was finished with this key."""
-        return self.has_begun(step, key) and bool(self._step(step)["finished"])
+        All processes of a launch make this call and get the same answer.
+
+        Args:
+            step: name of the training's step.
+            key: fingerprint of all that the network depends on.
+            network: file of the network, in a folder of its own.
+        """
+        known, share = self._step(step), current_share()
+        same = known.get("key") == key
+        done = same and known["finished"] and network.exists()
+        same, done = share.gather([same, done])[0]
+        if not same and share.is_first:  # the network, or its half-trained state
+            shutil.rmtree(network.parent, ignore_errors=True)
+        share.wait()
+        return not done
 
     def _step(self, name: str) -> dict[str, Any]:
         step: dict[str, Any] = self.read_manifest().get("steps", {}).get(name, {})

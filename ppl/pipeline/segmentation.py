@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,8 @@ from ppl.errors import PPLValueError
 from ppl.io import write_mask
 from ppl.io.confidence import confidence_file
 from ppl.io.fingerprint import fingerprint, sha256
-from ppl.io.lock import folder_lock
+from ppl.parallel import current_share
+from ppl.parallel.lock import command_lock
 from ppl.pipeline.cams import affinity_split, make_cams
 from ppl.pipeline.device import torch_device
 from ppl.pipeline.masks import make_masks
@@ -103,10 +103,8 @@ def train_segmenter(
         masks |= hash_files(beside, recipe.num_workers)
     content = settings.model_dump(mode="json", exclude=set(RUNTIME_KEYS))
     key = fingerprint({"segment": content, "masks": masks, "classifier": sha256(classifier)})
-    if folder.is_done("segment", key) and folder.segmenter.exists():
+    if not folder.begin_training("segment", key, folder.segmenter):
         return None
-    if not folder.has_begun("segment", key):  # the network, or its half-trained state, belongs to other masks
-        shutil.rmtree(folder.segmenter.parent, ignore_errors=True)
     scored = None if val is None else val.subset(sample.image_id for sample in val if sample.mask is not None)
     with folder.step("segment", key, images=len(images)):
         return fit_rounds(
@@ -139,24 +137,27 @@ def predict_masks(
         settings: its `segment` section.
         folder: a run whose segmentation network is trained.
         split: name of the split in the run folder.
-        images: the images of the split.
+        images: the images of the split. The processes of a launch share them.
         progress: show a bar.
 
     Returns:
-        The number of masks that this call made.
+        The number of masks that this call made, in all processes of a launch.
     """
+    share, count = current_share(), len(images)
+    images = images.part(share)
     results = _results(settings, folder, split)
     keys = picture_keys(images, recipe.num_workers)
-    if not results.unfinished(keys) and len(results.record) == len(images):
+    if results.is_complete(keys):
         return 0
-    with folder.step(f"segmented/{split}", fingerprint(results.settings), images=len(images)):
+    with folder.step(f"segmented/{split}", fingerprint(results.settings), images=count):
         missing = set(results.begin(keys))
         todo = [sample for sample in images if sample.image_id in missing]
         model = load(folder.segmenter).to(torch_device(recipe.device))
         save = partial(_save, results, keys)
         workers = recipe.num_workers
         segment_images(model, todo, save, num_workers=workers, progress=progress, **settings.prediction())
-    return len(todo)
+        results.end()
+    return sum(share.gather(len(todo)))
 
 
 def finished_predictions(recipe: Recipe, folder: RunFolder, split: str, images: TaggedImages) -> dict[str, Path]:
@@ -240,7 +241,7 @@ def segment_dataset(
     val = splits.val
     scored = None if val is None else val.subset(sample.image_id for sample in val if sample.mask is not None)
     RunFolder(folder).make()
-    with folder_lock(folder):
+    with command_lock(folder):
         weights = settings.checkpoint_path
         pretrained = settings.pretrained and weights is None
         summary = fit_rounds(

@@ -8,9 +8,9 @@ import numpy as np
 
 from ppl.data import DatasetConfig, NoSplitError, Sample, TaggedImages, check_images, open_dataset, warn_shared_images
 from ppl.errors import PPLValueError
-from ppl.parallel import BadFile
+from ppl.parallel import BadFile, current_share
 
-__all__ = ["Splits", "open_splits", "spread"]
+__all__ = ["Splits", "check_share", "open_splits", "spread"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,16 @@ class Splits:
     masked: dict[str, TaggedImages]
     bad: tuple[BadFile, ...] = ()
     notes: tuple[str, ...] = ()
+
+
+def check_share(images: TaggedImages, *, progress: bool = True) -> tuple[TaggedImages, list[BadFile]]:
+    """Check images as `check_images`; those of a shard alone, which knows nothing of the others.
+
+    Returns:
+        The images without the bad ones, and the bad ones. A shard has its own images alone.
+    """
+    share = current_share()
+    return check_images(images.part(share) if share.is_shard else images, progress=progress)
 
 
 def open_splits(recipe: DatasetConfig, *, training: bool = True, check: bool = True, progress: bool = True) -> Splits:
@@ -69,7 +79,7 @@ def open_splits(recipe: DatasetConfig, *, training: bool = True, check: bool = T
         if not check:
             return dataset
         if id(dataset) not in seen:
-            seen[id(dataset)], faults = check_images(dataset, progress=progress)
+            seen[id(dataset)], faults = check_share(dataset, progress=progress)
             bad.update((fault.image_id, fault) for fault in faults)
         return seen[id(dataset)]
 

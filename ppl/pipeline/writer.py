@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
-import joblib
+from ppl.parallel import count_workers
 
 __all__ = ["background_writer"]
 
@@ -34,7 +34,7 @@ def background_writer(num_workers: int) -> Iterator[Callable[..., None]]:
         >>> done
         ['a file']
     """
-    threads = min(joblib.effective_n_jobs(num_workers), _MAX_THREADS)
+    threads = min(count_workers(num_workers), _MAX_THREADS)
     waiting: deque[Future[None]] = deque()
 
     def submit(write: Callable[..., None], *args: object) -> None:

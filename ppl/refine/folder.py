@@ -20,7 +20,7 @@ from ppl.refine.probabilities import DEFAULT_BACKGROUND, Background
 from ppl.refine.results import Keep, check_places, remove_results, result_files, write_result
 from ppl.refine.specs import RefinerList, RefinerSpec, check_files, parse_refiners
 
-__all__ = ["finished_masks", "refine_folder"]
+__all__ = ["finished_masks", "mask_settings", "refine_folder"]
 
 
 def refine_folder(
@@ -39,6 +39,7 @@ def refine_folder(
     """Refine the CAMs of many images into masks, on all cores. A run that was stopped continues where it was.
 
     Inside `joblib.parallel_config(backend=...)` the work goes to processes, a Dask or a Ray cluster instead of threads.
+    The processes of a launch share the images, see `ppl.parallel.Share`; for array jobs see `ppl.parallel.shard`.
 
     Args:
         jobs: the images, see `RefineJob` and `jobs_from_folders`. CAMs of another resolution are resized.
@@ -58,7 +59,7 @@ def refine_folder(
         progress: show a bar with images per second and the time left, on a terminal only.
 
     Returns:
-        How many images were done and skipped, which were bad and why, and the time.
+        How many images were done and skipped, which were bad and why, and the time; of all processes of a launch.
 
     Raises:
         PPLValueError: for refiners that do not parse or name a file that is not an affinity network, two jobs of one
@@ -93,7 +94,7 @@ def refine_folder(
         out,
         many=many if (place.type == "cuda" if batched is None else batched) else None,
         files=partial(result_files, out=out, keep=keep),
-        settings=_settings(chosen, background, keep),
+        settings=mask_settings(chosen, background, keep),
         remove=partial(remove_results, out=out),
         num_workers=num_workers,
         overwrite=overwrite,
@@ -124,13 +125,14 @@ def finished_masks(
         The mask file by image id.
     """
     jobs, out = list(jobs), Path(out)
-    settings = _settings(parse_refiners(refiners), background, keep)
+    settings = mask_settings(parse_refiners(refiners), background, keep)
     files = partial(result_files, out=out, keep=keep)
     finished = finished_jobs(jobs, out, files=files, settings=settings, num_workers=num_workers)
     return {job.image_id: files(job)[0] for job in jobs if job.image_id in finished}
 
 
-def _settings(refiners: tuple[RefinerSpec, ...], background: Background, keep: Keep) -> dict[str, Any]:
+def mask_settings(refiners: tuple[RefinerSpec, ...], background: Background, keep: Keep = None) -> dict[str, Any]:
+    """Return all that every mask depends on besides its image and CAM file."""
     return {
         "refiners": [spec.record() for spec in refiners],
         "background": recorded_name("background", background) if callable(background) else background,

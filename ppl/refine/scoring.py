@@ -15,7 +15,7 @@ import torch
 from ppl.errors import PPLValueError
 from ppl.io import read_mask
 from ppl.metrics import ConfusionMatrix
-from ppl.parallel import BadFile, guarded, parallel_map, progress_bar
+from ppl.parallel import BadFile, current_share, gather_bad, guarded, parallel_map, progress_bar
 from ppl.refine.apply import iterate_refiners
 from ppl.refine.jobs import RefineJob, read_probs
 from ppl.refine.probabilities import DEFAULT_BACKGROUND, Background
@@ -52,6 +52,8 @@ def score_refiners(
     progress: bool = True,
 ) -> tuple[tuple[RefinerScore, ...], tuple[BadFile, ...]]:
     """Compute the mean IoU of the CAMs and of the maps after each refiner, over all images that have a mask.
+
+    The processes of a launch share the images, see `ppl.parallel.Share`.
 
     Args:
         jobs: the images and their CAMs; images without a mask are left out.
@@ -90,8 +92,10 @@ def score_refiners(
     totals = [ConfusionMatrix(num_classes + 1) for _ in range(len(chosen) + 1)]
     seconds: list[list[float]] = [[] for _ in totals]
     bad = []
-    with progress_bar("score", len(scored), show=progress) as advance:
-        for result in parallel_map(partial(guarded, work), scored, num_workers):
+    share = current_share()
+    own = share.part(scored)
+    with progress_bar("score", len(own), show=progress) as advance:
+        for result in parallel_map(partial(guarded, work), own, num_workers):
             if isinstance(result, BadFile):
                 bad.append(result)
             else:
@@ -99,6 +103,11 @@ def score_refiners(
                     totals[index].counts += counts
                     seconds[index].append(time_taken)
             advance()
+    bad = gather_bad(bad)
+    for index, (total, of_share) in enumerate(zip(totals, seconds, strict=True)):
+        shares = share.gather([total.counts.tolist(), of_share])
+        total.counts = torch.tensor([counts for counts, _ in shares], dtype=total.counts.dtype).sum(dim=0)
+        seconds[index] = [value for _, values in shares for value in values]
     if len(bad) == len(scored):
         raise PPLValueError(f"none of the {len(bad)} images could be scored; {bad[0].image_id}: {bad[0].reason}")
     scores: list[RefinerScore] = []

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from ppl.engine import EngineConfig, EpochBatches, Task, Trainer, open_accelerator
 from ppl.errors import PPLValueError
-from ppl.io.lock import FolderInUseError, folder_lock
+from ppl.parallel.lock import FolderInUseError, folder_lock
 
 
 class Line(Task):

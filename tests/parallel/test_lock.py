@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 
 from ppl.io import FileWriteError
-from ppl.io.lock import FolderInUseError, folder_lock
+from ppl.parallel.lock import FolderInUseError, folder_lock
+from ppl.parallel.share import shard
 
 HOLD = """
 import sys
-from ppl.io.lock import folder_lock
+from ppl.parallel.lock import folder_lock
 with folder_lock(sys.argv[1]):
     print("held", flush=True)
     sys.stdin.read()
@@ -37,25 +38,18 @@ def holder(folder: Path) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def test_a_second_process_is_refused_and_names_the_first(tmp_path: Path) -> None:
+def test_a_second_process_is_refused_and_names_the_first_until_that_is_killed(tmp_path: Path) -> None:
     with holder(tmp_path / "run") as process:
         with pytest.raises(FolderInUseError) as refused, folder_lock(tmp_path / "run"):
             pass
         message = str(refused.value)
         assert f"another process is at work in {(tmp_path / 'run').resolve()}: pid {process.pid} on " in message
         assert ", since 2" in message and "`-c " in message
-        process.communicate()
-    with folder_lock(tmp_path / "run"):
-        pass
-
-
-def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
-    with holder(tmp_path) as process:
         process.send_signal(signal.SIGKILL)
         process.wait()
-        assert (tmp_path / ".ppl.lock.json").exists()
-        with folder_lock(tmp_path):
-            assert f'"pid": {os.getpid()}' in (tmp_path / ".ppl.lock.json").read_text()
+        assert (tmp_path / "run" / ".ppl.lock.json").exists()
+        with folder_lock(tmp_path / "run"):
+            assert f'"pid": {os.getpid()}' in (tmp_path / "run" / ".ppl.lock.json").read_text()
 
 
 def test_the_lock_can_be_taken_again_by_its_holder(tmp_path: Path) -> None:
@@ -92,11 +86,23 @@ def test_an_error_in_the_block_frees_the_lock(tmp_path: Path) -> None:
 
 def test_only_the_main_process_takes_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "1")
-    with holder(tmp_path), folder_lock(tmp_path):
-        pass
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with folder_lock(tmp_path):
+        assert not (tmp_path / ".ppl.lock").exists()
 
 
 def test_a_place_that_cannot_be_a_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(FileWriteError, match="cannot write into"), folder_lock(tmp_path / "file"):
+        pass
+
+
+def test_shards_share_a_folder_with_each_other_and_with_nobody_else(tmp_path: Path) -> None:
+    with shard("1/2"), folder_lock(tmp_path, "cam"):
+        with shard("2/2"), folder_lock(tmp_path, "cam"):
+            pass
+        for other, job in (("2/2", "refine"), ("2/3", "cam")):
+            with shard(other), pytest.raises(FolderInUseError, match="at work"), folder_lock(tmp_path, job):
+                pass
+    with shard("1/2"), folder_lock(tmp_path, "cam"):
         pass
