@@ -11,11 +11,12 @@ from ppl.data.dataset import NoSplitError, Sample, TaggedImages, warn_about_tags
 from ppl.data.image_index import ImageIndex, Missing, find_listed
 from ppl.data.mask_sources import ColorMask, find_color_table
 from ppl.data.tags_csv import TagRow, read_tag_rows
+from ppl.data.tags_parquet import read_parquet_rows
 from ppl.data.text_files import read_classes
 from ppl.errors import PPLFileNotFoundError, PPLValueError, nearest
 from ppl.io.listing import examples, list_masks, normalize_name
 
-__all__ = ["read_folder", "read_images"]
+__all__ = ["find_labels", "read_folder", "read_images"]
 
 
 def read_folder(root: str | os.PathLike[str], split: str | None = None, *, missing: Missing = "error") -> TaggedImages:
@@ -24,7 +25,8 @@ def read_folder(root: str | os.PathLike[str], split: str | None = None, *, missi
     ::
 
         images/       any names, sizes and formats, also in sub-folders
-        labels.csv    header image,labels; one row per image, ";" between names, empty for "none of the classes"
+        labels.csv    header image,labels; one row per image, ";" between names, empty for "none of the classes";
+                      or labels.parquet, whose tags may be lists
         classes.txt   one class per line, background not among them; without it the tags, sorted
         train.txt     a split: one image name per line, any number of lists
         masks/        <name>.png where masks exist: 0 background, line i of classes.txt is i, 255 ignore
@@ -70,7 +72,7 @@ def read_folder(root: str | os.PathLike[str], split: str | None = None, *, missi
     root = Path(root)
     if not root.is_dir():
         raise PPLFileNotFoundError(f"{root} is not a folder; check the path")
-    table = root / "labels.csv"
+    table = find_labels(root) or root / "labels.csv"
     colors = find_color_table(root, root / "masks")
     classes = _listed_classes(root)
     if classes is None and colors is not None:
@@ -91,7 +93,7 @@ def read_folder(root: str | os.PathLike[str], split: str | None = None, *, missi
         for image_id, place in find_listed(_split_path(root, split), index).items():
             if image_id not in tagged:
                 close = nearest(image_id, tagged)
-                raise PPLValueError(f"{place}: image {image_id!r} has no row in labels.csv{close}")
+                raise PPLValueError(f"{place}: image {image_id!r} has no row in {table.name}{close}")
             chosen[image_id] = tagged[image_id]
         index.check(missing)
     samples = []
@@ -99,6 +101,18 @@ def read_folder(root: str | os.PathLike[str], split: str | None = None, *, missi
         mask = masks.get(image_id)
         samples.append(Sample(image_id, path, labels, ColorMask(mask, colors) if mask and colors else mask))
     return warn_about_tags(TaggedImages(classes, tuple(samples), f"{root.name}/{split}" if split else root.name))
+
+
+def find_labels(root: Path) -> Path | None:
+    """Return the table of tags of a data set in the library's own layout, None if there is none.
+
+    Raises:
+        PPLValueError: if there are two.
+    """
+    found = [path for path in (root / "labels.csv", root / "labels.parquet") if path.is_file()]
+    if len(found) > 1:
+        raise PPLValueError(f"{root} holds labels.csv and labels.parquet; remove one of them")
+    return found[0] if found else None
 
 
 def read_images(
@@ -143,14 +157,14 @@ def _listed_classes(root: Path) -> tuple[str, ...] | None:
 def _read_tags(path: Path, classes: tuple[str, ...] | None, known: str) -> tuple[tuple[str, ...], list[TagRow]]:
     """Return the classes and the rows of a table of tags; `known` says where a tag has to be, for the error."""
     names = None if classes is None else tuple(map(normalize_name, classes))
-    rows, columns = read_tag_rows(path, names)
+    rows, columns = (read_parquet_rows if path.suffix == ".parquet" else read_tag_rows)(path, names)
     if names is None:
         names = columns or tuple(sorted({tag for row in rows for tag in row.tags}))
         if not names:
             raise PPLValueError(f"{path} holds no tag at all; write them behind the image names")
         if columns is None:
             warnings.warn(
-                f"{path.with_name('classes.txt')} is missing: the {len(names)} tags of labels.csv are the classes, so "
+                f"{path.with_name('classes.txt')} is missing: the {len(names)} tags of {path.name} are the classes, so "
                 "a misspelt tag is a class of its own",
                 stacklevel=5,
             )

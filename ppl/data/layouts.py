@@ -12,7 +12,7 @@ from ppl.data.class_folders import find_class_folders, read_class_folders
 from ppl.data.coco import find_coco, read_coco
 from ppl.data.config import DatasetConfig
 from ppl.data.dataset import Sample, TaggedImages
-from ppl.data.folder import read_folder
+from ppl.data.folder import find_labels, read_folder
 from ppl.data.image_index import Missing
 from ppl.data.labelme import find_labelme, read_labelme
 from ppl.data.mask_sources import MappedMask
@@ -151,7 +151,7 @@ def _recognise(root: Path) -> Layout:
     raise PPLFileNotFoundError(f"{root} is in no known layout: it needs {wanted}, but holds {there}")
 
 
-register_layout("folder", read_folder, recognise=lambda root: (root / "labels.csv").is_file(), files="labels.csv")
+register_layout("folder", read_folder, recognise=lambda root: find_labels(root) is not None, files="labels.csv")
 register_layout(
     "coco", read_coco, recognise=lambda root: bool(find_coco(root)), files="annotations/instances_*.json or the like"
 )

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from ppl.data.text_files import read_text
 from ppl.errors import PPLValueError
 
-__all__ = ["TagRow", "read_tag_rows"]
+__all__ = ["IMAGE_COLUMNS", "LABEL_COLUMNS", "TagRow", "read_tag_rows", "split_cells"]
 
 IMAGE_COLUMNS = ("image", "filename", "file_name", "file", "image_name", "image_path", "path", "image_id")
 LABEL_COLUMNS = ("labels", "label", "tags", "tag", "classes", "class", "categories", "category")
@@ -80,15 +80,34 @@ def read_tag_rows(path: Path, classes: Collection[str] | None = None) -> tuple[l
         columns = [column for column in range(len(header)) if column != image]
         found = [TagRow(line, name, _one_hot(path, line, header, cells, columns)) for line, name, cells in table]
         return found, tuple(header[column] for column in columns)
-    texts = [(line, cells[labels].strip()) for line, _, cells in table]
-    lists = [_listed(text) for _, text in texts]
-    plain = [text for text, listed in zip(texts, lists, strict=True) if listed is None]
-    separator = _separator(path, plain, classes)
-    found = [
-        TagRow(line, name, _split(text, separator) if listed is None else listed)
-        for (line, name, _), (_, text), listed in zip(table, texts, lists, strict=True)
-    ]
+    tags = split_cells(path, [(line, cells[labels].strip()) for line, _, cells in table], classes)
+    found = [TagRow(line, name, names) for (line, name, _), names in zip(table, tags, strict=True)]
     return (_merged(found) if set(lower) >= _BOX_COLUMNS else found), None
+
+
+def split_cells(
+    path: Path, cells: Sequence[tuple[int, str]], classes: Collection[str] | None = None
+) -> list[tuple[str, ...]]:
+    """Return the tags of cells that hold several, as text with one separator or as lists in brackets.
+
+    Args:
+        path: the file, for messages.
+        cells: line number and text of each cell.
+        classes: known class names, if any.
+
+    Raises:
+        PPLValueError: if the separator is not clear; the message names the line.
+
+    Example:
+        >>> split_cells(Path("labels.csv"), [(2, "cat;dog"), (3, "")])
+        [('cat', 'dog'), ()]
+    """
+    lists = [_listed(text) for _, text in cells]
+    plain = [cell for cell, listed in zip(cells, lists, strict=True) if listed is None]
+    separator = _separator(path, plain, classes)
+    return [
+        _split(text, separator) if listed is None else listed for (_, text), listed in zip(cells, lists, strict=True)
+    ]
 
 
 def _delimiter(path: Path, line: str) -> str:

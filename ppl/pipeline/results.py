@@ -93,6 +93,8 @@ class ResultFolder:
     def remove(self, image_ids: Iterable[str]) -> None:
         """Remove results. They leave the record first, so a kill in between leaves no file that seems finished."""
         image_ids = set(image_ids)
+        if not image_ids:
+            return
         self.record.remove(image_ids)
         for image_id, path in self.files().items():
             if image_id in image_ids:
