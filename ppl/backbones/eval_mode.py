@@ -14,9 +14,6 @@ _BIASES = "attention_bias_cache"
 class EvalMode:
     """Put exactly these modules (not their children) in eval mode, and restore their mode afterwards.
 
-    Args:
-        modules: the modules.
-
     Example:
         >>> model = nn.Sequential(nn.Dropout(0.5)).train()
         >>> with EvalMode(model.modules()):

@@ -16,9 +16,6 @@ def half_precision(device: torch.device) -> torch.dtype | None:
     A CPU without bfloat16 instructions converts number by number: a MobileNetV2 took thirteen times as long as in
     float32 (`benchmarks/backbones/half_precision.py`). A warning tells of it.
 
-    Args:
-        device: device of the model.
-
     Returns:
         The format for `torch.autocast`, or None if float32 is faster.
 

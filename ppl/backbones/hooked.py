@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ppl.backbones.dry_run import BackboneInfo
 from ppl.backbones.dummy import call_backbone, make_dummy
 from ppl.backbones.errors import UnsupportedBackboneError
+from ppl.backbones.eval_mode import EvalMode
 from ppl.backbones.families import Tiling, family_of
 from ppl.backbones.families.sizes import SizeHook
 from ppl.backbones.passes import CurrentPass, Pass, StageHook
@@ -153,16 +155,23 @@ class HookedBackbone:
             size = (tiling.cells[0] * tiling.reduction, tiling.cells[1] * tiling.reduction)
         batch = len(tensors_of(features)[-1]) if self.family.batched_dummy else 1
         dummy = make_dummy(self.model, size, batch)
+        if torch.compiler.is_compiling() and self.family.positions is None and not self._measuring:
+            # Old versions of torch cannot trace a view. An assignment that is traced reaches no other thread, and
+            # the compiler drops the layers before the cut.
+            with EvalMode(self.model.get_submodule(name) for name in sorted(prefix)):
+                return self._run_padded(self.model, dummy, index, features, padding)
         changes = self._skipped[index]
         if self.family.positions is not None:
             tail = {name: module for name, module in self.model.named_modules() if name not in prefix}
             changes = {**changes, **self.family.positions(self.model, tail, tiling)}
-        view = self._view(changes, prefix, self._paths[index])
+        return self._run_padded(self._view(changes, prefix, self._paths[index]), dummy, index, features, padding)
+
+    def _run_padded(self, model: nn.Module, dummy: Tensor, index: int, features: Any, padding: str) -> Any:
         if padding == "zeros":
-            return self._run(view, dummy, resume_at=index, replacement=features)[0]
+            return self._run(model, dummy, resume_at=index, replacement=features)[0]
         mode = BorderPadding(padding, active=False)  # The hook activates it, so the dummy image is padded as usual.
         with mode:
-            return self._run(view, dummy, resume_at=index, replacement=features, padding=mode)[0]
+            return self._run(model, dummy, resume_at=index, replacement=features, padding=mode)[0]
 
     def _view(
         self, changes: Changes, in_eval: frozenset[str] = frozenset(), paths: frozenset[str] = frozenset()

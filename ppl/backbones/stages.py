@@ -42,10 +42,6 @@ class Stage:
 def find_stage(stages: Sequence[Stage], cut: str | int) -> int:
     """Return the index of the stage after which a cut stands; the last stage is refused.
 
-    Args:
-        stages: all stages of the backbone, in order.
-        cut: name or index of a stage.
-
     Returns:
         The index, in `0..len(stages)-2`.
 

@@ -45,12 +45,7 @@ def check_weights(model: nn.Module) -> None:
 
 
 def find_bad_layer(model: nn.Module, x: Tensor) -> str:
-    """Return the name of the first layer that returns NaN or infinity for these images, or an empty string.
-
-    Args:
-        model: any module that takes images.
-        x: finite images.
-    """
+    """Return the name of the first layer that returns NaN or infinity for these images, or an empty string."""
     thread, found = threading.get_ident(), []
 
     def look(name: str) -> Any:

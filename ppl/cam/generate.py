@@ -215,8 +215,8 @@ def check_maps(
 
     Example:
         >>> import ppl
-        >>> model = ppl.create_model("test_vit_relpos", 5, mode="baseline", pretrained=False)
-        >>> check_maps(model, [(160, 160)])
+        >>> model = ppl.create_model("levit_128s", 5, mode="baseline", pretrained=False)
+        >>> check_maps(model, [(224, 224)])
         >>> check_maps(model, [(96, 128)])  # doctest: +ELLIPSIS
         Traceback (most recent call last):
         ppl.backbones.errors.UnsupportedBackboneError: ...

@@ -97,10 +97,6 @@ class _ImagesOf:
 def read_ahead(images: Iterable[ImageLike], data_config: dict[str, Any]) -> Iterator[Tensor]:
     """Yield images as normalised tensors, in order; threads decode a few pictures ahead of their turn.
 
-    Args:
-        images: images of any kind.
-        data_config: the model's "mean", "std" and "input_size".
-
     Raises:
         PPLTypeError, PPLValueError, PPLFileNotFoundError: as :func:`to_tensor`, at the turn of the image.
     """

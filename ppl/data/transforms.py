@@ -84,12 +84,7 @@ def eval_transform(size: Size, mean: Sequence[float], std: Sequence[float]) -> v
 
 
 class RandomResizeLong(nn.Module):
-    """Resize a picture so that its longer side has a random length.
-
-    Args:
-        low: shortest length.
-        high: longest length, included.
-    """
+    """Resize a picture so that its longer side has a random length."""
 
     def __init__(self, low: int, high: int) -> None:
         super().__init__()

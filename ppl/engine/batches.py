@@ -107,11 +107,6 @@ def share_of_process(loader: DataLoader[Any], num_processes: int, process_index:
     """Return a loader of every `num_processes`-th batch; the workers of this process read no other images.
 
     The last batches are filled up from the first ones, so that all processes have equally many.
-
-    Args:
-        loader: yields the batches of all processes.
-        num_processes: the number of processes.
-        process_index: the index of this process.
     """
     if num_processes == 1:
         return loader

@@ -20,10 +20,6 @@ def write_history(out: Path, history: Sequence[Mapping[str, Any]]) -> None:
 
     Both files are rewritten as a whole, so a resumed run leaves no line twice. NaN becomes null.
 
-    Args:
-        out: the folder of the run.
-        history: one mapping per epoch.
-
     Example:
         >>> import tempfile
         >>> folder = tempfile.TemporaryDirectory()

@@ -23,10 +23,6 @@ class NonFiniteLossError(PPLError, ArithmeticError):
 class LossMeter:
     """The means of several losses, and the first step with a loss that is not finite, without waiting for the device.
 
-    Args:
-        names: the names of the losses.
-        device: the device of the losses.
-
     Example:
         >>> meter = LossMeter(("loss",), torch.device("cpu"))
         >>> for step, value in enumerate([1.0, 3.0]):

@@ -79,13 +79,6 @@ def build_optimizer(
     The poly optimizer of the field passes the weight decay where SGD takes the momentum, so its published recipes
     (learning rate 0.1) ran with next to no momentum. To repeat one of them, set `momentum=1e-4`.
 
-    Args:
-        name: "adamw" or "sgd".
-        groups: the result of `param_groups`.
-        momentum: momentum of SGD.
-        nesterov: Nesterov's momentum of SGD.
-        betas: betas of AdamW.
-
     Returns:
         The optimizer.
 

@@ -59,10 +59,6 @@ def set_random_state(state: Mapping[str, Any], device: torch.device | None = Non
 def seeded(seed: int, device: torch.device = _CPU) -> Iterator[None]:
     """Seed all generators; afterwards restore the caller's state.
 
-    Args:
-        seed: the seed.
-        device: the device that computes.
-
     Example:
         >>> with seeded(3):
         ...     first = torch.rand(1).item()

@@ -77,9 +77,6 @@ def source_hash(part: Any) -> str | None:
 
     Results of a part from outside the package belong to this hash, so that an edited module is noticed.
 
-    Args:
-        part: a function or a class.
-
     Example:
         >>> source_hash(source_hash) is None
         True

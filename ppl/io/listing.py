@@ -127,10 +127,6 @@ def list_masks(folder: Path, images: Collection[str]) -> dict[str, Path]:
     A folder that does not exist holds no mask. One warning counts and names the files that are no masks because their
     format is lossy or unknown, another the masks that are not named after an image.
 
-    Args:
-        folder: folder of the masks.
-        images: image ids of all splits.
-
     Returns:
         Path by image id.
 

@@ -70,9 +70,6 @@ def pad_map(x: Tensor, pad: Sequence[int], mode: str) -> Tensor:
 def border_padding(mode: str) -> AbstractContextManager[Any]:
     """Make convolutions pad with border cells while the context is open; "zeros" changes nothing.
 
-    Args:
-        mode: "zeros", "replicate" or "reflect".
-
     Example:
         >>> conv = torch.nn.Conv2d(1, 1, 3, padding=1, bias=False)
         >>> _ = torch.nn.init.ones_(conv.weight)

@@ -16,10 +16,6 @@ __all__ = ["as_numbers", "check_ignored", "class_indices", "same_shape"]
 def as_numbers(values: Any, what: str) -> Tensor:
     """Return values as a tensor of real numbers.
 
-    Args:
-        values: NumPy array, torch tensor or nested list.
-        what: name of the argument, for errors.
-
     Raises:
         PPLTypeError: if the values are not real numbers.
     """

@@ -91,9 +91,6 @@ def load_model(path: str | os.PathLike[str], *, backbone: nn.Module | None = Non
 def header_text(model: PPLNet) -> str:
     """Return the header of a model's file, everything except the weights, as JSON.
 
-    Args:
-        model: the model.
-
     Raises:
         PPLTypeError: if the model was created with arguments that JSON cannot represent.
     """

@@ -24,9 +24,6 @@ def checkpointed(cutter: CutBackbone) -> Callable[..., Tensor]:
     If no BatchNorm statistics are updated, the batch is processed in two halves, so half a branch is in memory at a
     time. Random numbers are the same in both passes, and statistics are updated once.
 
-    Args:
-        cutter: the cut backbone.
-
     Returns:
         A function with the arguments and the result of `cutter.patched`.
 

@@ -41,9 +41,6 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     Weights may lie under "state_dict", "state_dict_ema" or "model"; the prefix "module." of DistributedDataParallel is
     removed.
 
-    Args:
-        path: the file.
-
     Returns:
         Tensors by name, on the CPU.
 
@@ -72,10 +69,6 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 def load_backbone_weights(backbone: nn.Module, path: str | os.PathLike[str]) -> None:
     """Load weights with timm's keys into a timm backbone; weights of a classifier are ignored.
-
-    Args:
-        backbone: the timm model.
-        path: a file for :func:`read_weights`.
 
     Raises:
         PPLFileNotFoundError: if there is no such file.

@@ -92,10 +92,6 @@ def predict_affinity(
 def save_affinity(network: AffinityNetwork, path: str | os.PathLike[str]) -> None:
     """Write a network with its backbone as safetensors, whole or not at all.
 
-    Args:
-        network: the network.
-        path: the file.
-
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:

@@ -53,9 +53,6 @@ class BoundaryHead(nn.Module):
     Source: Ahn et al., "Weakly Supervised Learning of Instance Segmentation with Inter-pixel Relations", CVPR 2019,
     section 3.2.
 
-    Args:
-        channels: number of channels of each level.
-
     Example:
         >>> head = BoundaryHead([8, 16])
         >>> head([torch.zeros(1, 8, 10, 10), torch.zeros(1, 16, 5, 5)], (10, 10)).shape
@@ -80,10 +77,6 @@ class FeatureHead(nn.Module):
 
     Source: Ahn and Kwak, "Learning Pixel-level Semantic Affinity with Image-level Supervision", CVPR 2018, section
     3.2. The numbers of channels and the GroupNorm layers are ours.
-
-    Args:
-        channels: number of channels of each level.
-        width: number of channels of the features.
 
     Example:
         >>> head = FeatureHead([8, 16], width=64)

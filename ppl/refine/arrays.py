@@ -129,10 +129,6 @@ def check_batch(image: torch.Tensor, maps: torch.Tensor) -> None:
 def check_finite(name: str, values: torch.Tensor) -> None:
     """Refuse NaN and infinity, which a refiner would spread to the neighbours.
 
-    Args:
-        name: name of the argument, for errors.
-        values: tensor of any shape.
-
     Raises:
         PPLValueError: with the number of values that are not finite.
 
@@ -156,10 +152,6 @@ def float64_device(device: torch.device) -> torch.device:
 
 def like(original: Array, result: torch.Tensor) -> Array:
     """Return a result as a numpy array if the caller passed one in, else as the tensor.
-
-    Args:
-        original: the array or tensor of the caller.
-        result: the result.
 
     Example:
         >>> type(like(np.zeros(2), torch.zeros(2))).__name__

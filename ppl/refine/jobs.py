@@ -114,10 +114,6 @@ def read_probs(
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[Any], npt.NDArray[np.int64]]:
     """Read the image and the CAMs of a job, and make probabilities of the CAMs.
 
-    Args:
-        job: the image.
-        background: as for `cams_to_probs`.
-
     Returns:
         The image (H, W, 3), the probabilities (1 + k, H, W), and the label of each channel in a mask (1 + k,).
     """

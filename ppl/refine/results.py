@@ -36,11 +36,6 @@ def result_files(job: RefineJob, out: Path, keep: Keep = None) -> list[Path]:
 def check_places(jobs: Sequence[RefineJob], out: Path, keep: Keep = None) -> None:
     """Refuse a folder in which a result would overwrite an image or a CAM file of any job.
 
-    Args:
-        jobs: the images.
-        out: folder of the results.
-        keep: what is written beside the masks.
-
     Raises:
         PPLValueError: with the file that would be lost.
 

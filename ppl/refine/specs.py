@@ -180,9 +180,6 @@ def replace_files(refiners: Sequence[Any], replace: Callable[[Path], Path]) -> l
 def check_files(refiners: Sequence[RefinerSpec]) -> None:
     """Read the affinity networks that random walks name, so that a fault is found before any work.
 
-    Args:
-        refiners: specs of `parse_refiners`.
-
     Raises:
         PPLFileNotFoundError: if a file is missing.
         PPLValueError: if a file is not an affinity network that runs here.

@@ -53,9 +53,6 @@ def paths(radius: int) -> tuple[tuple[tuple[int, int], ...], ...]:
     A cell lies on the path of two cells if it is in the rectangle that these span and nearer than one cell to the
     straight line through them (IRN, section 3.2 of Ahn et al., CVPR 2019).
 
-    Args:
-        radius: as in `half_plane_offsets`.
-
     Returns:
         For each offset of `half_plane_offsets(radius)`, in that order, the `(y, x)` of the cells of its path.
 

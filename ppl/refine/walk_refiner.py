@@ -101,10 +101,6 @@ def random_walk_refiner(
 def resolve_walk_options(options: Mapping[str, Any], device: str = "cpu") -> dict[str, Any]:
     """Return the options with the defaults that depend on whether the affinities are learned in place of None.
 
-    Args:
-        options: value by option.
-        device: not used.
-
     Example:
         >>> resolve_walk_options({"affinity": None, "beta": None, "num_steps": 16})
         {'affinity': None, 'beta': 60.0, 'num_steps': 16}

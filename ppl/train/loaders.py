@@ -28,14 +28,6 @@ def train_batches(
 ) -> EpochBatches:
     """Return shuffled, augmented batches of the training images.
 
-    Args:
-        dataset: the images.
-        config: crop size, augmentation, batch size, seed.
-        data_config: `mean` and `std` of the model.
-        num_processes: the number of training processes.
-        process_index: the index of this process.
-        pin_memory: make copies to a GPU faster.
-
     Raises:
         PPLValueError: if the images do not fill one batch per process.
     """

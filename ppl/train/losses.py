@@ -138,10 +138,6 @@ register_loss("asymmetric", asymmetric)
 def build_loss(name: str, options: Mapping[str, Any] | None = None) -> Loss:
     """Return a classification loss by name.
 
-    Args:
-        name: a key of `LOSSES`.
-        options: keyword arguments of that loss.
-
     Returns:
         A function `(logits, targets) -> scalar`.
 

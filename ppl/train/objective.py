@@ -23,9 +23,6 @@ __all__ = ["Objective", "unfit_auxiliary"]
 def unfit_auxiliary(mode: str) -> frozenset[str]:
     """Return the names of the auxiliary losses that need patches which a model of a mode does not have.
 
-    Args:
-        mode: the mode of the model.
-
     Example:
         >>> sorted(unfit_auxiliary("baseline")), sorted(unfit_auxiliary("explicit"))
         (['consistency', 'patches'], [])

@@ -114,10 +114,6 @@ register_schedule("last", last)
 def split_epochs(epochs: int, num_phases: int) -> list[int]:
     """Share epochs equally among phases; a rest goes to the deeper phases, from which CAMs are read.
 
-    Args:
-        epochs: number of epochs, at least `num_phases`.
-        num_phases: number of phases.
-
     Returns:
         Epochs of each phase.
 

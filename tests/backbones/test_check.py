@@ -8,8 +8,10 @@ from ppl.backbones.families import Family
 from ppl.cli.app import main
 from ppl.errors import PPLTypeError, PPLValueError
 
+COATNET = pytest.param("test_coatnet", marks=pytest.mark.timm_model("test_coatnet"))
 
-@pytest.mark.parametrize("name", ["test_efficientnet", "test_convnext", "test_byobnet", "test_nfnet", "test_coatnet"])
+
+@pytest.mark.parametrize("name", ["test_efficientnet", "test_convnext", "test_byobnet", "test_nfnet", COATNET])
 def test_tiny_models_keep_every_identity_at_every_cut(name: str) -> None:
     report = check_backbone(name)
     assert report.supported and not report.reason, str(report)
@@ -40,6 +42,7 @@ def test_stored_swin_masks_break_the_independence_of_patches(monkeypatch: pytest
         CutBackbone(stored, ["layers.0"], input_size=(128, 128))
 
 
+@pytest.mark.timm_model("test_vit_relpos")
 def test_the_report_reads_as_a_table_and_names_its_conditions() -> None:
     text = str(check_backbone("test_vit_relpos", cuts=[3]))
     assert "tier 2, 1 of 1 cuts usable (2x2 patches of 160x160 images), final map 96 channels /16" in text

@@ -47,7 +47,9 @@ def call(run: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         ("test_resnet", {}, 64),
         ("test_resnet", {"mode": "explicit"}, 64),
         ("test_resnet", {"padding": "zeros", "halo": 8, "cuts": ["layer1"]}, 64),
-        ("test_vit_relpos", {"cuts": ["blocks.2"]}, 160),  # positions of a patch
+        pytest.param(
+            "test_vit_relpos", {"cuts": ["blocks.2"]}, 160, marks=pytest.mark.timm_model("test_vit_relpos")
+        ),  # positions of a patch
         ("levit_128s", {"cuts": [1]}, 224),  # biases that are cached in eval mode
         ("coat_lite_tiny", {"cuts": [0]}, 64),  # embeddings that keep the size of their input
         ("test_efficientnet", {}, 64),
@@ -94,6 +96,7 @@ def test_outputs_are_right_beside_exceptions_in_another_thread() -> None:
     assert model(torch.cat(xs)).requires_grad
 
 
+@pytest.mark.timm_model("test_vit_relpos")
 def test_sizes_are_checked_beside_passes_of_other_threads() -> None:
     model = model_of("test_vit_relpos", cuts=["blocks.2"])
     x = images(1, 160)[0]

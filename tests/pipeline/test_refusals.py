@@ -77,7 +77,12 @@ def test_a_missing_network_is_reported_before_any_training(
 
 @pytest.mark.parametrize(
     ("backbone", "method", "told"),
-    [("hrnet_w18_small", "sharpened_cam", "use method='cam'"), ("test_vit_relpos", "cam", "was built for images of")],
+    [
+        ("hrnet_w18_small", "sharpened_cam", "use method='cam'"),
+        pytest.param(
+            "test_vit_relpos", "cam", "was built for images of", marks=pytest.mark.timm_model("test_vit_relpos")
+        ),
+    ],
 )
 def test_maps_that_a_model_does_not_have_are_reported_before_any_training(
     tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path, backbone: str, method: str, told: str

@@ -99,6 +99,7 @@ def test_a_loss_that_fails_in_a_phase_is_named_with_phase_and_size(make_model):
     objective.check([PLAIN, 0, 1], (96, 96))
 
 
+@pytest.mark.timm_model("test_vit_relpos")
 def test_views_of_a_size_that_the_model_refuses_are_found_before_training(make_model):
     model = create_model("test_vit_relpos", 3, mode="baseline", pretrained=False)
     with pytest.raises(PPLValueError, match=r"'equivariance' fails in phase 0 on images of 160x160 \(Input height"):

@@ -24,10 +24,6 @@ def draw_scene(
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     """Draw one picture.
 
-    Args:
-        rng: generator of all random numbers.
-        size: height and width in pixels.
-
     Returns:
         (size, size, 3) uint8 RGB; (size, size) uint8 mask of classes, 0 background; (size, size) uint8 mask of parts.
 

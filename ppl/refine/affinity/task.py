@@ -30,12 +30,7 @@ __all__ = ["AffinityObjective", "AffinityTask"]
 
 
 class AffinityObjective(nn.Module):
-    """From images and labels to the affinity loss.
-
-    Args:
-        network: the affinity network, which becomes a submodule.
-        radius: pairs of cells nearer than this count.
-    """
+    """From images and labels to the affinity loss."""
 
     def __init__(self, network: AffinityNetwork, radius: int) -> None:
         super().__init__()

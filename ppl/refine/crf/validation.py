@@ -152,10 +152,6 @@ def _check_maps(name: str, shape: tuple[int, ...], floating: bool, dtype: Any, s
 def check_unary(unary: Any, size: tuple[int, int]) -> NDArray[np.float32]:
     """Return energies as a contiguous (L, H, W) float32 array.
 
-    Args:
-        unary: the energies.
-        size: height and width that they must have.
-
     Raises:
         PPLTypeError: if `unary` is no array, or not floating point.
         PPLValueError: if the shape is wrong, or a value is NaN or infinite.

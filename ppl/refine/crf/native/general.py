@@ -27,9 +27,6 @@ _F = np.float32
 def mean_field_general(problem: Problem) -> Floats:
     """Run mean-field inference on the CPU for any settings.
 
-    Args:
-        problem: a checked problem.
-
     Returns:
         (L, H, W) probabilities; the last plane belongs to a single copy.
     """
