@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import joblib
 import torch
@@ -15,7 +15,38 @@ from torch.utils.data import DataLoader
 
 from ppl.errors import PPLValueError
 
-__all__ = ["EpochBatches", "loader_workers", "share_of_process", "unguarded_script"]
+__all__ = ["ALONE", "EpochBatches", "Share", "loader_workers", "share_of_process", "unguarded_script"]
+
+
+class Share(NamedTuple):
+    """The share of the batches that one process trains on.
+
+    Attributes:
+        processes: the number of training processes.
+        process: the index of this process.
+        pin_memory: make copies to a GPU faster.
+    """
+
+    processes: int = 1
+    process: int = 0
+    pin_memory: bool = False
+
+    @classmethod
+    def of(cls, accelerator: Any) -> Share:
+        """Return the share of this process."""
+        return cls(accelerator.num_processes, accelerator.process_index, accelerator.device.type == "cuda")
+
+    def check(self, images: int, batch_size: int) -> None:
+        """Raise PPLValueError unless the images fill one batch for each of several processes."""
+        if self.processes > 1 and images < self.processes * batch_size:
+            raise PPLValueError(
+                f"{images} images do not fill a batch of {batch_size} for each of {self.processes} processes: lower "
+                "batch_size or use fewer processes"
+            )
+
+
+ALONE = Share()
+"""The share of a process without others."""
 
 
 class EpochBatches:

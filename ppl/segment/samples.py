@@ -19,7 +19,7 @@ from ppl.data import TaggedImages
 from ppl.data.loader import EpochSampler, TrainLoader, image_seed, use_one_thread
 from ppl.data.views import IGNORED, RandomViews
 from ppl.engine import EpochBatches
-from ppl.engine.batches import loader_workers
+from ppl.engine.batches import ALONE, Share, loader_workers
 from ppl.errors import PPLFileNotFoundError, PPLValueError
 from ppl.io.confidence import confidence_file, read_confidence
 from ppl.segment.config import SegmentConfig
@@ -77,10 +77,7 @@ def train_batches(
     images: TaggedImages,
     config: SegmentConfig,
     data_config: Mapping[str, Any],
-    *,
-    num_processes: int = 1,
-    process_index: int = 0,
-    pin_memory: bool = False,
+    share: Share = ALONE,
 ) -> EpochBatches:
     """Return shuffled random crops of images with masks.
 
@@ -90,30 +87,24 @@ def train_batches(
         images: images that all have masks.
         config: crop size, augmentation, batch size, seed.
         data_config: `mean` and `std` of the encoder.
-        num_processes: the number of training processes.
-        process_index: the index of this process.
-        pin_memory: make copies to a GPU faster.
+        share: the share of this process.
 
     Raises:
         PPLValueError: if the images do not fill one batch for each of several processes.
     """
-    if num_processes > 1 and len(images) < num_processes * config.batch_size:
-        raise PPLValueError(
-            f"{len(images)} images with masks do not fill a batch of {config.batch_size} for each of {num_processes} "
-            "processes: lower batch_size or use fewer processes"
-        )
+    share.check(len(images), config.batch_size)
     drop_last = len(images) >= config.batch_size
     sampler = EpochSampler(len(images), config.batch_size, seed=config.seed, drop_last=drop_last)
-    workers = loader_workers(config.num_workers, num_processes)
+    workers = loader_workers(config.num_workers, share.processes)
     loader = TrainLoader(
         _Crops(images, config, data_config),
         batch_sampler=sampler,
         num_workers=workers,
-        pin_memory=pin_memory,
+        pin_memory=share.pin_memory,
         persistent_workers=workers > 0,
         worker_init_fn=use_one_thread,
     )
-    return EpochBatches(loader, num_processes, process_index)
+    return EpochBatches(loader, share.processes, share.process)
 
 
 class _Crops(Dataset[SegmentBatch]):

@@ -16,6 +16,7 @@ from ppl.data import TaggedImages
 from ppl.data.views import IGNORED
 from ppl.engine import Task
 from ppl.engine.batch_norm import choose_batch_norm, set_train_mode
+from ppl.engine.batches import Share
 from ppl.engine.optimizer import param_groups
 from ppl.errors import PPLValueError
 from ppl.io import fingerprint, sha256
@@ -67,9 +68,8 @@ class SegmenterTask(Task):
         if config.reads_confidence:
             _check_confidence(train)
         self.config, self.model = config, model
-        processes = {"num_processes": accelerator.num_processes, "process_index": accelerator.process_index}
-        pin = accelerator.device.type == "cuda"
-        self.batches = train_batches(train, config, model.data_config, **processes, pin_memory=pin)
+        share = Share.of(accelerator)
+        self.batches = train_batches(train, config, model.data_config, share)
         if val is not None:
             self.val = val.samples[accelerator.process_index :: accelerator.num_processes]
         model.classes = train.classes

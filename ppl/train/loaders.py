@@ -10,8 +10,7 @@ from torch.utils.data import DataLoader
 from ppl.data import eval_loader, eval_transform, train_loader, train_transform
 from ppl.data.pairs import TrainingImages
 from ppl.engine import EpochBatches
-from ppl.engine.batches import loader_workers, share_of_process
-from ppl.errors import PPLValueError
+from ppl.engine.batches import ALONE, Share, loader_workers, share_of_process
 from ppl.train.config import TrainConfig
 
 __all__ = ["train_batches", "val_batches"]
@@ -21,21 +20,14 @@ def train_batches(
     dataset: TrainingImages,
     config: TrainConfig,
     data_config: Mapping[str, Any],
-    *,
-    num_processes: int = 1,
-    process_index: int = 0,
-    pin_memory: bool = False,
+    share: Share = ALONE,
 ) -> EpochBatches:
     """Return shuffled, augmented batches of the training images.
 
     Raises:
         PPLValueError: if the images do not fill one batch per process.
     """
-    if num_processes > 1 and len(dataset) < num_processes * config.batch_size:
-        raise PPLValueError(
-            f"{len(dataset)} images do not fill a batch of {config.batch_size} for each of {num_processes} "
-            "processes; lower batch_size or use fewer processes"
-        )
+    share.check(len(dataset), config.batch_size)
     strength = config.jitter
     transform = train_transform(
         config.size,
@@ -49,27 +41,24 @@ def train_batches(
         dataset,
         transform,
         config.batch_size,
-        num_workers=loader_workers(config.num_workers, num_processes),
+        num_workers=loader_workers(config.num_workers, share.processes),
         seed=config.seed,
-        pin_memory=pin_memory,
+        pin_memory=share.pin_memory,
     )
-    return EpochBatches(loader, num_processes, process_index)
+    return EpochBatches(loader, share.processes, share.process)
 
 
 def val_batches(
     dataset: TrainingImages,
     config: TrainConfig,
     data_config: Mapping[str, Any],
-    *,
-    num_processes: int = 1,
-    process_index: int = 0,
-    pin_memory: bool = False,
+    share: Share = ALONE,
 ) -> DataLoader[Any]:
     """Return whole validation images in their order.
 
     With several processes some images may come twice; `Batch.indices` tells them.
     """
     transform = eval_transform(config.size, data_config["mean"], data_config["std"])
-    workers = loader_workers(config.num_workers, num_processes)
-    loader = eval_loader(dataset, transform, config.batch_size, num_workers=workers, pin_memory=pin_memory)
-    return share_of_process(loader, num_processes, process_index)
+    workers = loader_workers(config.num_workers, share.processes)
+    loader = eval_loader(dataset, transform, config.batch_size, num_workers=workers, pin_memory=share.pin_memory)
+    return share_of_process(loader, share.processes, share.process)

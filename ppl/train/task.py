@@ -14,6 +14,7 @@ from ppl.data import Batch
 from ppl.data.pairs import PairImages, TrainingImages
 from ppl.engine import Task
 from ppl.engine.batch_norm import choose_batch_norm, freeze_batch_norm_affine, set_train_mode
+from ppl.engine.batches import Share
 from ppl.engine.optimizer import param_groups
 from ppl.errors import PPLValueError
 from ppl.io import fingerprint
@@ -64,11 +65,10 @@ class ClassifierTask(Task):
     ) -> None:
         _check(model, train, val, config)
         self.config, self.model = config, model
-        processes = {"num_processes": accelerator.num_processes, "process_index": accelerator.process_index}
-        pin = accelerator.device.type == "cuda"
-        self.batches = train_batches(train, config, model.data_config, **processes, pin_memory=pin)
+        share = Share.of(accelerator)
+        self.batches = train_batches(train, config, model.data_config, share)
         if val is not None:
-            self.val = val_batches(val, config, model.data_config, **processes, pin_memory=pin)
+            self.val = val_batches(val, config, model.data_config, share)
         name = _schedule_name(config, model)
         self._schedule = build_schedule(
             name,

@@ -17,6 +17,7 @@ import torch
 
 from ppl.backbones import half
 from ppl.engine import Trainer
+from ppl.engine.batches import Share
 from ppl.errors import PPLError, PPLTypeError, PPLValueError
 from ppl.models import create_model, load_model
 from ppl.train import NonFiniteLossError, fit
@@ -143,7 +144,7 @@ def test_loaders_share_the_cores_unless_told_otherwise(
 ):
     monkeypatch.setattr("joblib.cpu_count", lambda: cores)
     normal = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
-    batches = val_batches(colours_val, make_config(num_workers=wanted), normal, num_processes=processes)
+    batches = val_batches(colours_val, make_config(num_workers=wanted), normal, Share(processes))
     assert batches.num_workers == expected
 
 
