@@ -121,8 +121,10 @@ def _self_attention(
             "method='auto'"
         )
     projected = F.linear(query, layer.in_proj_weight, layer.in_proj_bias)
-    heads = (part.reshape(*part.shape[:2], layer.num_heads, -1).transpose(1, 2) for part in projected.chunk(3, dim=-1))
-    return layer.out_proj(F.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)), None
+    q, k, v = (
+        part.reshape(*part.shape[:2], layer.num_heads, -1).transpose(1, 2) for part in projected.chunk(3, dim=-1)
+    )
+    return layer.out_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)), None
 
 
 def _refusal(classifier: Classifier, reason: str) -> PPLValueError:
