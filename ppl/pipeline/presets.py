@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 from ppl.errors import PPLValueError, nearest
 
@@ -30,7 +30,7 @@ this preset. `ppl.cam.generate` does not, because the method needs a backbone wi
 activation maps.
 """
 
-DEFAULT_PRESET = "propagated"
+DEFAULT_PRESET: Final = "propagated"
 """The preset of a recipe that names none; `preset: null` leaves the defaults of the sections."""
 
 
