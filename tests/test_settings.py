@@ -46,6 +46,7 @@ UNLIKE = {
     "predict(batch_size)": "images of one pass, not of a training step",
     "iter_predict(batch_size)": "images of one pass, not of a training step",
     "cam_folder(labels)": "a file of tags",
+    "resolve_recipe(preset)": "None: the preset that the recipe names",
     "predict_folder(scales)": "scales of a segmentation network, not of CAMs",
 }
 """Parameters that share the name of a setting and have another meaning."""
