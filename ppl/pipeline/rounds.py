@@ -100,7 +100,14 @@ def _predict(
         todo = [sample for sample in images if sample.image_id in missing]
         model = load(network).to(torch_device(device))
         segment_images(
-            model, todo, save, tags=True, num_workers=num_workers, progress=progress, **settings.prediction()
+            model,
+            todo,
+            save,
+            tags=True,
+            probs=settings.reads_confidence,
+            num_workers=num_workers,
+            progress=progress,
+            **settings.prediction(),
         )
     results.end()
     return results.path

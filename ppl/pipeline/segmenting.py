@@ -21,6 +21,7 @@ def segment_images(
     save: Callable[[Sample, SegmentResult], None],
     *,
     tags: bool = False,
+    probs: bool = False,
     num_workers: int,
     progress: bool,
     **settings: Any,
@@ -32,12 +33,13 @@ def segment_images(
         images: the images.
         save: writes the result of an image.
         tags: leave each image the classes of its tags alone.
+        probs: give the results their probabilities.
         num_workers: threads that save; -1 for one per core.
         progress: show a bar.
         **settings: further arguments of `ppl.segment.iter_predict`.
     """
     labels = [sample.labels for sample in images] if tags else None
-    found = iter_predict(model, [sample.picture for sample in images], labels, **settings)
+    found = iter_predict(model, [sample.picture for sample in images], labels, probs=probs, **settings)
     with background_writer(num_workers) as submit:
         bar = tracked(found, "predictions", len(images), show=progress)
         for sample, result in zip(images, bar, strict=True):

@@ -102,15 +102,14 @@ def overlay_mask(image: Any, mask: Any, *, strength: float = 0.6) -> RGB:
         raise PPLValueError(f"mask holds {indices.min()}..{indices.max()}; labels are 0..{_LARGEST}")
     table = np.concatenate([np.zeros((1, 3), np.uint8), class_colours(max(_IGNORE, indices.max(initial=0)))])
     table[_IGNORE] = 235
-    drawn = _blend(base, table[indices], np.where(indices > 0, strength, 0.0))
     edge = np.zeros(indices.shape, bool)
     for axis in (0, 1):
         ahead = np.diff(indices, axis=axis) != 0
         pad = [(0, 1) if a == axis else (0, 0) for a in (0, 1)]
         edge |= np.pad(ahead, pad) & (indices > 0)
         edge |= np.pad(ahead, [p[::-1] for p in pad]) & (indices > 0)
-    drawn[edge] = table[indices[edge]]
-    return drawn
+    share = np.where(edge, 1.0, np.where(indices > 0, strength, 0.0))
+    return _blend(base, table.take(indices, axis=0), share)
 
 
 def as_rgb(image: Any) -> RGB:

@@ -97,10 +97,12 @@ def iter_predict(
     crf: str | None = _DEFAULTS.crf,
     batch_size: int | None = None,
     amp: bool = False,
+    probs: bool = True,
 ) -> Iterator[SegmentResult]:
-    """Segment images as a stream: see :func:`predict` for arguments and errors.
+    """Segment images as a stream: see :func:`predict` for the other arguments and for errors.
 
-    Threads read a few images ahead, and memory does not grow with the number of images.
+    Threads read a few images ahead, and memory does not grow with the number of images. Without `probs` the results are
+    masks alone, in less time and memory; a CRF needs the probabilities all the same.
 
     Yields:
         One :class:`SegmentResult` per image, in order.
@@ -120,7 +122,9 @@ def iter_predict(
     device = next(model.parameters()).device
     if batch_size is None:
         batch_size = _IMAGES_PER_PASS.get(device.type, 1)
-    settings = _Settings(tuple(float(scale) for scale in scales), flip, crf, batch_size, amp, device)
+    settings = _Settings(
+        tuple(float(scale) for scale in scales), flip, crf, batch_size, amp, probs or crf is not None, device
+    )
     rows = None if labels is None else check_labels(labels, model.num_classes, model.classes)
     return _stream(model, as_images(images), rows, settings)
 
@@ -132,6 +136,7 @@ class _Settings:
     crf: str | None
     batch_size: int
     amp: bool
+    probs: bool
     device: torch.device
 
     def __post_init__(self) -> None:
@@ -182,14 +187,15 @@ def _predict_batch(
         logits = averaged_logits(model, torch.stack(images).to(settings.device), settings.scales, settings.flip)
         results = []
         for index, image in enumerate(images):
-            probs = _allow(logits[index], None if rows is None else rows[index]).softmax(dim=0)
-            results.append(_result(probs.cpu(), image, model, settings))
+            allowed = _allow(logits[index], None if rows is None else rows[index])
+            probs = allowed.softmax(dim=0).cpu() if settings.probs else None
+            results.append(_result(_best(allowed).cpu(), probs, image, model, settings))
     return results
 
 
 def _predict_windows(model: Segmenter, image: Tensor, row: Tensor | None, settings: _Settings) -> SegmentResult:
     """Predict an image in windows, of which only the rows at hand are on the device."""
-    keep = (model.num_classes + 1) * image[0].numel() * 4 <= _KEPT_BYTES
+    keep = settings.probs and (model.num_classes + 1) * image[0].numel() * 4 <= _KEPT_BYTES
     if settings.crf is not None and not keep:
         height, width = image.shape[-2:]
         raise PPLValueError(
@@ -206,9 +212,7 @@ def _predict_windows(model: Segmenter, image: Tensor, row: Tensor | None, settin
         masks.append(_best(allowed))
         if keep:
             probs.append(allowed.softmax(dim=0))
-    if keep:
-        return _result(torch.cat(probs, dim=1), image, model, settings)
-    return SegmentResult(torch.cat(masks).clone())
+    return _result(torch.cat(masks), torch.cat(probs, dim=1) if keep else None, image, model, settings)
 
 
 def _allow(logits: Tensor, row: Tensor | None) -> Tensor:
@@ -221,11 +225,12 @@ def _allow(logits: Tensor, row: Tensor | None) -> Tensor:
     return logits.masked_fill(forbidden[:, None, None], float("-inf"))
 
 
-def _result(probs: Tensor, image: Tensor, model: Segmenter, settings: _Settings) -> SegmentResult:
-    if settings.crf is not None:
+def _result(mask: Tensor, probs: Tensor | None, image: Tensor, model: Segmenter, settings: _Settings) -> SegmentResult:
+    if probs is not None and settings.crf is not None:
         probs = torch.from_numpy(dense_crf(_pixels(image, model.data_config), probs.numpy(), preset=settings.crf))
-    probs = probs.clone()  # outside of inference mode, with memory of its own
-    return SegmentResult(_best(probs), probs)
+        mask = _best(probs)
+    # outside of inference mode, with memory of their own
+    return SegmentResult(mask.clone(), None if probs is None else probs.clone())
 
 
 def _best(scores: Tensor) -> Tensor:

@@ -82,6 +82,18 @@ def test_large_images_are_predicted_in_windows_and_keep_their_probabilities_if_t
         predict(model, image, crf="deeplab")
 
 
+def test_masks_alone_are_the_same_masks(model, monkeypatch):
+    image = torch.randn(1, 3, 100, 150)
+    whole = predict(model, image)[0]
+    alone = next(iter_predict(model, image, probs=False))
+    assert alone.probs is None and torch.equal(alone.mask, whole.mask)
+    refined = next(iter_predict(model, image, crf="deeplab", probs=False))
+    assert torch.equal(refined.mask, predict(model, image, crf="deeplab")[0].mask)
+    monkeypatch.setattr(module(), "_WHOLE_PIXELS", 64 * 64)
+    windowed = next(iter_predict(model, image, probs=False))
+    assert windowed.probs is None and torch.equal(windowed.mask, predict(model, image)[0].mask)
+
+
 def test_a_crf_refines_the_probabilities(model):
     image = torch.randn(1, 3, 40, 40)
     plain, refined = predict(model, image)[0], predict(model, image, crf="deeplab")[0]
