@@ -73,6 +73,6 @@ def hiera_order(model: Any, stage: Stage, size: tuple[int, int], device: torch.d
     reroll = copy.copy(require(model, "reroll", model))
     schedule = require(reroll, "schedule", model)
     reroll.schedule = {**schedule, block: (schedule[block][0], list(size))}
-    tokens = torch.arange(size[0] * size[1], device=device, dtype=torch.float64)
+    tokens = torch.arange(size[0] * size[1], dtype=torch.float64)  # on the CPU: MPS has no float64
     order: Tensor = reroll(tokens[None, :, None], block).flatten().long()
-    return order
+    return order.to(device)
