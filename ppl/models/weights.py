@@ -32,6 +32,12 @@ def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], d
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (SafetensorError, OSError) as error:
+        with Path(path).open("rb") as handle:
+            if handle.read(2) in (b"PK", b"\x80\x02"):
+                raise PPLValueError(
+                    f"{os.fspath(path)} was written by torch.save, and models are read from safetensors: give the "
+                    "file that training wrote, or pass it as weights to start from (checkpoint_path, --weights)"
+                ) from error
         raise PPLValueError(f"{os.fspath(path)} is not a whole safetensors file: {error}") from error
 
 

@@ -96,3 +96,9 @@ def test_only_models_are_saved(tmp_path):
     with pytest.raises(PPLTypeError, match="JSON cannot represent"):
         save_model(model, tmp_path / "m.safetensors")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_of_torch_save_is_named_as_such(tmp_path):
+    torch.save(torch.nn.Linear(2, 1).state_dict(), tmp_path / "model.pth")
+    with pytest.raises(PPLValueError, match=r"model\.pth was written by torch\.save, and models are read from"):
+        load_model(tmp_path / "model.pth")
