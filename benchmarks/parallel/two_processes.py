@@ -1,8 +1,9 @@
 """The wall time of `ppl cam`, `ppl refine` and `ppl predict` with two processes against one, with one thread each.
 
 One process and two do the same commands in turn, into new folders; their files are compared byte for byte. The clock
-stands while packages are imported: all processes are forked from one that has them. The script fails if a file differs,
-or if the median ratio of a command is above `--goal`. It needs two idle cores: look at the printed load.
+stands while packages are imported and the CRF is compiled: all processes are forked from one that has done so. The
+script fails if a file differs, or if the median ratio of a command is above `--goal`. It needs two idle cores: look at
+the printed load.
 
     python benchmarks/parallel/two_processes.py
 """
@@ -26,6 +27,7 @@ from PIL import Image
 
 from ppl.models import create_model, save_model
 from ppl.pipeline import CamRecipe, cam_folder, predict_folder, refine_cams
+from ppl.refine import crf
 from ppl.segment import create_segmenter
 from ppl.segment.files import save_segmenter
 
@@ -78,6 +80,8 @@ def main() -> None:
     parser.add_argument("--csv", type=Path, default=Path(__file__).parent / "results" / "two_processes.csv")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    probs = np.full((2, 32, 32), 0.5, np.float32)
+    crf(np.zeros((32, 32, 3), np.uint8), probs, preset="deeplab")  # compiled here once, not in every process
     rows, failures = [], []
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
