@@ -3,7 +3,7 @@
 One process and two do the same commands in turn, into new folders; their files are compared byte for byte. The clock
 stands while packages are imported and the CRF is compiled: all processes are forked from one that has done so. The
 script fails if a file differs, or if the median ratio of a command is above `--goal`. It needs two idle cores: look at
-the printed load.
+the printed load. On a busy machine `cpu` tells more: the processor time of the busier of two processes over one's.
 
     python benchmarks/parallel/two_processes.py
 """
@@ -40,8 +40,8 @@ def draw(folder: Path, count: int, height: int, width: int) -> None:
         Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC).save(folder / f"{number:05}.jpg")
 
 
-def launch(call: Callable[[], object], processes: int) -> float:
-    """Return the seconds of a call in several processes, as a launcher starts them."""
+def launch(call: Callable[[], object], processes: int) -> tuple[float, float]:
+    """Call in several processes, as a launcher starts them; return wall time, processor time of the busiest process."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -59,9 +59,10 @@ def launch(call: Callable[[], object], processes: int) -> float:
                 sys.stdout.flush()
                 os._exit(code)
         children.append(child)
-    if any(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children):
+    ends = [os.wait4(child, 0) for child in children]
+    if any(os.waitstatus_to_exitcode(status) for _, status, _ in ends):
         sys.exit("a process failed, see its error above")
-    return time.perf_counter() - start
+    return time.perf_counter() - start, max(usage.ru_utime + usage.ru_stime for *_, usage in ends)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -96,7 +97,7 @@ def main() -> None:
             "refine": lambda out: refine_cams(out / "cam" / "cams", pictures, out / "refine", "crf: deeplab", **common),
             "predict": lambda out: predict_folder(network, pictures, out / "predict", **common),
         }
-        seconds: dict[str, dict[int, list[float]]] = {command: {1: [], 2: []} for command in commands}
+        seconds: dict[str, dict[int, list[tuple[float, float]]]] = {command: {1: [], 2: []} for command in commands}
         for repeat in range(options.repeats):
             print(f"repeat {repeat + 1}, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores", flush=True)
             for command, call in commands.items():
@@ -106,10 +107,11 @@ def main() -> None:
             if contents(work / f"1-{repeat}") != contents(work / f"2-{repeat}"):
                 failures.append("the files of two processes are not those of one")
     for command, found in seconds.items():
-        ratio = statistics.median(two / one for one, two in zip(found[1], found[2], strict=True))
-        medians = [round(statistics.median(found[processes]), 2) for processes in (1, 2)]
+        pairs = list(zip(found[1], found[2], strict=True))
+        ratio, busiest = (statistics.median(two[kind] / one[kind] for one, two in pairs) for kind in (0, 1))
+        medians = [round(statistics.median(wall for wall, _ in found[processes]), 2) for processes in (1, 2)]
         rows.append({"command": command, "images": options.images, "one_s": medians[0], "two_s": medians[1]})
-        rows[-1] |= {"two / one": round(ratio, 2), "load": round(os.getloadavg()[0], 1)}
+        rows[-1] |= {"two / one": round(ratio, 2), "cpu": round(busiest, 2), "load": round(os.getloadavg()[0], 1)}
         print("  ".join(f"{key}: {value}" for key, value in rows[-1].items()))
         if ratio > options.goal:
             failures.append(f"{command}: two processes take {ratio:.2f} of the time of one, more than {options.goal}")
