@@ -2,7 +2,7 @@
 
     python benchmarks/data/many_images.py [--images 25000 50000 100000] [--csv many_images.csv]
 
-A data set of tiny pictures (hard links to one JPEG of 2x2 pixels) is opened, screened, hashed for the record, and its
+A data set of tiny pictures (hard links to a JPEG of 2x2 pixels) is opened, screened, hashed for the record, and its
 results are looked up in a folder with one file per image. Each number of images has a process of its own. A step is
 linear if its microseconds per image stay the same, and memory is if the bytes per image do. Folders listed are counted.
 """
@@ -32,14 +32,17 @@ from rich.table import Table
 def make_set(root: Path, count: int) -> None:
     """Write a data set in the library's layout, with 1000 pictures per folder, and one result per image."""
     Image.new("RGB", (2, 2)).save(root / "one.jpg")
-    (root / "one.png").write_bytes(b"a mask")
+    contents = {"images": (".jpg", (root / "one.jpg").read_bytes()), "results": (".png", b"a mask")}
     rows = ["image,labels"]
     for number in range(count):
         name = f"{number // 1000:04}/{number:07}"
-        for folder, suffix in (("images", ".jpg"), ("results", ".png")):
-            if number % 1000 == 0:
-                (root / folder / name).parent.mkdir(parents=True)
-            os.link(root / f"one{suffix}", root / folder / f"{name}{suffix}")
+        for folder, (suffix, content) in contents.items():
+            path = root / folder / f"{name}{suffix}"
+            if number % 1000 == 0:  # file systems limit the links to one file
+                path.parent.mkdir(parents=True)
+                path.write_bytes(content)
+            else:
+                os.link(root / folder / f"{number // 1000:04}/{number // 1000 * 1000:07}{suffix}", path)
         rows.append(f"{name}.jpg,{'cat' if number % 2 else 'dog'}")
     (root / "labels.csv").write_text("\n".join(rows))
     (root / "classes.txt").write_text("cat\ndog\n")
