@@ -174,7 +174,7 @@ def _instances(content: Mapping[str, Any], index: Mapping[Any, int]) -> dict[Any
 
 
 def _packed(polygon: Any) -> Any:
-    """Return the corners in a quarter of the memory of a list of numbers; what is no such list stays."""
+    """Return the corners in a third of the memory of a list of numbers; what is no such list stays."""
     numbers = isinstance(polygon, list) and all(isinstance(number, (int, float)) for number in polygon)
     whole = numbers and len(polygon) >= 6 and len(polygon) % 2 == 0 and all(map(math.isfinite, polygon))
     return array("d", polygon) if whole else polygon  # `InstanceMask` names the fault of the others
