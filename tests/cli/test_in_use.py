@@ -20,6 +20,7 @@ TINY = [
     *("--set", "model.pretrained=false", "--set", "train.size=[64, 64]", "--set", "train.num_workers=0"),
     *("--set", "train.batch_size=4", "--set", "cam.scales=[1.0]", "--set", "refine=[]"),
     *("--set", "device=cpu", "--set", "num_workers=1"),
+    *("--set", "segment=null", "--set", "preset=null", "--set", "faithfulness=0"),
 ]
 PAUSED = """
 import time

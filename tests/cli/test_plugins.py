@@ -21,6 +21,8 @@ model: {backbone: test_resnet, mode: baseline, pretrained: false}
 train: {epochs: 1, batch_size: 2, size: [64, 64], num_workers: 0, loss: focal, loss_options: {gamma: 1.5}}
 cam: {scales: [1.0], method: xgradcam}
 refine: ["median: 3"]
+segment: null
+faithfulness: 0
 device: cpu
 num_workers: 1
 """

@@ -189,7 +189,7 @@ def test_losses_depend_on_the_seed_alone(network, tmp_path):
 def test_the_state_of_other_settings_is_refused(network, tmp_path):
     fit_affinity(network, boxes(2), config(epochs=1), out=tmp_path)
     with pytest.raises(PPLValueError, match="other settings"):
-        fit_affinity(network, boxes(2), config(epochs=2), out=tmp_path)
+        fit_affinity(network, boxes(2), config(epochs=1, lr=0.5), out=tmp_path)
 
 
 def test_pairs_are_read_from_files(network, tmp_path):
