@@ -59,6 +59,7 @@ def main() -> None:
                 "data": options.data.name,
                 "images": len(images),
                 "masks": source,
+                "made_by": masks_name(options) if source == "pseudo" else "",
                 "settings": " ".join(options.set),
                 "seed": seed,
                 "split": options.split,
@@ -71,17 +72,24 @@ def main() -> None:
                 **{"decoder": "fpn", "crop": 224, "epochs": 6, "seed": seed, "num_workers": 0} | changes
             )
             started = time.perf_counter()
-            model = train_network(train, config, options, f"{source}-{len(train)}-{'-'.join(options.set)}-s{seed}")
+            name = "-".join([source, row["made_by"], str(len(train)), *options.set, f"s{seed}"])
+            model = train_network(train, config, options, name)
             row |= {"trained_on": len(train), "masks_miou": score_masks(train, truth)}
             row |= score(model, scored) | {"seconds": round(time.perf_counter() - started)}
             print(row, flush=True)
             append(options.out, row)
 
 
+def masks_name(options: argparse.Namespace) -> str:
+    """Name all that decides the pseudo-masks: the classifier, the method and scales of the maps, and the refiners."""
+    scales = "_".join(f"{scale:g}" for scale in options.scales)
+    refiners = options.refine.replace(": ", "_").replace(", ", "-")
+    return f"{options.cell.parent.name}-{options.cell.stem}-{options.method}-{scales}-{refiners}"
+
+
 def make_masks(images: TaggedImages, options: argparse.Namespace) -> Path:
     """Return the folder of refined masks that the classifier makes of the images and their tags."""
-    name = f"{options.cell.parent.name}-{options.cell.stem}-{options.method}-{options.refine}".replace(": ", "_")
-    folder = options.work / "masks" / name
+    folder = options.work / "masks" / masks_name(options)
     missing = [sample for sample in images if not (folder / f"{sample.image_id}.png").exists()]
     model = load_cell(options.cell, options.weights, "baseline", len(images.classes))
     results = iter_generate(
