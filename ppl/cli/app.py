@@ -19,6 +19,7 @@ from ppl.cli.env import env
 from ppl.cli.evaluate import evaluate
 from ppl.cli.exchange import import_files
 from ppl.cli.export import export
+from ppl.cli.memory import keep_freed_memory
 from ppl.cli.plan import plan
 from ppl.cli.refine import refine
 from ppl.cli.run import demo, report, run, train
@@ -80,6 +81,7 @@ def main(arguments: list[str] | None = None) -> None:
     Args:
         arguments: words of the command line; None for those of this process.
     """
+    keep_freed_memory()
     usual, warnings.formatwarning = warnings.formatwarning, _one_line
     try:
         app(arguments)
