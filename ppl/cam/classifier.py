@@ -13,6 +13,7 @@ from ppl.backbones.dummy import make_dummy
 from ppl.backbones.families import family_of
 from ppl.backbones.stages import Stage
 from ppl.cam.capture import captured_output, graph_from, only_output
+from ppl.cam.class_token import short_copy
 from ppl.cam.dry_run import DryRun, dry_run, logits_of
 from ppl.cam.layouts import first_tensor, to_map
 from ppl.cam.linear_head import LinearHead, close
@@ -50,6 +51,7 @@ class Classifier:
         self.backbone: nn.Module = model
         self.layer = None if layer is None else self._name_of(layer)
         self._head_is_checked = False
+        self._short: nn.Module | None = None
 
     @cached_property
     def num_classes(self) -> int:
@@ -198,9 +200,13 @@ class Classifier:
             self.check_class_maps()
         layer = self.layer or (self.finer_layer if class_maps else self.default_layer)
         self._layout_of(layer)
-        with graph_from(self.model.get_submodule(layer)) as roots:
+        model = self.model if class_maps else self._short_model(layer)
+        with graph_from(model.get_submodule(layer)) as roots:
             images = x.clone() if x.is_inference() else x
-            found = self.read_class_maps(images) if class_maps else ClassMaps(self.logits(images), (0, 0), _no_maps)
+            if class_maps:
+                found = self.read_class_maps(images)
+            else:
+                found = ClassMaps(logits_of(self._output(model, images), len(images)), (0, 0), _no_maps)
         root = only_output(roots, layer)
         image_size = (x.shape[2], x.shape[3])
 
@@ -227,6 +233,14 @@ class Classifier:
     def _output(self, model: nn.Module, x: Tensor) -> Any:
         """Return what the model, or a copy of the model, makes of images."""
         return model(x)
+
+    def _short_model(self, layer: str) -> nn.Module:
+        """Return the copy that is fast behind a layer if there is one, else the model."""
+        if not self.dry_run.short or layer != self.dry_run.features:
+            return self.model  # type: ignore[no-any-return]
+        if self._short is None:
+            self._short = short_copy(self.model, layer, self._layout_of(layer).prefix_tokens)
+        return self.model if self._short is None else self._short
 
     @property
     def _head(self) -> LinearHead:

@@ -15,8 +15,9 @@ from ppl.backbones.dummy import make_dummy, trial
 from ppl.backbones.image_sizes import native_size
 from ppl.backbones.size_errors import attempt, first_line
 from ppl.cam.capture import graph_from
+from ppl.cam.class_token import short_copy
 from ppl.cam.layouts import MapLayout, find_layout, first_tensor
-from ppl.cam.linear_head import LinearHead, find_linear_head
+from ppl.cam.linear_head import LinearHead, close, find_linear_head
 from ppl.errors import PPLTypeError, PPLValueError
 
 __all__ = ["DryRun", "dry_run", "logits_of"]
@@ -39,6 +40,7 @@ class DryRun:
         features: name of the last of these layers that is not the classifier itself, which gives one channel per class.
         complete: whether the logits depend on a layer at all; those of a head of zeros do not until it is trained.
         head: the head if it is linear over the pooled map of a layer, else None.
+        short: whether a copy of :func:`~ppl.cam.class_token.short_copy` at `features` has the same logits.
     """
 
     num_classes: int
@@ -49,6 +51,7 @@ class DryRun:
     features: str | None
     complete: bool
     head: LinearHead | None
+    short: bool
 
 
 def logits_of(output: Any, images: int) -> Tensor:
@@ -197,7 +200,8 @@ def _describe(
     if not used:  # a head of zeros
         features = last
     head = find_linear_head(model, record, logits, last, layouts, size) if last is not None else None
-    return DryRun(logits.shape[1], size, fixed, layouts, last, features, bool(used), head)
+    short = bool(used) and features is not None and _is_short(model, forward, images, features, layouts[features])
+    return DryRun(logits.shape[1], size, fixed, layouts, last, features, bool(used), head, short)
 
 
 def _maps_that_count(model: nn.Module, record: _Record, logits: Tensor, layouts: dict[str, MapLayout]) -> list[str]:
@@ -227,6 +231,18 @@ def _is_read(
         total = (logits * _projection(logits)).sum()
         (gradient,) = torch.autograd.grad(total, roots[0], allow_unused=True)
     return _reaches_cells(gradient, layout)
+
+
+@torch.no_grad()
+def _is_short(
+    model: nn.Module, forward: Callable[[nn.Module, Tensor], Any], images: Tensor, name: str, layout: MapLayout
+) -> bool:
+    """Tell whether the logits are those of a copy that computes the tokens before the map alone in its last block."""
+    twin = short_copy(model, name, layout.prefix_tokens)
+    if twin is None:
+        return False
+    found, expected = (logits_of(forward(each, images), len(images)) for each in (twin, model))
+    return close(found, expected)
 
 
 def _projection(logits: Tensor) -> Tensor:

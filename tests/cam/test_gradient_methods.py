@@ -7,9 +7,13 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from timm.models.deit import VisionTransformerDistilled
+from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from ppl.cam import METHODS, generate, gradient_method, register_method
+from ppl.cam.classifier import Classifier
+from ppl.cam.make_classifier import make_classifier
 from ppl.errors import PPLTypeError, PPLValueError
 from ppl.models import create_model
 
@@ -171,6 +175,41 @@ def test_a_transformer_that_reads_its_class_token_gets_maps_of_the_last_block_th
     (result,) = generate(model, [torch.randn(3, 96, 128)], [[1, 2]], scales=[1.0], size="feature")
     assert result.maps.shape == (2, 6, 8)
     assert result.maps.amax() > 0
+
+
+def make_small_vit(kind=VisionTransformer, **options):
+    torch.manual_seed(0)
+    sizes = {"img_size": 64, "patch_size": 16, "embed_dim": 32, "depth": 3, "num_heads": 4, "num_classes": 7}
+    return kind(**(sizes | options)).eval()
+
+
+@pytest.mark.parametrize(
+    ("model", "short"),
+    [
+        (make_small_vit(), True),
+        (make_small_vit(reg_tokens=3, init_values=0.1, qkv_bias=False, scale_attn_norm=True), True),
+        (make_small_vit(VisionTransformerDistilled), True),
+        (make_small_vit(qk_norm=True), False),
+        (make_small_vit(global_pool="avg"), False),
+    ],
+)
+@pytest.mark.parametrize("method", METHOD_NAMES)
+def test_the_last_block_computed_for_the_class_token_alone_gives_the_same_maps(model, short, method, monkeypatch):
+    x, labels = torch.randn(2, 3, 64, 64), [[0, 3, 6], [2]]
+    own = {"scales": [1.0], "method": method, "layer": "blocks.2.norm1"}
+    assert make_classifier(model).dry_run.short is short
+    found = generate(model, x, labels, **own)
+    monkeypatch.setattr(Classifier, "_short_model", lambda self, layer: self.model)
+    for one, other in zip(found, generate(model, x, labels, **own), strict=True):
+        torch.testing.assert_close(one.maps, other.maps, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(one.scores, other.scores)
+
+
+def test_hooks_in_the_last_block_are_not_left_out():
+    model, calls = make_small_vit(), []
+    model.blocks[2].mlp.register_forward_hook(lambda module, args, output: calls.append(output.shape[1]) or 0 * output)
+    generate(model, torch.randn(1, 3, 64, 64), [[2]], scales=[1.0], flip=False)
+    assert set(calls) == {17}
 
 
 def test_layer_of_a_patch_learning_network_is_found_by_the_name_of_its_backbone():
