@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -225,7 +225,7 @@ class RunFolder:
         seconds = round(seconds + monotonic() - start, 2)
         self.record(steps={name: {"key": key, "finished": True, "seconds": seconds, **facts}})
 
-    def begin_training(self, step: str, key: str, network: Path) -> bool:
+    def begin_training(self, step: str, key: str, network: Path, length: Mapping[str, Any] | None = None) -> bool:
         """Return whether a network is to be trained, and remove what was trained from other inputs.
 
         All processes of a launch make this call and get the same answer.
@@ -234,10 +234,14 @@ class RunFolder:
             step: name of the training's step.
             key: fingerprint of all that the network depends on.
             network: file of the network, in a folder of its own.
+            length: "epochs", and the fingerprint "besides_epochs" of all other inputs, if a finished network of fewer
+                epochs goes on; they are facts of the step.
         """
         known, share = self._step(step), current_share()
         same = known.get("key") == key
         done = same and known["finished"] and network.exists()
+        if length is not None and known.get("besides_epochs") == length["besides_epochs"]:  # a finished network
+            same = same or known["epochs"] < length["epochs"]
         same, done = share.gather([same, done])[0]
         if not same and share.is_first:  # the network, or its half-trained state
             shutil.rmtree(network.parent, ignore_errors=True)

@@ -80,8 +80,10 @@ def train_segmenter(
 ) -> TrainSummary | None:
     """Train the segmentation network on the masks of the training images, unless it is trained already.
 
-    CAMs and masks of the training images are made first, where they are missing. True masks of validation images are
-    scored after each epoch; they decide nothing, since predictions come from the weights of the last epoch.
+    A finished network goes on if `epochs` is raised (without `rounds` and `iterations`); with other settings, or on
+    other masks, a new one is trained. CAMs and masks of the training images are made first, where they are missing.
+    True masks of validation images are scored after each epoch; they decide nothing, since predictions come from the
+    weights of the last epoch.
 
     Args:
         recipe: the recipe of the run.
@@ -102,11 +104,16 @@ def train_segmenter(
         beside = {f"{image_id}.npz": confidence_file(path) for image_id, path in files.items()}
         masks |= hash_files(beside, recipe.num_workers)
     content = settings.model_dump(mode="json", exclude=set(RUNTIME_KEYS))
-    key = fingerprint({"segment": content, "masks": masks, "classifier": sha256(classifier)})
-    if not folder.begin_training("segment", key, folder.segmenter):
+    inputs = {"masks": masks, "classifier": sha256(classifier)}
+    key = fingerprint({"segment": content, **inputs})
+    length: dict[str, Any] = {}
+    if settings.rounds == 1 and settings.iterations is None:
+        others = {name: value for name, value in content.items() if name != "epochs"}
+        length = {"epochs": settings.epochs, "besides_epochs": fingerprint({"segment": others, **inputs})}
+    if not folder.begin_training("segment", key, folder.segmenter, length or None):
         return None
     scored = None if val is None else val.subset(sample.image_id for sample in val if sample.mask is not None)
-    with folder.step("segment", key, images=len(images)):
+    with folder.step("segment", key, images=len(images), **length):
         return fit_rounds(
             lambda: build_segmenter(recipe, settings, len(train.classes), classifier),
             images,

@@ -28,7 +28,8 @@ def fit(
 
     The folder gets `metrics.jsonl` and `metrics.csv` with one line per epoch, `last.safetensors`, `best.safetensors` of
     the epoch with the best validation mIoU, and `state.pt`, from which the same call continues to the same curve. The
-    masks may be pseudo-masks (:func:`with_masks`) or drawn by hand.
+    masks may be pseudo-masks (:func:`with_masks`) or drawn by hand. A finished training goes on from its last epoch if
+    `config.epochs` is larger than before; then there may also be more images.
 
     Args:
         model: the network of :func:`create_segmenter`. It is trained in place and left with the weights of

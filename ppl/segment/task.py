@@ -52,6 +52,7 @@ class SegmenterTask(Task):
     model: Segmenter
     score = "val_mIoU"
     greater_is_better = True
+    grows = ("training images",)
 
     def __init__(
         self,
