@@ -32,13 +32,18 @@ def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], d
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        with Path(path).open("rb") as handle:
-            if handle.read(2) in (b"PK", b"\x80\x02"):
-                raise PPLValueError(
-                    f"{os.fspath(path)} was written by torch.save, and models are read from safetensors: give the "
-                    "file that training wrote, or pass it as weights to start from (checkpoint_path, --weights)"
-                ) from error
-        raise PPLValueError(f"{os.fspath(path)} is not a whole safetensors file: {error}") from error
+        cause = _cause(Path(path))
+        if cause is None:
+            with Path(path).open("rb") as handle:
+                start = handle.read(2)
+            if start == b"PK" or start[:1] == b"\x80":
+                cause = (
+                    "is a pickle, as torch.save writes, and models are read from safetensors: give the file that "
+                    "training wrote, or pass it as weights to start from (checkpoint_path, --weights)"
+                )
+            else:
+                cause = f"is not a whole safetensors file ({error}): was its download or copy cut short? Fetch it again"
+        raise PPLValueError(f"{os.fspath(path)} {cause}") from error
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
@@ -60,10 +65,11 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise PPLValueError(
-            f"{os.fspath(path)} cannot be read as plain tensors ({reason}): "
-            "convert the file to safetensors with the program that wrote it"
-        ) from error
+        cause = _cause(Path(path)) or (
+            f"cannot be read as plain tensors ({reason}): fetch it again if its download was cut short, else convert "
+            "it to safetensors with the program that wrote it"
+        )
+        raise PPLValueError(f"{os.fspath(path)} {cause}") from error
     for key in ("state_dict", "state_dict_ema", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
@@ -71,6 +77,19 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise PPLValueError(f"{os.fspath(path)} holds no state_dict of tensors")
     return {str(name).removeprefix("module."): value for name, value in content.items()}
+
+
+def _cause(path: Path) -> str | None:
+    """Tell why a file holds no weights at all; None if its first bytes do not tell."""
+    with path.open("rb") as handle:
+        start = handle.read(64).lstrip()
+    if not start:
+        return "is empty: fetch it again"
+    if start.startswith(b"version https://git-lfs"):
+        return "is a pointer of Git LFS and not the weights: run `git lfs pull` where it was cloned"
+    if start.startswith(b"<"):
+        return "is a web page and not the weights: fetch the file behind the download button"
+    return None
 
 
 def load_backbone_weights(backbone: nn.Module, path: str | os.PathLike[str]) -> None:

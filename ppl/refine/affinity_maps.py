@@ -18,6 +18,7 @@ from torch import nn
 from ppl.errors import PPLFileNotFoundError, PPLTypeError, PPLValueError
 from ppl.io import atomic_write
 from ppl.io.fingerprint import sha256
+from ppl.models.weights import read_safetensors
 from ppl.refine.affinity_network import AffinityNetwork
 from ppl.refine.arrays import as_image
 
@@ -142,13 +143,10 @@ def _predictor(path: Path, backbone: nn.Module | None, device: str) -> _Predicto
 
 
 def _read(path: Path, backbone: nn.Module | None) -> AffinityNetwork:
-    from safetensors import SafetensorError, safe_open
-
+    state, metadata = read_safetensors(path)
     try:
-        with safe_open(str(path), framework="pt") as file:
-            config = json.loads((file.metadata() or {})["ppl_affinity"])
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (SafetensorError, KeyError, ValueError) as error:
+        config = json.loads(metadata["ppl_affinity"])
+    except (KeyError, ValueError) as error:
         raise PPLValueError(
             f"{path} is not an affinity network ({error}): write it again with save_affinity"
         ) from error

@@ -12,6 +12,7 @@ from torch import nn
 from ppl.errors import PPLFileNotFoundError, PPLTypeError, PPLValueError
 from ppl.io.files import FileWriteError
 from ppl.models import PPLNet, create_model, load_model, save_model
+from ppl.models.weights import read_weights
 
 
 def make(**kwargs):
@@ -73,14 +74,29 @@ def test_files_of_other_kinds_are_named(tmp_path):
     with pytest.raises(PPLValueError, match=r"bare\.safetensors was not written by ppl\.save_model"):
         load_model(tmp_path / "bare.safetensors")
     (tmp_path / "p.safetensors").write_bytes(pickle.dumps({"a": 1}))
-    with pytest.raises(PPLValueError, match=r"p\.safetensors is not a whole safetensors file"):
+    with pytest.raises(PPLValueError, match=r"p\.safetensors is a pickle, as torch\.save writes"):
         load_model(tmp_path / "p.safetensors")
     save_model(make(), tmp_path / "m.safetensors")
     (tmp_path / "half.safetensors").write_bytes((tmp_path / "m.safetensors").read_bytes()[:1000])
-    with pytest.raises(PPLValueError, match=r"half\.safetensors"):
+    with pytest.raises(PPLValueError, match=r"half\.safetensors is not a whole .*download or copy cut short"):
         load_model(tmp_path / "half.safetensors")
     with pytest.raises(PPLFileNotFoundError, match=r"nothing\.safetensors"):
         load_model(tmp_path / "nothing.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("content", "cause"),
+    [
+        (b"", "is empty: fetch it again"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "is a pointer of Git LFS"),
+        (b"\n<!DOCTYPE html><html><body>sign in</body></html>", "is a web page"),
+    ],
+)
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
+def test_files_that_hold_no_weights_are_named_with_the_likely_cause(tmp_path, name, content, cause):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(PPLValueError, match=rf"{name} {cause}"):
+        read_weights(tmp_path / name)
 
 
 def test_a_path_that_cannot_be_written_is_a_clear_error(tmp_path):
@@ -100,5 +116,5 @@ def test_only_models_are_saved(tmp_path):
 
 def test_a_file_of_torch_save_is_named_as_such(tmp_path):
     torch.save(torch.nn.Linear(2, 1).state_dict(), tmp_path / "model.pth")
-    with pytest.raises(PPLValueError, match=r"model\.pth was written by torch\.save, and models are read from"):
+    with pytest.raises(PPLValueError, match=r"model\.pth is a pickle, as torch\.save writes, and models are read from"):
         load_model(tmp_path / "model.pth")
