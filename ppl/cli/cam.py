@@ -13,6 +13,7 @@ from ppl.cli.options import (
     Quiet,
     Set,
     Shard,
+    ValueRange,
     assignments,
     given,
     plugin_modules,
@@ -36,6 +37,7 @@ def cam(
         Path | None, typer.Option(help="CSV of their tags (image,labels). Without it: the predicted classes.")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Where maps and masks go, for a checkpoint.")] = None,
+    value_range: ValueRange = None,
     num_workers: NumWorkers = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="For a checkpoint: make all maps again.")] = False,
     shard: Shard = None,
@@ -50,7 +52,7 @@ def cam(
     from ppl.pipeline.recipe_file import check_reach
 
     if images is None:
-        refuse_for_runs({"--labels": labels, "--out": out, "--overwrite": overwrite})
+        refuse_for_runs({"--labels": labels, "--out": out, "--overwrite": overwrite, "--value-range": value_range})
         check_reach(set_ or [], _KEYS, "cam")
         changes = assignments({"num_workers": num_workers}, set_)
         recipe, folder = resolve_run(source, changes, plugin, "for a checkpoint add --images FOLDER --out FOLDER")
@@ -66,7 +68,7 @@ def cam(
         raise PPLValueError(f"--set cam.checkpoint has no effect here: the weights are those of {source}")
     if labels is None and settings.labels == "tags":
         raise PPLValueError("cam.labels=tags needs the tags of the pictures: add --labels CSV")
-    options = given(num_workers=num_workers)
+    options = given(value_range=value_range, num_workers=num_workers)
     with parallel.shard(shard):
         summary = cam_folder(source, images, out, labels, settings, overwrite=overwrite, progress=not quiet, **options)
     for file in summary.bad:

@@ -22,6 +22,7 @@ __all__ = [
     "Set",
     "Shard",
     "Source",
+    "ValueRange",
     "Weights",
     "assignments",
     "given",
@@ -84,6 +85,12 @@ Shard = Annotated[
         help="Do part I of N alone, as 2/8, in one of N jobs; then the command without --shard closes the work.",
         metavar="I/N",
         show_default=False,
+    ),
+]
+ValueRange = Annotated[
+    int | None,
+    typer.Option(
+        min=1, max=65535, help="Largest value of 16-bit pictures, 4095 for 12 bits. Default: 65535.", show_default=False
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]

@@ -13,6 +13,7 @@ from ppl.cli.options import (
     Quiet,
     Set,
     Shard,
+    ValueRange,
     assignments,
     given,
     plugin_modules,
@@ -42,6 +43,7 @@ def refine(
         str | None,
         typer.Option(help='Score of the background: a number, "auto" or "power:ALPHA".', show_default=False),
     ] = None,
+    value_range: ValueRange = None,
     num_workers: NumWorkers = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="For a folder of CAM files: make all masks again.")
@@ -58,7 +60,7 @@ def refine(
     from ppl.pipeline.recipe_file import check_reach
 
     if images is None:
-        refuse_for_runs({"--out": out, "--overwrite": overwrite})
+        refuse_for_runs({"--out": out, "--overwrite": overwrite, "--value-range": value_range})
         check_reach(set_ or [], _KEYS, "refine")
         changes = [f"refine=[{refiners}]"] if refiners else []
         changes += [f"cam.background={background}"] if background else []
@@ -75,7 +77,7 @@ def refine(
     if set_:
         raise PPLValueError(f"--set {set_[0]} has no effect on a folder of CAM files; use --refiners and --background")
     import_plugins(plugin_modules(plugin), [Path.cwd()])
-    options = given(refiners=refiners, background=background, num_workers=num_workers)
+    options = given(refiners=refiners, background=background, value_range=value_range, num_workers=num_workers)
     with parallel.shard(shard):
         summary = refine_cams(source, images, out, overwrite=overwrite, progress=not quiet, **options)
     for bad in summary.bad:

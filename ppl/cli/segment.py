@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ppl.cli.options import NumWorkers, Out, Plugin, Quiet, Set, Shard, given, resolve_run
+from ppl.cli.options import NumWorkers, Out, Plugin, Quiet, Set, Shard, ValueRange, given, resolve_run
 from ppl.cli.show import print_line, show_scores
 
 __all__ = ["predict", "segment"]
@@ -62,6 +62,7 @@ def predict(
         Path | None,
         typer.Option(help="Pack the masks into an archive (.tgz) for PASCAL VOC 2012's server.", show_default=False),
     ] = None,
+    value_range: ValueRange = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps.", show_default=False)] = None,
     num_workers: NumWorkers = None,
     shard: Shard = None,
@@ -73,7 +74,7 @@ def predict(
     from ppl.pipeline import predict_folder
 
     options = given(crf=crf, scales=tuple(scale) if scale else None, flip=flip, names=names, submission=submission)
-    options |= given(device=device, num_workers=num_workers)
+    options |= given(value_range=value_range, device=device, num_workers=num_workers)
     with parallel.shard(shard):
         summary = predict_folder(model, images, out, progress=not quiet, **options)
     for file in summary.bad:

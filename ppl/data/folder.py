@@ -116,7 +116,11 @@ def find_labels(root: Path) -> Path | None:
 
 
 def read_images(
-    folder: str | os.PathLike[str], classes: Sequence[str], labels: str | os.PathLike[str] | None = None
+    folder: str | os.PathLike[str],
+    classes: Sequence[str],
+    labels: str | os.PathLike[str] | None = None,
+    *,
+    value_range: int | None = None,
 ) -> TaggedImages:
     """Read a folder of pictures that is no data set, with or without a CSV of tags.
 
@@ -124,6 +128,7 @@ def read_images(
         folder: pictures, also in sub-folders; or one picture.
         classes: names that the tags may have.
         labels: CSV as `labels.csv` in `read_folder`; without it no image has a tag. Only pictures with a row are read.
+        value_range: largest value of 16-bit pictures; see `ppl.io.read_image`.
 
     Returns:
         The pictures, named after their folder; in the order of the CSV, else in the order of their names.
@@ -137,7 +142,7 @@ def read_images(
     if not index.images:
         raise PPLValueError(f"{folder} holds no pictures; check the path")
     if labels is None:
-        samples = tuple(Sample(image_id, path, ()) for image_id, path in index.images.items())
+        samples = tuple(Sample(name, path, (), value_range=value_range) for name, path in index.images.items())
         return TaggedImages(tuple(classes), samples, folder.name)
     known, rows = _read_tags(Path(labels), tuple(classes), "among the classes")
     if folder.is_file():
@@ -146,7 +151,7 @@ def read_images(
             raise PPLFileNotFoundError(f"{labels} has no row for {folder.name}")
     tagged = _by_image_id(Path(labels), rows, known, index)
     index.check("error")
-    samples = tuple(Sample(image_id, path, tags) for image_id, (path, tags) in tagged.items())
+    samples = tuple(Sample(name, path, tags, value_range=value_range) for name, (path, tags) in tagged.items())
     return TaggedImages(tuple(classes), samples, folder.name)
 
 

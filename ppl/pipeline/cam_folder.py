@@ -30,6 +30,7 @@ def cam_folder(
     labels: str | Path | None = None,
     settings: CamRecipe | None = None,
     *,
+    value_range: int | None = None,
     device: str = "auto",
     num_workers: int = -1,
     overwrite: bool = False,
@@ -47,6 +48,7 @@ def cam_folder(
         out: folder of the results. Its `cams` and `masks` keep a `record.jsonl` of what each file was made from.
         labels: CSV of tags (`image,labels`). Without it every image gets the classes that the model predicts.
         settings: the `cam` section of a recipe.
+        value_range: largest value of 16-bit pictures, 4095 for 12 bits; None for 65535.
         device: as `device` of a recipe.
         num_workers: threads that write files; -1 for one per core.
         overwrite: make all CAMs again, also those that were made by other weights or settings. Files in a folder
@@ -81,7 +83,7 @@ def cam_folder(
     model = load_model(checkpoint).to(torch_device(device))
     settings = settings or CamRecipe(labels="tags" if labels is not None else "predicted")
     share = current_share()
-    dataset, bad = check_share(_open(model, checkpoint, images, labels), progress=progress)
+    dataset, bad = check_share(_open(model, checkpoint, images, labels, value_range), progress=progress)
     dataset = dataset.part(share)
     check_maps(model, extreme_sizes(dataset), **settings.reading())
     cams = ResultFolder(out / "cams", ".npz", cam_settings(settings, sha256(checkpoint)))
@@ -106,11 +108,13 @@ def cam_folder(
     return FolderSummary(done, count - done, tuple(bad), time.perf_counter() - start)
 
 
-def _open(model: PPLNet, checkpoint: Path, images: Path, labels: str | Path | None) -> TaggedImages:
+def _open(
+    model: PPLNet, checkpoint: Path, images: Path, labels: str | Path | None, value_range: int | None
+) -> TaggedImages:
     if model.classes is None and labels is not None:
         raise PPLValueError(f"{checkpoint} does not name its classes, so tags mean nothing to it; leave the labels out")
     classes = model.classes or tuple(f"class {index}" for index in range(model.num_classes))
-    return read_images(images, classes, labels)
+    return read_images(images, classes, labels, value_range=value_range)
 
 
 def _check_own(results: ResultFolder) -> None:

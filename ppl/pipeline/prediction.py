@@ -46,6 +46,7 @@ def predict_folder(
     amp: bool = False,
     names: str | Path | None = None,
     submission: str | Path | None = None,
+    value_range: int | None = None,
     device: str = "auto",
     num_workers: int = -1,
     progress: bool = True,
@@ -66,6 +67,7 @@ def predict_folder(
         amp: see `ppl.segment.predict`.
         names: list of the pictures to segment, one name per line; None for all.
         submission: archive (.tgz) to pack the masks into, as the server of PASCAL VOC 2012 takes them.
+        value_range: largest value of 16-bit pictures, 4095 for 12 bits; None for 65535.
         device: "auto", "cpu", "cuda", ...
         num_workers: threads that write files; -1 for one per core.
         progress: show a bar.
@@ -88,7 +90,9 @@ def predict_folder(
     share = current_share()
     if share.is_shard and submission is not None:
         raise PPLValueError("a submission needs all pictures: pack it by the last call, without a shard")
-    everything, bad = check_share(_chosen(read_images(images, classes), names), progress=progress)
+    everything, bad = check_share(
+        _chosen(read_images(images, classes, value_range=value_range), names), progress=progress
+    )
     dataset = everything.part(share)
     settings = {"weights": sha256(path), "scales": scales, "flip": flip, "crf": crf}
     results = ResultFolder(out / "masks", ".png", settings)

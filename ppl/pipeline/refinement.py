@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from ppl.cam import parse_background
 from ppl.data import TaggedImages
 from ppl.io.fingerprint import fingerprint
+from ppl.io.images import ImageFile
 from ppl.parallel import FolderSummary, current_share
 from ppl.parallel.lock import command_lock
 from ppl.pipeline.affinity import with_affinity
@@ -138,6 +139,7 @@ def refine_cams(
     refiners: RefinerList = DEFAULT_REFINERS,
     background: str | float = CamRecipe().background,
     *,
+    value_range: int | None = None,
     device: str = "auto",
     num_workers: int = -1,
     overwrite: bool = False,
@@ -151,6 +153,7 @@ def refine_cams(
         out: folder of the masks.
         refiners: a list of refiners, as `ppl.refine.parse_refiners` reads it; None for none.
         background: a number, "auto" or "power:ALPHA".
+        value_range: largest value of 16-bit pictures, 4095 for 12 bits; None for 65535.
         device: device of the CRF, as `device` of a recipe.
         num_workers: workers; -1 for one per core.
         overwrite: make masks again that are there.
@@ -169,6 +172,8 @@ def refine_cams(
         jobs = [RefineJob(images.stem, images, cams / f"{images.stem}.npz")]
     else:
         jobs = jobs_from_folders(images, cams)
+    if value_range is not None:
+        jobs = [replace(job, image=ImageFile(Path(job.image), value_range)) for job in jobs]
     with command_lock(out, fingerprint(mask_settings(chosen, parse_background(background)))):
         return refine_folder(
             jobs,

@@ -200,3 +200,9 @@ def test_a_tag_named_background_is_refused(root, listed):
         (root / "classes.txt").unlink()
     with pytest.raises(PPLValueError, match="pets has a class 'Background', but the background is always there"):
         read_folder(root)
+
+
+def test_pictures_of_a_folder_have_the_range_that_is_given(root):
+    samples = read_images(root / "images", ("cat", "dog"), value_range=4095)
+    assert [sample.value_range for sample in samples] == [4095] * 3
+    assert read_images(root / "images", ("cat", "dog"), root / "labels.csv", value_range=4095)[0].value_range == 4095

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 
 import numpy as np
@@ -62,6 +63,26 @@ def test_a_finished_network_is_not_trained_again_and_other_settings_train_anothe
     assert "(4 new)" in lines[-1] and RunFolder(copy).segmenter.stat().st_mtime_ns != before
 
 
+def test_a_finished_network_goes_on_for_more_epochs_and_a_network_of_fewer_epochs_is_new(run, tmp_path):
+    recipe, out, _ = run
+    copy = tmp_path / "copy"
+    shutil.copytree(out, copy)
+    folder = RunFolder(copy)
+
+    def losses(**changes):
+        segment = recipe.segment.model_copy(update=changes)
+        run_recipe(recipe.model_copy(update={"segment": segment}), copy, ("segment",), progress=False)
+        return [json.loads(line)["loss"] for line in (folder.segmenter.parent / "metrics.jsonl").open()]
+
+    first = losses()
+    longer = losses(epochs=2)
+    assert len(longer) == 2 and longer[:1] == first
+    network = folder.segmenter.read_bytes()
+    assert losses(epochs=2) == longer and folder.segmenter.read_bytes() == network
+    assert losses(epochs=1) == first  # the same seed
+    assert losses(epochs=2, seed=7)[0] != first[0]
+
+
 def test_an_encoder_that_cannot_be_dilated_is_told_before_training(creatures, tiny_recipe, tmp_path):
     recipe = tiny_recipe(creatures, segment=SEGMENT | {"encoder": "pvt_v2_b0", "decoder": "deeplabv3plus"})
     with pytest.raises(PPLValueError, match=r"'pvt_v2_b0' .*decoder='fpn'"):
@@ -89,6 +110,19 @@ def test_pictures_of_any_folder_are_segmented_once_and_bad_ones_are_named(run, c
     assert (again.done, again.skipped) == (0, 2)
     single = predict_folder(out, pictures / "a & b 1.png", tmp_path / "one", device="cpu", progress=False)
     assert single.done == 1
+
+
+def test_pictures_of_12_bits_are_segmented_by_their_range(run, tmp_path):
+    _, out, _ = run
+    (tmp_path / "pictures").mkdir()
+    values = np.random.default_rng(0).integers(0, 4096, (48, 64)).astype(np.uint16)
+    values[0, 0] = 4095
+    Image.fromarray(values).save(tmp_path / "pictures" / "a.png")
+    settings = {"device": "cpu", "progress": False}
+    predict_folder(out, tmp_path / "pictures", tmp_path / "out", value_range=4095, **settings)
+    bright = Image.fromarray(np.round(values * (255 / 4095)).astype(np.uint8)).convert("RGB")
+    expected = predict(load(RunFolder(out).segmenter), [bright])[0].mask.numpy()
+    assert (read_mask(tmp_path / "out" / "masks" / "a.png") == expected).all()
 
 
 def test_results_do_not_go_into_the_folder_of_the_pictures(run, creatures):
