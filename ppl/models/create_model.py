@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from ppl.backbones.names import check_timm_name
-from ppl.errors import PPLError, PPLValueError
+from ppl.errors import PPLError, PPLTypeError, PPLValueError
 from ppl.layers.grid import Grid
 from ppl.models.config import ModelConfig
 from ppl.models.ppl_net import PPLNet
@@ -72,6 +72,11 @@ def create_model(
     if isinstance(num_classes, (list, tuple)):
         classes = tuple(str(name) for name in num_classes)
         num_classes = len(classes)
+        if len(set(classes)) < num_classes:
+            twice = next(name for name in classes if classes.count(name) > 1)
+            raise PPLValueError(f"num_classes names {twice!r} twice; name every class once")
+    elif not hasattr(num_classes, "__index__"):
+        raise PPLTypeError(f"num_classes must be a whole number or a list of names, got {num_classes!r}")
     source = {"backbone": backbone, "output_stride": output_stride, "timm_kwargs": timm_kwargs}
     network = make_backbone(source, pretrained=pretrained and checkpoint_path is None)
     if checkpoint_path is not None:

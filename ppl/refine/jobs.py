@@ -76,7 +76,8 @@ def _checked(maps: npt.NDArray[np.float32], classes: npt.NDArray[np.int64], name
     if maps.ndim != 3 or classes.shape != maps.shape[:1]:
         raise PPLValueError(f"{name}: maps must be (k, h, w) and classes (k,), got {maps.shape} and {classes.shape}")
     if classes.size and not 0 <= classes.min() <= classes.max() < 254:
-        raise PPLValueError(f"{name}: classes must be 0 to 253, got {classes.min()} to {classes.max()}")
+        what = f"got {classes.min()} to {classes.max()}"
+        raise PPLValueError(f"{name}: classes must be 0 to 253 for masks of 8 bits, {what}")
     return maps, classes
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ppl.backbones import data_config
 from ppl.backbones.names import check_timm_name
+from ppl.data.dataset import MAX_CLASSES
 from ppl.errors import PPLValueError
 from ppl.models.create_model import make_backbone
 from ppl.models.hub import HubMixin
@@ -121,8 +122,11 @@ def create_segmenter(
 
     check_timm_name(encoder)
     architecture = getattr(smp, DECODERS.find(decoder))
-    if num_classes < 1:
-        raise PPLValueError(f"num_classes must be at least 1 (the background is not counted), got {num_classes}")
+    if not 1 <= num_classes <= MAX_CLASSES:
+        raise PPLValueError(
+            f"num_classes must be 1 to {MAX_CLASSES}, the background not counted, for masks of 8 bits, in which 255 "
+            f"is ignored, got {num_classes}"
+        )
     if output_stride not in (None, 8, 16, 32):
         raise PPLValueError(f"output_stride must be 8, 16 or 32, got {output_stride}")
     output_stride = output_stride or DILATED.get(decoder)

@@ -8,7 +8,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from ppl.errors import PPLError, PPLFileNotFoundError, PPLValueError
+from ppl.errors import PPLError, PPLFileNotFoundError, PPLTypeError, PPLValueError
 from ppl.models import create_model
 
 
@@ -125,3 +125,12 @@ def test_unavailable_pretrained_weights_are_a_clear_error(monkeypatch):
     monkeypatch.setattr(timm, "create_model", offline)
     with pytest.raises(PPLError, match=r"'test_resnet' are not available \(OSError: no connection\): give a file"):
         make(pretrained=True)
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "error", "words"),
+    [(["cat", "cat"], PPLValueError, "names 'cat' twice"), ("20", PPLTypeError, "a whole number or a list of names")],
+)
+def test_classes_are_a_number_or_names_that_differ(num_classes, error, words):
+    with pytest.raises(error, match=words):
+        create_model("test_resnet", num_classes, pretrained=False)

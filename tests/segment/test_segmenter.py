@@ -58,7 +58,8 @@ def test_encoders_with_positions_take_other_sizes_than_their_own(size):
     [
         ({"encoder": "resnet1"}, "resnet1"),
         ({"decoder": "fpm"}, "no decoder named 'fpm'; did you mean 'fpn'"),
-        ({"num_classes": 0}, "num_classes must be at least 1"),
+        ({"num_classes": 0}, "num_classes must be 1 to 254"),
+        ({"num_classes": 255}, "num_classes must be 1 to 254 .*got 255"),
         ({"output_stride": 4}, "output_stride must be 8, 16 or 32, got 4"),
         ({"decoder": "fpn", "depth": 3}, "cannot be built under decoder 'fpn'"),
     ],
