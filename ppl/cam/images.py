@@ -6,7 +6,7 @@ import os
 import threading
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeAlias
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, SequentialSampler
 
 from ppl.errors import PPLTypeError, PPLValueError
-from ppl.io.images import read_image, to_rgb
+from ppl.io.images import DARK, ImageFile, image_info, read_image, to_rgb
 
 __all__ = ["ImageLike", "as_images", "check_images", "check_order", "count_images", "read_ahead", "to_tensor"]
 
@@ -73,6 +73,11 @@ def as_images(images: Any) -> Iterable[Any]:
 
 def _images_of_batches(loader: DataLoader[Any]) -> Iterator[Any]:
     for batch in loader:
+        if isinstance(batch, Mapping):
+            keys = ", ".join(map(repr, batch))
+            raise PPLTypeError(
+                f"the DataLoader returns mappings with the keys {keys}: pass the images alone, as a list or a generator"
+            )
         yield from batch[0] if isinstance(batch, (tuple, list)) and not _is_one(batch) else batch
 
 
@@ -135,8 +140,10 @@ def to_tensor(image: ImageLike, data_config: dict[str, Any], number: int) -> Ten
     """
     channels = int(data_config["input_size"][0])
     if isinstance(image, np.ndarray):
-        image = _picture(image, number)
+        image = _picture(image, channels, number)
     elif isinstance(image, (str, os.PathLike)):
+        if not isinstance(image, ImageFile):
+            _warn_if_dark(image_info(image).largest)
         image = read_image(image)
     elif isinstance(image, Image.Image):
         image = _decoded(image, number)
@@ -156,7 +163,8 @@ def to_tensor(image: ImageLike, data_config: dict[str, Any], number: int) -> Ten
 
 def _check_values(image: Tensor, data_config: dict[str, Any], number: int) -> None:
     """Refuse NaN, and warn of values that no normalised picture has."""
-    largest = float(image.detach().abs().amax())
+    low, high = torch.stack(torch.aminmax(image.detach())).tolist()
+    largest = max(-low, high)
     if not largest < float("inf"):  # NaN fails the comparison too.
         raise PPLValueError(f"image {number} holds NaN or infinity: mend it or take it out")
     pairs = zip(data_config["mean"], data_config["std"], strict=False)
@@ -167,6 +175,22 @@ def _check_values(image: Tensor, data_config: dict[str, Any], number: int) -> No
             "of 0..255? Divide by 255 and normalise, or pass PIL images, arrays of uint8 or paths",
             stacklevel=2,
         )
+    elif low >= 0 and 0.5 < high <= 1 and min(data_config["mean"]) > 0.1:  # the text is the same for all images
+        warnings.warn(
+            "tensors of images lie within 0..1: are these pixels that are not normalised? Subtract the model's mean, "
+            "divide by its standard deviation, or pass PIL images, arrays of uint8 or paths",
+            stacklevel=2,
+        )
+
+
+def _warn_if_dark(largest: int | None) -> None:
+    """Warn of the largest value of a 16-bit picture if the picture becomes nearly black."""
+    if largest is not None and 0 < largest <= DARK:  # the text is the same for all pictures
+        warnings.warn(
+            "pictures of 16 bits with small values alone, as of a 12-bit camera, become nearly black: give their "
+            "range, ppl.io.read_image(path, value_range=4095)",
+            stacklevel=2,
+        )
 
 
 def _normalised(image: Image.Image, data_config: dict[str, Any], channels: int, number: int) -> Tensor:
@@ -174,16 +198,23 @@ def _normalised(image: Image.Image, data_config: dict[str, Any], channels: int, 
     if channels == 1:
         image, mean, std = image.convert("L"), mean.mean()[None], std.mean()[None]
     elif channels != 3:
-        raise PPLTypeError(
-            f"image {number} is a picture of 3 channels, but the model takes {channels}: pass normalised tensors "
-            f"({channels},H,W)"
-        )
+        raise PPLTypeError(_of_other_channels(number, channels))
     pixels = torch.from_numpy(np.array(image)).reshape(image.height, image.width, channels)
     return (pixels.permute(2, 0, 1).float() / 255 - mean[:, None, None]) / std[:, None, None]
 
 
-def _picture(image: npt.NDArray[Any], number: int) -> Image.Image:
+def _of_other_channels(number: int, channels: int) -> str:
+    """Return the message for a picture that is given to a model of many bands."""
+    return (
+        f"image {number} is a picture, which is read as 3 channels, but the model takes {channels}: pass normalised "
+        f"tensors ({channels},H,W)"
+    )
+
+
+def _picture(image: npt.NDArray[Any], channels: int, number: int) -> Image.Image:
     """Return a uint8 array (H,W), (H,W,1), (H,W,3) or (H,W,4) as an RGB picture."""
+    if image.ndim == 3 and channels not in (1, 3) and channels in (image.shape[0], image.shape[2]):
+        raise PPLTypeError(_of_other_channels(number, channels))
     if image.dtype != np.uint8:
         raise PPLTypeError(
             f"image {number} is an array of {image.dtype}: pass uint8 (H,W,3) in RGB order, or a normalised tensor "
@@ -192,7 +223,8 @@ def _picture(image: npt.NDArray[Any], number: int) -> Image.Image:
     if image.ndim == 3 and image.shape[2] == 1:
         image = image[:, :, 0]
     if not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (3, 4))) or 0 in image.shape:
-        raise PPLValueError(f"image {number} must be an array (H,W,3) of uint8, got shape {image.shape}")
+        fix = ": pass array.transpose(1, 2, 0)" if image.ndim == 3 and image.shape[0] in (1, 3, 4) else ""
+        raise PPLValueError(f"image {number} must be an array (H,W,3) of uint8, got shape {image.shape}{fix}")
     return to_rgb(Image.fromarray(np.ascontiguousarray(image)))
 
 
@@ -201,6 +233,8 @@ def _decoded(image: Image.Image, number: int) -> Image.Image:
     try:
         with _DECODING:
             image.load()
+        if image.mode.startswith("I"):
+            _warn_if_dark(int(np.asarray(image).max()))
         return to_rgb(image)
     except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, ... on broken bytes
         raise PPLValueError(f"image {number} cannot be decoded: {error}; replace it or take it out") from error

@@ -86,6 +86,11 @@ def _holds_indices(table: Tensor, num_classes: int) -> bool:
 
 
 def _from_multi_hot(labels: Tensor, num_classes: int) -> list[Tensor]:
+    if labels.ndim == 1:
+        raise PPLValueError(
+            f"labels of shape {tuple(labels.shape)} may be one class for each image, or one row: pass a list with one "
+            "list of class indices per image, [[index] for index in labels]"
+        )
     if labels.ndim != 2 or labels.shape[1] != num_classes:
         raise PPLValueError(
             f"a label tensor must have shape (B,{num_classes}), one column per class of the model, "
@@ -100,12 +105,18 @@ def _from_row(row: Any, number: int, num_classes: int, classes: Sequence[str] | 
     values = row.tolist() if isinstance(row, (Tensor, np.ndarray)) else row
     if isinstance(values, str) and classes is not None:
         values = [name.strip() for name in values.split(";") if name.strip()]
+    if values is None:
+        raise PPLTypeError(f"labels[{number}] is None: write [] for an image without classes")
     if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
         raise PPLTypeError(
             f"labels[{number}] must be a list of class indices, got {row!r}: write [{row!r}]"
             + (", with an index, since the model does not name its classes" if isinstance(values, str) else "")
         )
     values = list(values)
+    if len(values) == num_classes and all(isinstance(value, (bool, np.bool_)) for value in values):
+        raise PPLTypeError(
+            f"labels[{number}] is a row of a 0/1 table: pass all rows as one tensor, torch.tensor(labels)"
+        )
     indices = [_index(value, number, num_classes, classes) for value in values]
     if len(values) == num_classes and not any(isinstance(value, str) for value in values):
         _refuse_zeros_and_ones(row, indices, number)

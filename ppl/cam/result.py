@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,6 +75,12 @@ class CamResult:
             return torch.zeros(height, width, dtype=torch.uint8, device=self.maps.device)
         best, index = self.maps.max(dim=0)
         labels = torch.where(best > background_score(best, background), self.classes[index] + 1, 0)
+        if (self.classes + 1 == _IGNORE).any():
+            warnings.warn(
+                f"class {_IGNORE - 1} has the value {_IGNORE} in this mask, which files of masks and scores take for "
+                '"ignore": give such classes other numbers before the mask is written',
+                stacklevel=2,
+            )
         return labels if int(self.classes.max()) + 1 >= _IGNORE else labels.to(torch.uint8)
 
     def to_probs(self, background: Background = DEFAULT_BACKGROUND) -> Tensor:

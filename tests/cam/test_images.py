@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 from torch import nn
@@ -11,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from ppl.cam import generate, iter_generate
 from ppl.errors import PPLTypeError, PPLValueError
+from ppl.io.images import ImageFile
 from ppl.models import create_model
 
 
@@ -52,7 +54,7 @@ def test_arrays_of_other_memory_and_channels_are_pictures():
         (
             [picture(0, (3, 48, 64))],
             PPLValueError,
-            r"image 0 must be an array \(H,W,3\) of uint8, got shape \(3, 48, 64\)",
+            r"image 0 must be an array \(H,W,3\) of uint8, got shape \(3, 48, 64\): pass array\.transpose\(1, 2, 0\)",
         ),
         ([picture(0, (0, 4, 3))], PPLValueError, r"got shape \(0, 4, 3\)"),
         ([np.array(5, np.uint8)], PPLValueError, r"got shape \(\)"),
@@ -165,3 +167,34 @@ def test_a_layer_that_overflows_is_named():
         PPLValueError, match=r"'Overflow' returns NaN or infinity for image 0.*its layer 'grow' is the first"
     ):
         generate(model, torch.randn(1, 3, 64, 64), [[0]], scales=[1.0])
+
+
+def test_pictures_for_a_model_of_many_bands_are_refused_by_its_number_of_bands():
+    model = timm.create_model("test_resnet", num_classes=3, in_chans=5).eval()
+    for image in (picture(0, (48, 64, 5)), picture()):
+        with pytest.raises(PPLTypeError, match=r"the model takes 5: pass normalised tensors \(5,H,W\)"):
+            generate(model, [image], [[0]])
+    assert len(generate(model, [torch.randn(5, 48, 64)], [[0]], scales=[1.0])) == 1
+
+
+def test_tensors_of_pixels_within_0_and_1_are_a_warning():
+    model, pixels = make_model(), torch.from_numpy(picture()).permute(2, 0, 1) / 255
+    with pytest.warns(UserWarning, match=r"lie within 0\.\.1: are these pixels that are not normalised"):
+        generate(model, [pixels], [[1]], scales=[1.0])
+
+
+@pytest.mark.parametrize("kind", ["picture", "file"])
+def test_16_bit_pictures_with_small_values_are_a_warning_unless_their_range_is_given(tmp_path, kind):
+    dark = Image.fromarray(np.linspace(0, 4095, 48 * 64).reshape(48, 64).astype(np.uint16))
+    dark.save(tmp_path / "dark.png")
+    with pytest.warns(UserWarning, match="pictures of 16 bits with small values alone"):
+        generate(make_model(), [dark if kind == "picture" else tmp_path / "dark.png"], [[1]], scales=[1.0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        generate(make_model(), [ImageFile(tmp_path / "dark.png", 4095)], [[1]], scales=[1.0])
+
+
+def test_mappings_of_a_loader_are_named():
+    loader = DataLoader([{"image": torch.randn(3, 48, 64)}] * 2, 2)
+    with pytest.raises(PPLTypeError, match="mappings with the keys 'image': pass the images alone"):
+        generate(make_model(), loader, [[0]] * 2)

@@ -82,3 +82,16 @@ def test_names_of_a_patch_learning_network_are_labels():
     ):
         assert found.classes.tolist() == expected.classes.tolist()
         assert torch.equal(found.maps, expected.maps)
+
+
+@pytest.mark.parametrize(
+    ("labels", "error", "words"),
+    [
+        (np.array([0, 2]), PPLValueError, r"shape \(2,\) may be .*\[\[index\] for index in labels\]"),
+        ([None, [0]], PPLTypeError, r"labels\[0\] is None: write \[\] for an image without classes"),
+        ([[True, False, False]], PPLTypeError, r"a row of a 0/1 table: .* torch\.tensor\(labels\)"),
+    ],
+)
+def test_labels_of_other_shapes_are_named_with_the_form_to_write(labels, error, words):
+    with pytest.raises(error, match=words):
+        check_labels(labels, 3)
