@@ -65,4 +65,20 @@ def score_masks(predictions: str | Path, images: TaggedImages, notes: list[str] 
                 f"{images.name}: the only values of the {side} are 0 and 255: object or ignore? 255 is not scored; "
                 'write 1 for an object, or set white to "object" for the true masks of a single class'
             )
+    if notes is not None:
+        notes += _shifted(confusion, images)
     return confusion.compute()
+
+
+def _shifted(confusion: ConfusionMatrix, images: TaggedImages) -> list[str]:
+    """Return a note if most objects are predicted, but by the value beside their own.
+
+    Class 1 as value 0 does not count, since missed objects are predicted so.
+    """
+    counts = confusion.counts.numpy()
+    objects, same = counts[2:].sum(), counts.diagonal()[2:].sum()
+    for offset, what in ((-1, "small: they seem to count classes from 0"), (1, "large: they seem to begin at 2")):
+        moved = np.diagonal(counts[:, : len(counts)], offset)[1 if offset < 0 else 2 :].sum()
+        if 2 * moved > objects and moved > 2 * same:
+            return [f"most values of the predictions are one too {what}; {images.classes[0]!r} has the value 1"]
+    return []

@@ -38,3 +38,16 @@ def test_how_many_images_are_scored_is_said(tmp_path: Path) -> None:
     scores = score_masks(tmp_path / "predicted", cracks(tmp_path, [1], [1], without=5), notes)
     assert scores["miou"] == 1.0
     assert notes == ["scored 1 of 6 images; the others have no mask"]
+
+
+@pytest.mark.parametrize(("step", "words"), [(-1, "small: they seem to count classes from 0"), (1, "large")])
+def test_predictions_that_count_classes_from_another_number_are_noted(tmp_path: Path, step: int, words: str) -> None:
+    truth = [1, 2, 3, 2, 3, 2]
+    images = cracks(tmp_path, truth, [value + step for value in truth])
+    images = TaggedImages(("cat", "cow", "dog", "fox"), images.samples, "pets")
+    notes: list[str] = []
+    score_masks(tmp_path / "predicted", images, notes)
+    assert len(notes) == 1 and f"predictions are one too {words}" in notes[0]
+    right: list[str] = []
+    score_masks(tmp_path / "truth", images, right)
+    assert right == []
