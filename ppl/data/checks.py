@@ -15,7 +15,7 @@ from ppl.data.instances import InstanceMask
 from ppl.data.mask_sources import MappedMask
 from ppl.errors import PPLError, PPLValueError
 from ppl.io import BadImageError
-from ppl.io.images import ImageInfo, image_info
+from ppl.io.images import DARK, ImageInfo, image_info
 from ppl.io.listing import counted, examples, normalize_name
 from ppl.parallel import BadFile, current_share, parallel_map, tracked
 
@@ -84,9 +84,6 @@ _NAMED = 3
 
 _SMOOTHED = 5
 """Number of values without a class from which on smoothed edges are more likely than forgotten classes."""
-
-_DARK = (1 << 14) - 1
-"""Largest value of 16-bit pictures that come out at less than a quarter of the full brightness."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +157,10 @@ def _other_size(sample: Sample, size: tuple[int, ...], info: ImageInfo) -> str:
             f"{source.source} says that {sample.image} is {size} but the image is {info.size} (height, width); use "
             "the pictures that the annotations were drawn on"
         )
-    return f"the mask of {sample.image} is {size} but the image is {info.size} (height, width); draw the mask again"
+    fix = "draw the mask again"
+    if size[0] * info.size[1] == size[1] * info.size[0]:
+        fix = "resize the mask with nearest-neighbour interpolation, which keeps class indices"
+    return f"the mask of {sample.image} is {size} but the image is {info.size} (height, width); {fix}"
 
 
 def _refuse_black_and_white_masks(dataset: TaggedImages, inspections: _Inspections) -> None:
@@ -195,8 +195,21 @@ def _contradictions(dataset: TaggedImages, inspections: _Inspections) -> str | N
     ]
     return (
         f"the masks of {len(differing)} of {len(masks)} images do not show the classes that their tags name: "
-        f"{', '.join(shown)}; scores count what the masks show"
+        f"{', '.join(shown)}; scores count what the masks show{_shift(inspections)}"
     )
+
+
+def _shift(inspections: _Inspections) -> str:
+    """Return a hint if masks and tags agree when every value of the masks is one too small or too large."""
+    tagged = [
+        (found.values - {255}, {label + 1 for label in sample.labels})
+        for sample, found in inspections
+        if found.values is not None and sample.labels
+    ]
+    for step, what in ((1, "too small: 0 is the first class in them"), (-1, "too large: 2 is the first class in them")):
+        if tagged and all({value + step for value in values} - {0} == wanted for values, wanted in tagged):
+            return f"; all would agree if the values were not one {what}, and in a mask 0 is the background"
+    return ""
 
 
 def _mirrored(inspections: _Inspections) -> str | None:
@@ -223,7 +236,7 @@ def _dark(inspections: _Inspections) -> str | None:
         if found.info is not None and found.info.largest is not None and not sample.value_range
     ]
     top = max((value for _, value in wide), default=0)
-    if not 0 < top <= _DARK:
+    if not 0 < top <= DARK:
         return None
     return (
         f"{counted(len(wide), 'picture')} of 16 bits without a value above {top}, nearly black when scaled by 65535: "

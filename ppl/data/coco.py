@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import warnings
 from array import array
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from ppl.data.image_index import ImageIndex, Missing
 from ppl.data.instances import Instance, InstanceMask
 from ppl.data.splits import find_split
 from ppl.errors import PPLFileNotFoundError, PPLValueError
-from ppl.io.listing import normalize_name, without_suffix
+from ppl.io.listing import examples, normalize_name, without_suffix
 
 __all__ = ["coco_masks", "find_coco", "read_coco", "read_coco_file"]
 
@@ -99,14 +100,18 @@ def read_coco_file(path: Path) -> tuple[tuple[str, ...], list[CocoImage]]:
     try:
         content = json.loads(path.read_bytes())
         categories = _classes(content)
-        instances = _instances(content, {category["id"]: index for index, category in enumerate(categories)})
+        instances = _instances(
+            path, content, {str(category["id"]): number for number, category in enumerate(categories)}
+        )
         classes = tuple(normalize_name(category["name"]) for category in categories)
         images = [
-            (image["file_name"], (image.get("height"), image.get("width")), instances.get(image["id"], []))
+            (image["file_name"], (_side(image.get("height")), _side(image.get("width"))), _own(instances, image))
             for image in content["images"]
         ]
     except FileNotFoundError as error:
         raise PPLFileNotFoundError(f"no annotation file at {path}") from error
+    except PPLValueError:
+        raise
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         what = f"{type(error).__name__}: {error}"
         raise PPLValueError(f"{path} is not a whole COCO instances file ({what}); download it again") from error
@@ -146,7 +151,7 @@ def _classes(content: Mapping[str, Any]) -> list[dict[str, Any]]:
     groups the others.
     """
     categories = content["categories"]
-    used = {note["category_id"] for note in content["annotations"]}
+    used = {str(note["category_id"]) for note in content["annotations"]}
     groups = {category.get("supercategory") for category in categories if category.get("supercategory") != "none"}
     extra = [
         category["id"]
@@ -154,13 +159,22 @@ def _classes(content: Mapping[str, Any]) -> list[dict[str, Any]]:
         if category["name"].strip().lower() in BACKGROUND_NAMES + IGNORE_NAMES
         or (category.get("supercategory") == "none" and category["name"] in groups)
     ]
-    kept = [category for category in categories if category["id"] in used or category["id"] not in extra]
+    kept = [category for category in categories if str(category["id"]) in used or category["id"] not in extra]
     return sorted(kept, key=lambda category: int(category["id"]))
 
 
-def _instances(content: Mapping[str, Any], index: Mapping[Any, int]) -> dict[Any, list[Instance]]:
-    instances: defaultdict[Any, list[Instance]] = defaultdict(list)
+def _instances(path: Path, content: Mapping[str, Any], index: Mapping[str, int]) -> dict[str, list[Instance]]:
+    """Return the instances by the id of their image, which some tools write as a number here and as text there."""
+    instances: defaultdict[str, list[Instance]] = defaultdict(list)
+    known, lost = {str(image["id"]) for image in content["images"]}, []
     for note in content["annotations"]:
+        image_id, category = str(note["image_id"]), str(note["category_id"])
+        if category not in index:
+            what = f"annotation {note.get('id')!r} has category_id {note['category_id']!r}"
+            raise PPLValueError(f"{path}: {what}, and no category has that id; add the category, or take it out")
+        if image_id not in known:
+            lost.append(image_id)
+            continue
         outline = note.get("segmentation")
         if not isinstance(outline, dict) and not any(outline or ()):
             outline = None  # a box is all that is known
@@ -168,9 +182,23 @@ def _instances(content: Mapping[str, Any], index: Mapping[Any, int]) -> dict[Any
             outline = [_packed(polygon) for polygon in outline]
         box = note.get("bbox")
         area = float(note.get("area") or 0.0)
-        instance = Instance(index[note["category_id"]], area, outline, tuple(box) if box else None)
-        instances[note["image_id"]].append(instance)
+        instances[image_id].append(Instance(index[category], area, outline, tuple(box) if box else None))
+    if lost:
+        warnings.warn(
+            f"{path.name}: {len(lost)} of {len(content['annotations'])} annotations are left out, because no image has "
+            f"their image_id: {examples(dict.fromkeys(lost))}",
+            stacklevel=4,
+        )
     return dict(instances)
+
+
+def _own(instances: Mapping[str, list[Instance]], image: Mapping[str, Any]) -> list[Instance]:
+    return instances.get(str(image["id"]), [])
+
+
+def _side(value: Any) -> Any:
+    """Return the height or width of an image as a whole number, also if it is written as text or with a fraction."""
+    return int(value) if isinstance(value, (str, float)) and float(value).is_integer() else value
 
 
 def _packed(polygon: Any) -> Any:
@@ -182,7 +210,10 @@ def _packed(polygon: Any) -> Any:
 
 def _mask(size: tuple[Any, Any], instances: Sequence[Instance], path: Path) -> InstanceMask:
     if not all(isinstance(side, int) and side > 0 for side in size):
-        raise PPLValueError(f"{path} is not a whole COCO instances file: an image is {size} (height, width) in it")
+        raise PPLValueError(
+            f"{path} is not a whole COCO instances file: an image is {size} (height, width) in it; write "
+            "the size of every image"
+        )
     return InstanceMask(size, tuple(instances), path.name)
 
 

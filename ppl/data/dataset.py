@@ -151,6 +151,8 @@ class TaggedImages(Sequence[Sample]):
                 what = f"image {sample.image_id!r} leads out of the folder of the images"
                 raise PPLValueError(f"{self.name}: {what}; name it by its path below that folder")
             if image_id in seen:
+                if sample.image == seen[image_id].image:
+                    raise PPLValueError(f"{self.name} lists {sample.image} twice; take one of the two out")
                 what = f"{seen[image_id].image} and {sample.image} are both named {image_id!r} without their extension"
                 raise PPLValueError(f"{self.name}: {what}; rename or remove one of them")
             seen[image_id] = sample

@@ -75,9 +75,12 @@ class InstanceMask:
             if isinstance(instance.outline, dict):
                 mask[decode_runs(instance.outline, self.size, instance.box)] = instance.label + 1
                 continue
+            outline = instance.outline
+            if len(outline) and np.ndim(outline[0]) == 0:  # one polygon that is no list of polygons
+                outline = [outline]
             # points and lines beside polygons have no area
-            polygons = [corners for corners in instance.outline if np.size(corners) not in (2, 4)]
-            for polygon in polygons or instance.outline:
+            polygons = [corners for corners in outline if np.size(corners) not in (2, 4)]
+            for polygon in polygons or outline:
                 self._fill(mask, polygon, instance.label + 1)
         return mask
 
@@ -85,9 +88,14 @@ class InstanceMask:
         from skimage.draw import polygon as draw
 
         numbers = np.asarray(polygon, np.float64)
+        if numbers.ndim == 2 and numbers.shape[1] == 2:  # corners as pairs
+            numbers = numbers.ravel()
         if numbers.ndim != 1 or numbers.size < 6 or numbers.size % 2 or not np.isfinite(numbers).all():
             what = f"a polygon is {reprlib.repr(polygon)}, not x and y of three corners or more"
             raise BadImageError(f"{what}; mend it in {self.source}")
+        if numbers.min() >= 0 and numbers.max() <= 1 and min(mask.shape) > 2:
+            what = f"a polygon is {reprlib.repr(numbers.tolist())}, all within the first pixel"
+            raise BadImageError(f"{what}: are these fractions? Write pixels into {self.source}")
         corners = numbers.reshape(-1, 2)
         # COCO's origin is the corner of the top-left pixel, scikit-image's is the centre of that pixel
         rows, columns = draw(corners[:, 1] - 0.5, corners[:, 0] - 0.5, shape=mask.shape)

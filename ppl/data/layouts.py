@@ -122,7 +122,8 @@ def open_dataset(
     """
     root = Path(root)
     if not root.is_dir():
-        raise PPLFileNotFoundError(f"{root} is not a folder; check the path")
+        fix = "unpack it and give the folder" if root.suffix in (".zip", ".tar", ".tgz", ".gz") else "check the path"
+        raise PPLFileNotFoundError(f"{root} is not a folder; {fix}")
     chosen = _recognise(root) if layout == "auto" else LAYOUTS.find(layout)
     dataset = chosen.read(root, split, missing=missing)
     if untagged == "drop":
@@ -148,7 +149,12 @@ def _recognise(root: Path) -> Layout:
             return layout
     there = ", ".join(sorted(path.name for path in root.iterdir())[:8]) or "nothing"
     wanted = ", ".join(f"{layout.files} ({name})" for name, layout in LAYOUTS.items() if layout.files)
-    raise PPLFileNotFoundError(f"{root} is in no known layout: it needs {wanted}, but holds {there}")
+    tables = sorted(path.name for path in root.iterdir() if path.suffix.lower() in _TABLES)
+    hint = f"; if {tables[0]} is the table of tags, save it as labels.csv beside images/" if tables else ""
+    raise PPLFileNotFoundError(f"{root} is in no known layout: it needs {wanted}, but holds {there}{hint}")
+
+
+_TABLES = (".csv", ".tsv", ".ods", ".xls", ".xlsx")
 
 
 register_layout("folder", read_folder, recognise=lambda root: find_labels(root) is not None, files="labels.csv")
@@ -156,7 +162,9 @@ register_layout(
     "coco", read_coco, recognise=lambda root: bool(find_coco(root)), files="annotations/instances_*.json or the like"
 )
 register_layout("voc", read_voc, recognise=lambda root: find_voc(root) is not None, files="JPEGImages")
-register_layout("yolo", read_yolo, recognise=lambda root: find_yolo(root) is not None, files="data.yaml")
+register_layout(
+    "yolo", read_yolo, recognise=lambda root: find_yolo(root) is not None, files="data.yaml with names and train"
+)
 register_layout(
     "labelme", read_labelme, recognise=lambda root: bool(find_labelme(root)), files="a JSON file beside every image"
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import csv
+import re
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +19,8 @@ LABEL_COLUMNS = ("labels", "label", "tags", "tag", "classes", "class", "categori
 _BOX_COLUMNS = {"xmin", "ymin", "xmax", "ymax"}
 _DELIMITERS = (",", ";", "\t", "|")
 _TAG_SEPARATORS = (";", "|", ",", " ")
-_ZERO, _ONE = ("0", "0.0", "false"), ("1", "1.0", "true")
+_SINGLE_COLUMNS = ("label", "tag", "class", "category")
+_ZERO, _ONE = ("0", "0.0", "false", "no"), ("1", "1.0", "true", "yes")
 
 _OPEN_QUOTE = 'a quote (") opens a cell and is not closed on this line; close it, or write it twice if it is meant'
 
@@ -43,7 +45,9 @@ def read_tag_rows(path: Path, classes: Collection[str] | None = None) -> tuple[l
     Columns may be separated by commas, semicolons, tabs or "|". One column names the image (`image`, `filename`,
     `path`, ...). Tags stand in one column (`labels`, `tags`, `class`, ...), several of them separated by ";" or "|" (or
     by "," or blanks if every part is a known class), or as a list in brackets; or every class has a column of 0 and 1.
-    A table of boxes (with `xmin`, ...) has one row per object instead of one per image.
+    A table of boxes (with `xmin`, ...) has one row per object instead of one per image, and a table with a column
+    `label` (`tag`, `class`, ...) may have one row per tag. The line `sep=;` of a spreadsheet and columns without a name
+    are left out.
 
     Args:
         path: CSV file, UTF-8 or UTF-16 with a byte-order mark.
@@ -66,23 +70,36 @@ def read_tag_rows(path: Path, classes: Collection[str] | None = None) -> tuple[l
     """
     text = read_text(path, "a CSV with a header image,labels and one row per image")
     lines = text.splitlines(keepends=True)
-    delimiter = _delimiter(path, lines[0] if lines else "")
+    if lines and re.fullmatch(r"sep=.", lines[0].strip(), re.IGNORECASE):
+        lines[0] = "\n"  # lines keep their numbers
+    delimiter = _delimiter(path, next(filter(str.strip, lines), ""))
     rows = _cells(path, lines, delimiter)
     _, first = next(rows)
     header = [cell.strip() for cell in first]
-    lower = [cell.lower() for cell in header]
+    lower = [_column(cell) for cell in header]
     image = lower.index(next(name for name in IMAGE_COLUMNS if name in lower))
     table = [(line, _image_name(path, line, cells[image]), cells) for line, cells in rows]
     if not table:
         raise PPLValueError(f"{path} holds a header and no rows; write one row per image")
     labels = next((lower.index(name) for name in LABEL_COLUMNS if name in lower), None)
     if labels is None:
-        columns = [column for column in range(len(header)) if column != image]
+        columns = [column for column, name in enumerate(lower) if column != image and not _is_nameless(name)]
         found = [TagRow(line, name, _one_hot(path, line, header, cells, columns)) for line, name, cells in table]
         return found, tuple(header[column] for column in columns)
     tags = split_cells(path, [(line, cells[labels].strip()) for line, _, cells in table], classes)
     found = [TagRow(line, name, names) for (line, name, _), names in zip(table, tags, strict=True)]
-    return (_merged(found) if set(lower) >= _BOX_COLUMNS else found), None
+    single = lower[labels] in _SINGLE_COLUMNS and all(len(row.tags) == 1 for row in found)
+    return (_merged(found) if single or set(lower) >= _BOX_COLUMNS else found), None
+
+
+def _column(cell: str) -> str:
+    """Return the name of a column as the table of known names has it: `Image Name` is `image_name`."""
+    return cell.strip().lower().replace(" ", "_")
+
+
+def _is_nameless(column: str) -> bool:
+    """Tell whether a column holds the numbers of the rows, as pandas writes them."""
+    return not column or column.startswith("unnamed:")
 
 
 def split_cells(
@@ -114,7 +131,7 @@ def _delimiter(path: Path, line: str) -> str:
     if not line.strip():
         raise PPLValueError(f"{path} is empty; write a header image,labels and one row per image")
     for delimiter in _DELIMITERS:
-        header = [cell.strip().lower() for cell in next(csv.reader([line], delimiter=delimiter))]
+        header = [_column(cell) for cell in next(csv.reader([line], delimiter=delimiter))]
         if len(header) > 1 and not set(IMAGE_COLUMNS).isdisjoint(header):
             return delimiter
     fix = "it must hold image,labels (or image and one column of 0 and 1 per class)"
@@ -212,6 +229,6 @@ def _split(cell: str, separator: str) -> tuple[str, ...]:
 def _merged(rows: Sequence[TagRow]) -> list[TagRow]:
     merged: dict[str, TagRow] = {}
     for row in rows:
-        before = merged.setdefault(row.image, row)
-        merged[row.image] = before._replace(tags=before.tags + row.tags)
+        known = merged[row.image].tags if row.image in merged else ()
+        merged[row.image] = row._replace(tags=tuple(dict.fromkeys(known + row.tags)))
     return list(merged.values())

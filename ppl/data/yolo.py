@@ -176,11 +176,15 @@ def _rows(path: Path) -> list[tuple[int, list[float]]]:
         try:
             label, *numbers = line.split()
             values = [float(value) for value in numbers]
+            label = label.removesuffix(".0")
             if int(label) < 0 or len(values) < 4 or (len(values) > 4 and (len(values) < 6 or len(values) % 2)):
                 raise ValueError
         except ValueError:
             what = "is not a class index with x, y, width, height or with three corners or more"
             raise BadImageError(f"{path} line {number}: {line[:60]!r} {what}") from None
+        if not all(-1 <= value <= 2 for value in values):  # a little outside is rounding
+            what = "holds pixels; write x and y as fractions of the image's width and height"
+            raise BadImageError(f"{path} line {number}: {line[:60]!r} {what}")
         rows.append((int(label), values))
     return rows
 

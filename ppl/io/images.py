@@ -14,7 +14,10 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ppl.errors import PPLFileNotFoundError, PPLValueError
 
-__all__ = ["BadImageError", "ImageFile", "ImageInfo", "image_info", "image_size", "read_image", "to_rgb"]
+__all__ = ["DARK", "BadImageError", "ImageFile", "ImageInfo", "image_info", "image_size", "read_image", "to_rgb"]
+
+DARK = (1 << 14) - 1
+"""Largest value of 16-bit pictures that come out at less than a quarter of the full brightness."""
 
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 _WIDE_MODES = ("I", "F")  # prefixes of Pillow's modes with more than 8 bits: "I", "I;16", "I;16B", "F"

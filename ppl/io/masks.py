@@ -50,7 +50,7 @@ def palette(count: int = 256) -> npt.NDArray[np.uint8]:
 def read_mask(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
     """Read a mask of class indices from a palette or grey picture in a lossless format.
 
-    A colour picture whose three channels are equal counts as grey.
+    A colour picture whose three channels are equal counts as grey, and an opaque alpha channel as none.
 
     Args:
         path: mask file.
@@ -60,7 +60,7 @@ def read_mask(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
 
     Raises:
         PPLFileNotFoundError: if the file does not exist.
-        BadImageError: if the file is truncated, is a colour picture, or holds values above 255.
+        BadImageError: if the file is truncated, is a colour picture, has transparent pixels, or holds values above 255.
 
     Example:
         >>> import tempfile
@@ -72,6 +72,11 @@ def read_mask(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
         >>> folder.cleanup()
     """
     mode, values = _pixels(path, None)
+    if mode in ("LA", "RGBA"):
+        if (values[..., -1] < 255).any():
+            what = f"{path} has transparent pixels, which mean no class"
+            raise BadImageError(f"{what}; write class indices as a palette or grey PNG without transparency")
+        mode, values = mode[:-1], values[..., :-1] if mode == "RGBA" else values[..., 0]
     if mode == "RGB" and (values == values[..., :1]).all():  # grey, stored three times, as OpenCV often does
         values = values[..., 0]
     if values.ndim != 2:

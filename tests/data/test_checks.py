@@ -72,6 +72,20 @@ def test_masks_and_tags_that_contradict_each_other_are_counted_and_named(root):
     assert "'a' (mask: cat; tags: dog)" in message
 
 
+@pytest.mark.parametrize(("step", "words"), [(-1, "too small: 0 is the first class"), (1, "too large: 2 is the first")])
+def test_masks_whose_classes_are_counted_from_another_number_are_told(root, step, words):
+    (root / "labels.csv").write_text("image,labels\na.jpg,cat\nb.c,cat; dog\nsub/d,\n")
+    write_mask(root / "masks" / "a.png", np.full((30, 40), 1 + step, np.uint8))
+    with pytest.warns(UserWarning, match=f"all would agree if the values were not one {words}"):
+        check_images(read_folder(root))
+
+
+def test_a_mask_of_a_smaller_copy_is_to_be_resized(root):
+    write_mask(root / "masks" / "a.png", np.zeros((15, 20), np.uint8))
+    with pytest.warns(UserWarning, match="resize the mask with nearest-neighbour interpolation"):
+        check_images(read_folder(root))
+
+
 def test_a_square_picture_that_is_turned_is_named_too(root):
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -187,7 +187,8 @@ DAMAGED = {
     "odd": ([[1, 2, 3, 4, 5, 6, 7]], "a polygon is [1, 2, 3, 4, 5, 6, ...], not x and y of three corners or more"),
     "too short": ([[1, 2, 3]], "a polygon is [1, 2, 3], not x and y"),
     "a box": ([[1, 2, 3, 4]], "a polygon is [1, 2, 3, 4], not x and y"),
-    "flat": ([1, 2, 3, 4, 5, 6], "a polygon is 1, not x and y"),
+    "flat": ([1, 2, 3, 4, 5], "a polygon is [1, 2, 3, 4, 5], not x and y"),
+    "fractions": ([[0.1, 0.1, 0.8, 0.1, 0.8, 0.9]], "all within the first pixel: are these fractions?"),
     "null": ([[1, 2, 3, 4, 5, None]], "not x and y"),
     "words": ([["a", 2, 3, 4, 5, 6]], "ValueError: could not convert string to float"),
     "nested": ([[[1, 2], [3, 4], [5]]], "its outlines cannot be drawn (ValueError"),
@@ -312,3 +313,40 @@ def test_runs_are_checked_against_the_box_of_the_instance(coco):
     change(coco, lambda content: content["annotations"][0].update(bbox=[0, 0, 8, 1]))
     with pytest.raises(PPLValueError, match=r"but its bbox is \(0, 0, 8, 1\)"):
         read_coco(coco)[0].read_mask()
+
+
+@pytest.mark.parametrize("outline", [[2, 1, 6, 1, 6, 5, 2, 5], [[[2, 1], [6, 1], [6, 5], [2, 5]]]])
+def test_a_polygon_may_be_flat_or_of_pairs(coco, outline):
+    masks = []
+    for form in ([[2, 1, 6, 1, 6, 5, 2, 5]], outline):
+        change(coco, lambda content, form=form: content["annotations"][0].update(segmentation=form))
+        masks.append(read_coco(coco)[0].read_mask())
+    assert (masks[0] == 1).any() and (masks[0] == masks[1]).all()
+
+
+def test_ids_and_sizes_may_be_text(coco):
+    expected = [(sample.labels, sample.read_mask().tolist()) for sample in read_coco(coco)]
+
+    def as_text(content):
+        for note in content["annotations"]:
+            note.update(image_id=str(note["image_id"]), category_id=str(note["category_id"]))
+        for image in content["images"]:
+            image.update(height=str(image["height"]), width=float(image["width"]))
+
+    change(coco, as_text)
+    assert [(sample.labels, sample.read_mask().tolist()) for sample in read_coco(coco)] == expected
+
+
+def test_annotations_of_no_image_are_counted_and_those_of_no_category_refused(coco):
+    change(coco, lambda content: content["annotations"][0].update(image_id=77))
+    with pytest.warns(UserWarning, match=r"val2017\.json: 1 of \d annotations are left out, .* their image_id: '77'"):
+        read_coco(coco)
+    change(coco, lambda content: content["annotations"][0].update(id=5, category_id=4))
+    with pytest.raises(PPLValueError, match="annotation 5 has category_id 4, and no category has that id"):
+        read_coco(coco)
+
+
+def test_an_image_that_is_listed_twice_is_named_once(coco):
+    name_second(coco, "000000000009.jpg")
+    with pytest.raises(PPLValueError, match=r"lists .*000000000009\.jpg twice"):
+        read_coco(coco)

@@ -14,6 +14,12 @@ def test_a_folder_in_no_known_layout_names_the_files_of_all_layouts(tmp_path):
     (tmp_path / "pictures").mkdir()
     with pytest.raises(FileNotFoundError, match=r"labels\.csv \(folder\), .* JPEGImages \(voc\), .* holds pictures"):
         open_dataset(tmp_path)
+    (tmp_path / "train.csv").touch()
+    with pytest.raises(FileNotFoundError, match=r"; if train\.csv is the table of tags, save it as labels\.csv"):
+        open_dataset(tmp_path)
+    (tmp_path / "set.zip").touch()
+    with pytest.raises(FileNotFoundError, match=r"set\.zip is not a folder; unpack it"):
+        open_dataset(tmp_path / "set.zip")
     with pytest.raises(ValueError, match="no layout named 'png'"):
         open_dataset(tmp_path, layout="png")
 

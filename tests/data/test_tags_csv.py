@@ -22,6 +22,8 @@ DIALECTS = {
     "columns of 0 and 1": "image,cat,dog\na.jpg,0,1\nb.jpg,1,1\nc.jpg,0,0\n",
     "columns of 0 and 1 by Roboflow": "filename, cat, dog\na.jpg, 0, 1\nb.jpg, 1, 1\nc.jpg, 0, 0\n",
     "columns of 0 and 1, semicolons": "cat;image;dog\n0;a.jpg;1.0\n1;b.jpg;1.0\n0;c.jpg;0.0\n",
+    "the separator on a line of its own": "sep=;\nimage;labels\na.jpg;dog\nb.jpg;cat|dog\nc.jpg;\n",
+    "columns of 0 and 1 by pandas": ",Image Name,cat,dog\n0,a.jpg,0,1\n1,b.jpg,1,1\n2,c.jpg,0,0\n",
     "columns of truth values": "image,cat,dog\na.jpg,False,True\nb.jpg,TRUE,TRUE\nc.jpg,false,false\n",
     "one row per box": (
         "filename,width,height,class,xmin,ymin,xmax,ymax\n"
@@ -95,3 +97,15 @@ def test_pictures_without_a_row_are_counted_and_named(photos):
     (photos / "labels.csv").write_text("image,cat,dog\na.jpg,1,0\n")
     with pytest.warns(UserWarning, match=r"2 of 3 pictures in .*images have no row in labels\.csv .*: 'b', 'c'"):
         assert read_folder(photos).image_ids == ("a",)
+
+
+def test_a_table_may_have_one_row_per_tag(tmp_path):
+    (tmp_path / "labels.csv").write_text("image,label\na.jpg,dog\nb.jpg,cat\nb.jpg,dog\n")
+    rows, _ = read_tag_rows(tmp_path / "labels.csv")
+    assert [(row.image, row.tags) for row in rows] == [("a.jpg", ("dog",)), ("b.jpg", ("cat", "dog"))]
+
+
+def test_yes_and_no_are_one_and_zero(tmp_path):
+    (tmp_path / "labels.csv").write_text("image,cat,dog\na.jpg,yes,No\n")
+    (row,), columns = read_tag_rows(tmp_path / "labels.csv")
+    assert (row.tags, columns) == (("cat",), ("cat", "dog"))

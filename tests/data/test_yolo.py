@@ -76,6 +76,7 @@ def test_a_list_of_paths_is_a_split(tmp_path):
         ("0 0.5 0.5\n", "line 1: '0 0.5 0.5' is not a class index with"),
         (f"0 {SQUARE}\ncat 0.5 0.5 0.2 0.2\n", "line 2: 'cat 0.5 0.5 0.2 0.2' is not"),
         ("0 0.1 0.2 0.3 0.4 0.5\n", "line 1"),
+        ("0 10 20 30 20 30 40\n", "line 1: '0 10 20 30 20 30 40' holds pixels; write x and y as fractions"),
     ],
 )
 def test_a_faulty_line_is_named(tmp_path, text, words):

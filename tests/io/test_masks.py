@@ -57,6 +57,18 @@ def test_bad_masks_are_named(tmp_path):
         read_mask(tmp_path / "none.png")
 
 
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_an_alpha_channel_counts_as_none_unless_pixels_are_transparent(tmp_path, mode):
+    values = np.array([[0, 1], [2, 255]], np.uint8)
+    opaque = Image.fromarray(values).convert(mode)
+    opaque.save(tmp_path / "opaque.png")
+    assert np.array_equal(read_mask(tmp_path / "opaque.png"), values)
+    opaque.putalpha(Image.fromarray(values))
+    opaque.save(tmp_path / "drawn_in_alpha.png")
+    with pytest.raises(BadImageError, match=r"drawn_in_alpha\.png has transparent pixels"):
+        read_mask(tmp_path / "drawn_in_alpha.png")
+
+
 @pytest.mark.parametrize(
     ("mask", "words"),
     [
