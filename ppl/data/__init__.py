@@ -18,6 +18,7 @@ from ppl.data.pairs import PairImages
 from ppl.data.parts import PartMasks
 from ppl.data.transforms import eval_transform, train_transform
 from ppl.data.voc import VOC_CLASSES, read_voc
+from ppl.data.webdataset import read_webdataset
 from ppl.data.writers import write_coco, write_yolo
 from ppl.data.yolo import read_yolo
 
@@ -48,6 +49,7 @@ __all__ = [
     "read_images",
     "read_labelme",
     "read_voc",
+    "read_webdataset",
     "read_yolo",
     "register_layout",
     "train_loader",

@@ -9,6 +9,7 @@ from ppl.data.dataset import BACKGROUND_NAMES, Sample, TaggedImages, warn_about_
 from ppl.data.image_index import Missing
 from ppl.data.splits import SPLIT_NAMES, find_split
 from ppl.errors import PPLFileNotFoundError
+from ppl.io.archives import FilePath
 from ppl.io.listing import IMAGE_SUFFIXES, list_images, list_masks, normalize_name
 
 __all__ = ["find_class_folders", "read_class_folders"]
@@ -47,7 +48,7 @@ def read_class_folders(
     names = {normalize_name(folder.name) for folders in splits.values() for folder in folders}
     classes = tuple(sorted(name for name in names if name.lower() not in BACKGROUND_NAMES))
     label = {name: index for index, name in enumerate(classes)}
-    found: dict[str, tuple[Path, tuple[int, ...]]] = {}
+    found: dict[str, tuple[FilePath, tuple[int, ...]]] = {}
     for folder in (folder for folders in chosen for folder in folders):
         name = normalize_name(folder.name)
         prefix = normalize_name(folder.relative_to(base).as_posix())

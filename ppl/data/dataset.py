@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ppl.errors import PPLFileNotFoundError, PPLTypeError, PPLValueError, nearest
 from ppl.io import read_image, read_mask
+from ppl.io.archives import FilePath
 from ppl.io.images import ImageFile
 from ppl.io.listing import examples, normalize_name
 from ppl.parallel.share import Share
@@ -44,13 +45,13 @@ class MaskSource(Protocol):
         """Return (H, W) uint8 class indices, 0 background, 255 ignore."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One image with its tags and, if known, its mask.
 
     Attributes:
         image_id: unique name in the data set: the path of the image without extension, with "/" between folders.
-        image: image file.
+        image: image file, which may lie in a tar archive.
         labels: class indices 0..K-1 in rising order; empty if the image shows none of the classes.
         mask: file or source of the mask, None if there is none. Class *c* has the value *c*+1, the background 0.
         value_range: largest value of 16-bit pictures, see `ppl.io.read_image`; None for the full range.
@@ -60,7 +61,7 @@ class Sample:
     """
 
     image_id: str
-    image: Path
+    image: FilePath
     labels: tuple[int, ...]
     mask: Path | MaskSource | None = None
     value_range: int | None = None
@@ -74,7 +75,7 @@ class Sample:
         object.__setattr__(self, "labels", labels)
 
     @property
-    def picture(self) -> Path | ImageFile:
+    def picture(self) -> FilePath | ImageFile:
         """The image file as all functions take images: with its `value_range`, if one is set."""
         return self.image if self.value_range is None else ImageFile(self.image, self.value_range)
 

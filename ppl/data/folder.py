@@ -14,6 +14,7 @@ from ppl.data.tags_csv import TagRow, read_tag_rows
 from ppl.data.tags_parquet import read_parquet_rows
 from ppl.data.text_files import read_classes
 from ppl.errors import PPLFileNotFoundError, PPLValueError, nearest
+from ppl.io.archives import ARCHIVE_SUFFIX, FilePath
 from ppl.io.listing import examples, list_masks, normalize_name
 
 __all__ = ["find_labels", "read_folder", "read_images"]
@@ -24,7 +25,7 @@ def read_folder(root: str | os.PathLike[str], split: str | None = None, *, missi
 
     ::
 
-        images/       any names, sizes and formats, also in sub-folders
+        images/       any names, sizes and formats, also in sub-folders, or tar archives of images
         labels.csv    header image,labels; one row per image, ";" between names, empty for "none of the classes";
                       or labels.parquet, whose tags may be lists
         classes.txt   one class per line, background not among them; without it the tags, sorted
@@ -125,7 +126,7 @@ def read_images(
     """Read a folder of pictures that is no data set, with or without a CSV of tags.
 
     Args:
-        folder: pictures, also in sub-folders; or one picture.
+        folder: pictures, also in sub-folders or tar archives; or one picture, or one archive.
         classes: names that the tags may have.
         labels: CSV as `labels.csv` in `read_folder`; without it no image has a tag. Only pictures with a row are read.
         value_range: largest value of 16-bit pictures; see `ppl.io.read_image`.
@@ -145,7 +146,7 @@ def read_images(
         samples = tuple(Sample(name, path, (), value_range=value_range) for name, path in index.images.items())
         return TaggedImages(tuple(classes), samples, folder.name)
     known, rows = _read_tags(Path(labels), tuple(classes), "among the classes")
-    if folder.is_file():
+    if folder.is_file() and folder.suffix != ARCHIVE_SUFFIX:
         rows = [row for row in rows if PureWindowsPath(row.image).name in (folder.name, folder.stem)]
         if not rows:
             raise PPLFileNotFoundError(f"{labels} has no row for {folder.name}")
@@ -186,11 +187,11 @@ def _read_tags(path: Path, classes: tuple[str, ...] | None, known: str) -> tuple
 
 def _by_image_id(
     path: Path, rows: Sequence[TagRow], classes: tuple[str, ...], index: ImageIndex
-) -> dict[str, tuple[Path, tuple[int, ...]]]:
+) -> dict[str, tuple[FilePath, tuple[int, ...]]]:
     """Return the image file and the class indices of every row."""
     position = {name: number for number, name in enumerate(classes)}
     lines: dict[str, int] = {}
-    found: dict[str, tuple[Path, tuple[int, ...]]] = {}
+    found: dict[str, tuple[FilePath, tuple[int, ...]]] = {}
     for row in rows:
         image_id, image = index.find(row.image, f"{path} line {row.line}")
         if image_id in found:
@@ -201,7 +202,7 @@ def _by_image_id(
     return found
 
 
-def _warn_untagged(path: Path, index: ImageIndex, tagged: dict[str, tuple[Path, tuple[int, ...]]]) -> None:
+def _warn_untagged(path: Path, index: ImageIndex, tagged: dict[str, tuple[FilePath, tuple[int, ...]]]) -> None:
     untagged = [image_id for image_id in index.images if image_id not in tagged]
     if untagged:
         warnings.warn(

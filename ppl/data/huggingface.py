@@ -18,6 +18,9 @@ from ppl.io import atomic_folder, write_mask
 
 __all__ = ["import_huggingface"]
 
+_PER_FOLDER = 10_000
+"""Images in one folder: folders of millions of files are slow on many file systems."""
+
 
 def import_huggingface(
     source: Any,
@@ -42,7 +45,8 @@ def import_huggingface(
 
     Returns:
         `root`, which now holds `images`, `labels.csv`, `classes.txt`, a list per split, and `masks` if `mask` is given.
-        Images are named after their split and row: `train_000012`.
+        Images are named after their split and row: `train_000012`; of splits with more than 10,000 rows, in folders of
+        10,000 images: `train_0001/train_012345`.
 
     Raises:
         MissingExtraError: if `datasets` is not installed.
@@ -68,8 +72,9 @@ def import_huggingface(
             for split, rows in splits.items():
                 ids = []
                 for number, row in enumerate(rows.cast_column(image, datasets.Image(decode=False))):
-                    ids.append(f"{split}_{number:06d}")
-                    name = _copy(row[image], folder / "images" / ids[-1])
+                    within = f"{split}_{number // _PER_FOLDER:04d}/" if len(rows) > _PER_FOLDER else ""
+                    ids.append(f"{within}{split}_{number:06d}")
+                    name = within + _copy(row[image], folder / "images" / ids[-1])
                     found = _at(row, labels)
                     indices = sorted(set(found)) if isinstance(found, list) else [] if found is None else [found]
                     table.writerow([name, ";".join(names[index] for index in indices)])
@@ -114,5 +119,6 @@ def _copy(image: Mapping[str, Any], path: Path) -> str:
     content = image["bytes"] if image["bytes"] is not None else Path(image["path"]).read_bytes()
     with Image.open(io.BytesIO(content)) as picture:
         path = path.with_name(f"{path.name}.{(picture.format or 'png').lower()}")
+    path.parent.mkdir(exist_ok=True)
     path.write_bytes(content)
     return path.name

@@ -9,6 +9,7 @@ from urllib.parse import unquote
 
 from ppl.data.text_files import read_lines
 from ppl.errors import PPLFileNotFoundError, PPLValueError, nearest
+from ppl.io.archives import FilePath
 from ppl.io.listing import by_image_id, examples, list_image_files, normalize_name, without_suffix
 
 __all__ = ["ImageIndex", "Missing", "find_listed"]
@@ -48,7 +49,7 @@ class ImageIndex:
             by_base[image_id.rpartition("/")[2]].append(image_id)
         self._unique = {base: ids[0] for base, ids in by_base.items() if len(ids) == 1}
 
-    def find(self, name: str, place: str) -> tuple[str, Path]:
+    def find(self, name: str, place: str) -> tuple[str, FilePath]:
         r"""Return the image id and the path of the image that a name means.
 
         The name may lack the extension, lead to another folder (`images/a.jpg`, `C:\photos\a.jpg`,
@@ -71,7 +72,7 @@ class ImageIndex:
         name = name.replace("\\", "/")
         return without_suffix(name), self.folder / name
 
-    def match(self, name: str) -> tuple[str, Path] | None:
+    def match(self, name: str) -> tuple[str, FilePath] | None:
         """Return the image id and the path that `find` would return; None if no file is found."""
         name = normalize_name(name)
         for spelling in (name, unquote(name.rpartition("?d=")[2])):  # Label Studio: /data/local-files/?d=a%20b.jpg

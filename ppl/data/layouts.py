@@ -17,6 +17,7 @@ from ppl.data.image_index import Missing
 from ppl.data.labelme import find_labelme, read_labelme
 from ppl.data.mask_sources import MappedMask
 from ppl.data.voc import find_voc, read_voc
+from ppl.data.webdataset import find_archives, read_webdataset
 from ppl.data.yolo import find_yolo, read_yolo
 from ppl.errors import PPLFileNotFoundError, PPLValueError
 from ppl.registry import Registry
@@ -99,8 +100,8 @@ def open_dataset(
     Args:
         root: folder of the data set.
         split: part of the data set; None reads everything.
-        layout: name of a layout ("folder", "coco", "voc", "yolo", "labelme", "class_folders", or one that was
-            registered), or "auto" to recognise the layout by its files.
+        layout: name of a layout ("folder", "coco", "voc", "yolo", "labelme", "class_folders", "webdataset", or one
+            that was registered), or "auto" to recognise the layout by its files.
         missing: "error" refuses a list with an image that does not exist; "keep" leaves such images in the data set,
             and `check_images` reports them.
         zero: meaning of value 0 in masks: "background", or "ignore" where 0 means that the pixel is not labelled.
@@ -173,4 +174,7 @@ register_layout(
     read_class_folders,
     recognise=lambda root: any(len(folders) > 1 for folders in find_class_folders(root).values()),
     files="a folder of images per class",
+)
+register_layout(
+    "webdataset", read_webdataset, recognise=lambda root: bool(find_archives(root)), files="tar archives of images"
 )

@@ -18,6 +18,7 @@ from ppl.data.splits import SPLIT_NAMES, find_split
 from ppl.data.text_files import read_classes, read_lines, read_text
 from ppl.errors import PPLFileNotFoundError, PPLValueError
 from ppl.io import BadImageError, image_size
+from ppl.io.archives import FilePath
 from ppl.io.listing import normalize_name, without_suffix
 
 __all__ = ["YoloMask", "find_yolo", "read_yolo"]
@@ -33,7 +34,7 @@ class YoloMask:
     """
 
     labels: Path
-    image: Path
+    image: FilePath
 
     def read(self) -> npt.NDArray[np.uint8]:
         """Return (H, W) uint8 class indices, 0 background; see `InstanceMask.read` for errors."""
@@ -78,7 +79,7 @@ def read_yolo(root: str | os.PathLike[str], split: str | None = None, *, missing
     classes, splits = _read_config(config)
     if not splits and split is None:
         splits = {"": [root / "images"]}
-    samples: dict[Path, Sample] = {}
+    samples: dict[FilePath, Sample] = {}
     for name in splits if split is None else [find_split(splits, split, root)]:
         for place in splits[name]:
             for image_id, image in _images(place, missing).items():
@@ -137,7 +138,7 @@ def _existing(path: Path, base: Path, place: str) -> Path | None:
     return next((candidate for candidate in candidates if candidate.exists()), None)
 
 
-def _images(place: Path, missing: Missing) -> dict[str, Path]:
+def _images(place: Path, missing: Missing) -> dict[str, FilePath]:
     if place.is_dir():
         return ImageIndex(place).images
     index = ImageIndex(place.parent)
@@ -146,7 +147,7 @@ def _images(place: Path, missing: Missing) -> dict[str, Path]:
     return found
 
 
-def _sample(image_id: str, image: Path, num_classes: int) -> Sample:
+def _sample(image_id: str, image: FilePath, num_classes: int) -> Sample:
     path = _labels_path(image)
     rows = _rows(path) if path.is_file() else []
     for label, _ in rows:
@@ -158,9 +159,9 @@ def _sample(image_id: str, image: Path, num_classes: int) -> Sample:
     return Sample(image_id, image, tuple(sorted({label for label, _ in rows})), mask)
 
 
-def _labels_path(image: Path) -> Path:
+def _labels_path(image: FilePath) -> Path:
     """Return the text file of an image: the last folder `images` in its path becomes `labels`."""
-    parts = list(image.parts)
+    parts = list(Path(image).parts)
     for position in range(len(parts) - 2, -1, -1):
         if parts[position] == "images":
             parts[position] = "labels"

@@ -7,8 +7,9 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from ppl.io.archives import open_binary
 
 if TYPE_CHECKING:
     import torch
@@ -66,7 +67,7 @@ def sha256(path: str | os.PathLike[str]) -> str:
         'e3b0c442'
     """
     digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
+    with open_binary(path) as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()

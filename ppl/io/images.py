@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ppl.errors import PPLFileNotFoundError, PPLValueError
+from ppl.io.archives import ArchivedFile, FilePath, open_binary
 
 __all__ = ["DARK", "BadImageError", "ImageFile", "ImageInfo", "image_info", "image_size", "read_image", "to_rgb"]
 
@@ -36,7 +36,7 @@ class ImageFile(os.PathLike[str]):
         value_range: value that becomes white, see `read_image`.
     """
 
-    path: Path
+    path: FilePath
     value_range: int
 
     def __fspath__(self) -> str:
@@ -169,8 +169,11 @@ def to_rgb(image: Image.Image, *, value_range: int | None = None) -> Image.Image
 
 
 def _open(path: str | os.PathLike[str]) -> Image.Image:
+    source = path.path if isinstance(path, ImageFile) else path
     try:
-        return Image.open(path)
+        return Image.open(open_binary(source) if isinstance(source, ArchivedFile) else source)
+    except PPLFileNotFoundError:
+        raise
     except FileNotFoundError as error:
         raise PPLFileNotFoundError(f"{path} does not exist; check the name and its extension") from error
     except UnidentifiedImageError as error:

@@ -7,16 +7,20 @@ import unicodedata
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from PIL import Image
 
 from ppl.errors import PPLFileNotFoundError, PPLValueError
+from ppl.io.archives import ARCHIVE_SUFFIX, FilePath, list_archive
 
 __all__ = [
     "IMAGE_SUFFIXES",
+    "MASK_ENDINGS",
     "by_image_id",
     "counted",
     "examples",
+    "list_archived",
     "list_files",
     "list_image_files",
     "list_images",
@@ -30,6 +34,9 @@ IMAGE_SUFFIXES = (
     *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".tga", ".avif", ".heic", ".heif", ".jxl"),
 )
 """Endings of the files that count as pictures, in any case. Pillow may lack the decoder of some: see `list_images`."""
+
+MASK_ENDINGS = (".mask.png", ".seg.png")
+"""Endings of the masks in archives."""
 
 _LOSSLESS_SUFFIXES = (".png", ".apng", ".bmp", ".dib", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".tga")
 
@@ -78,7 +85,7 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def list_images(folder: Path) -> dict[str, Path]:
+def list_images(folder: Path) -> dict[str, FilePath]:
     """List the pictures in a folder and its sub-folders by image id.
 
     See `list_image_files` for the files that are left out.
@@ -93,8 +100,12 @@ def list_images(folder: Path) -> dict[str, Path]:
     return by_image_id(list_image_files(folder))
 
 
-def list_image_files(folder: Path) -> dict[str, Path]:
+def list_image_files(folder: Path) -> dict[str, FilePath]:
     """List the pictures in a folder and its sub-folders by file name; of a single file, that file.
+
+    Where there are tar archives and no pictures, the pictures in the archives are listed: a file `cats/a.jpg` in
+    `train-000.tar` as `train-000/cats/a.jpg`, so that results lie in one folder per archive. Masks in archives
+    (`a.mask.png`, `a.seg.png`) are no pictures.
 
     Hidden files and folders are left out; links to folders are followed. Pictures of a kind that Pillow cannot read
     here (`.heic` without the package pillow-heif, for example) are left out with one warning that counts and names
@@ -109,7 +120,13 @@ def list_image_files(folder: Path) -> dict[str, Path]:
     """
     if not folder.exists():
         raise PPLFileNotFoundError(f"{folder} is not there; it should hold the images")
-    files = {normalize_name(folder.name): folder} if folder.is_file() else list_files(folder)
+    files: dict[str, FilePath] = {normalize_name(folder.name): folder}
+    if not folder.is_file():
+        files = dict(list_files(folder))
+    archives = _with_suffix(files, (ARCHIVE_SUFFIX,))
+    if archives and not _with_suffix(files, IMAGE_SUFFIXES):
+        files = list_archived(archives)
+        files = {name: file for name, file in files.items() if not name.lower().endswith(MASK_ENDINGS)}
     readable = tuple(suffix for suffix in IMAGE_SUFFIXES if suffix in Image.registered_extensions())
     unreadable = _with_suffix(files, set(IMAGE_SUFFIXES).difference(readable))
     if unreadable:
@@ -181,23 +198,41 @@ def list_files(folder: Path) -> dict[str, Path]:
     return files
 
 
-def _with_suffix(files: dict[str, Path], suffixes: Collection[str]) -> dict[str, Path]:
+_File = TypeVar("_File", bound=FilePath)
+
+
+def _with_suffix(files: Mapping[str, _File], suffixes: Collection[str]) -> dict[str, _File]:
     return {name: path for name, path in files.items() if path.suffix.lower() in suffixes}
 
 
-def by_image_id(files: Mapping[str, Path]) -> dict[str, Path]:
+def list_archived(archives: Mapping[str, FilePath]) -> dict[str, FilePath]:
+    """List the files in tar archives by the name of the archive without its ending, a "/" and the file's name.
+
+    Args:
+        archives: the archives by name.
+
+    Raises:
+        PPLValueError: if an archive is compressed, or is no tar archive.
+    """
+    return {
+        normalize_name(f"{name.removesuffix(path.suffix)}/{inner}"): file
+        for name, path in archives.items()
+        for inner, file in list_archive(Path(path)).items()
+    }
+
+
+def by_image_id(files: Mapping[str, _File]) -> dict[str, _File]:
     """Return paths by image id from paths by file name.
 
     Raises:
         PPLValueError: if two files differ only in their extension.
     """
-    found: dict[str, Path] = {}
+    found: dict[str, _File] = {}
     for name, path in files.items():
         image_id = name.removesuffix(path.suffix)
         if image_id in found:
-            raise PPLValueError(
-                f"{path} and {found[image_id].name} differ in extension alone; rename or remove one of them"
-            )
+            other = os.path.basename(found[image_id])
+            raise PPLValueError(f"{path} and {other} differ in extension alone; rename or remove one of them")
         found[image_id] = path
     return found
 

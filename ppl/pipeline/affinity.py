@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ppl.data import TaggedImages
 from ppl.io.fingerprint import fingerprint
@@ -76,9 +77,13 @@ def with_affinity(affinity: Path, refiners: Sequence[RefinerSpec]) -> tuple[Refi
 def _key(settings: AffinityRecipe, jobs: Sequence[RefineJob], num_workers: int) -> str:
     """Return the fingerprint of the settings, the training images and their CAM files."""
     share = current_share()
-    own = dict(parallel_map(lambda job: (job.image_id, job.key()), share.part(jobs), num_workers))
+    own = dict(parallel_map(_keyed, share.part(jobs), num_workers))
     inputs = {image_id: key for part in share.gather(own) for image_id, key in part.items()}
     return fingerprint({"affinity": settings.model_dump(mode="json"), "inputs": inputs})
+
+
+def _keyed(job: RefineJob) -> tuple[str, list[Any]]:
+    return job.image_id, job.key()
 
 
 def _network(recipe: Recipe, settings: AffinityRecipe, folder: RunFolder) -> AffinityNetwork:

@@ -18,6 +18,7 @@ from ppl.data.text_files import read_classes
 from ppl.data.yolo import YoloMask
 from ppl.errors import PPLFileNotFoundError, PPLValueError, nearest
 from ppl.io import atomic_write, read_mask, sha256, write_mask
+from ppl.io.archives import FilePath
 from ppl.io.images import BadImageError
 from ppl.io.listing import counted, examples, list_files, list_images
 from ppl.parallel import FolderSummary, run_jobs
@@ -162,7 +163,7 @@ class _Job:
 
     image_id: str
     source: Any
-    inputs: tuple[Path, ...]
+    inputs: tuple[FilePath, ...]
     shared: str = ""
     """The hash of a file that all images share."""
 

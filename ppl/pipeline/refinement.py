@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ppl.cam import parse_background
 from ppl.data import TaggedImages
+from ppl.io.archives import ARCHIVE_SUFFIX
 from ppl.io.fingerprint import fingerprint
 from ppl.io.images import ImageFile
 from ppl.parallel import FolderSummary, current_share
@@ -149,7 +150,7 @@ def refine_cams(
 
     Args:
         cams: folder of `.npz` files as `CamResult.save` writes them.
-        images: folder of the pictures of the same names, or one picture.
+        images: folder of the pictures of the same names, or one picture or tar archive.
         out: folder of the masks.
         refiners: a list of refiners, as `ppl.refine.parse_refiners` reads it; None for none.
         background: a number, "auto" or "power:ALPHA".
@@ -168,7 +169,7 @@ def refine_cams(
         FolderInUseError: if another process is at work in `out`.
     """
     chosen = parse_refiners(refiners)
-    if images.is_file():
+    if images.is_file() and images.suffix != ARCHIVE_SUFFIX:
         jobs = [RefineJob(images.stem, images, cams / f"{images.stem}.npz")]
     else:
         jobs = jobs_from_folders(images, cams)

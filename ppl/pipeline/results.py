@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ppl.io.archives import FilePath
 from ppl.io.fingerprint import fingerprint, sha256
 from ppl.io.listing import normalize_name
 from ppl.parallel import current_share, parallel_map, tracked
@@ -109,7 +110,9 @@ class ResultFolder:
         self.record.end()
 
 
-def hash_files(files: Mapping[str, Path], num_workers: int = -1, *, progress: bool = False) -> dict[str, str | None]:
+def hash_files(
+    files: Mapping[str, FilePath], num_workers: int = -1, *, progress: bool = False
+) -> dict[str, str | None]:
     """Return the SHA-256 of files by name; None for a file that is missing.
 
     Args:
@@ -126,6 +129,6 @@ def hash_files(files: Mapping[str, Path], num_workers: int = -1, *, progress: bo
     return {name: found[name] for name in files}
 
 
-def _hash(file: tuple[str, Path]) -> tuple[str, str | None]:
+def _hash(file: tuple[str, FilePath]) -> tuple[str, str | None]:
     name, path = file
     return name, sha256(path) if path.is_file() else None

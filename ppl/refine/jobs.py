@@ -15,7 +15,8 @@ import torch.nn.functional as F
 
 from ppl.cam.result import CamResult
 from ppl.errors import PPLFileNotFoundError, PPLValueError
-from ppl.io import list_images, read_image
+from ppl.io import ImageFile, list_images, read_image
+from ppl.io.archives import ArchivedFile, FilePath
 from ppl.io.fingerprint import sha256
 from ppl.io.listing import normalize_name
 from ppl.refine.probabilities import Background, cams_to_probs
@@ -46,9 +47,11 @@ class RefineJob:
     cams: Path | Callable[[], Cams]
 
     @property
-    def files(self) -> list[Path]:
+    def files(self) -> list[FilePath]:
         """The files that the result is made from."""
-        return [Path(self.image), *([self.cams] if isinstance(self.cams, Path) else [])]
+        image = self.image.path if isinstance(self.image, ImageFile) else self.image
+        image = image if isinstance(image, ArchivedFile) else Path(image)
+        return [image, *([self.cams] if isinstance(self.cams, Path) else [])]
 
     def load(self) -> Cams:
         """Read the maps and classes.
@@ -131,7 +134,7 @@ def jobs_from_folders(
     """Pair the images of one folder with the CAM files of another by their names without extension.
 
     Args:
-        images: folder of images, also in sub-folders ("/" in the image id).
+        images: folder of images, also in sub-folders ("/" in the image id) or tar archives.
         cams: folder of `.npz` files, also in sub-folders.
         image_ids: the images; None: those that have a CAM file. An image without image file or CAM file stays in the
             list, so that `refine_folder` reports it.
@@ -144,10 +147,9 @@ def jobs_from_folders(
         PPLValueError: if two image files have the same image id.
     """
     images, cams = Path(images), Path(cams)
-    for folder in (images, cams):
-        if not folder.is_dir():
-            raise PPLFileNotFoundError(f"no folder at {folder}")
     image_files = list_images(images)
+    if not cams.is_dir():
+        raise PPLFileNotFoundError(f"no folder at {cams}")
     found = {normalize_name(path.relative_to(cams).with_suffix("").as_posix()): path for path in cams.rglob("*.npz")}
     chosen = sorted(found) if image_ids is None else [normalize_name(image_id) for image_id in image_ids]
     if image_ids is None and not chosen:

@@ -46,7 +46,7 @@ def check_places(jobs: Sequence[RefineJob], out: Path, keep: Keep = None) -> Non
     """
     results = {path.resolve() for job in jobs for path in result_files(job, out, keep)}
     for job in jobs:
-        lost = next((path for path in job.files if path.resolve() in results), None)
+        lost = next((path for path in job.files if Path(path).resolve() in results), None)
         if lost is not None:
             raise PPLValueError(f"{lost} would be overwritten by a result: choose another folder than {out}")
 

@@ -58,6 +58,16 @@ def test_images_tags_and_masks_are_the_same(datasets, pictures, tmp_path, kind):
         assert (sample.read_mask() == number).all()
 
 
+@pytest.mark.filterwarnings("ignore:.*image is tagged")
+def test_many_images_lie_in_folders(datasets, pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr("ppl.data.huggingface._PER_FOLDER", 2)
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=NAMES)})
+    data = datasets.Dataset.from_dict({"image": pictures, "label": [0, 1, 0]}, features=features)
+    read = open_dataset(import_huggingface(data, tmp_path / "pets"), "train")
+    assert read.image_ids == ("train_0000/train_000000", "train_0000/train_000001", "train_0001/train_000002")
+    assert [sample.labels for sample in read] == [(0,), (1,), (0,)]
+
+
 def test_columns_that_are_not_there_are_named(datasets, pictures, tmp_path):
     features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
     data = datasets.Dataset.from_dict({"image": pictures, "label": [0, 1, 0]}, features=features)
