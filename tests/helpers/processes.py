@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pkgutil
+import signal
 import socket
 import sys
 import tempfile
@@ -109,6 +110,7 @@ def _run(code: str, words: Sequence[str], env: Mapping[str, str], cwd: Path, tex
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(file, stream)
         os.close(file)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background of a shell ignores it
     os.environ.update(env)
     os.chdir(cwd)
     sys.path.insert(0, "")
