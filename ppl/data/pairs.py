@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import os
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -14,9 +17,13 @@ from torch.utils.data import DataLoader
 
 from ppl.data.dataset import TaggedImages
 from ppl.errors import PPLTypeError, PPLValueError, nearest
-from ppl.io import to_rgb
+from ppl.io import read_image, to_rgb
 
 __all__ = ["PairImages", "TrainingImages", "training_images"]
+
+
+_LIMIT = 20.0
+"""Value that a normalised picture does not reach, noise included."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +47,10 @@ class PairImages:
     """A data set of pairs (image, target).
 
     Args:
-        dataset: anything with a length and items (image, target). An image is a PIL image or a uint8 array (H,W,3),
-            which are augmented and normalised like files; or a tensor (C,H,W) that the data set has normalised, all of
-            one size. A target is a class index, a list of class indices or names, or a row of K zeros and ones in
-            floating point.
+        dataset: anything with a length and items (image, target). An image is a PIL image, a uint8 array (H,W,3) or a
+            path, which are augmented and normalised like files; or a tensor (C,H,W) that the data set has normalised,
+            all of one size. A target is a class index, a list of class indices or names, the names as "cat;cow", or a
+            row of K zeros and ones in floating point.
         classes: the class names.
 
     Raises:
@@ -85,8 +92,11 @@ class PairImages:
         return Pair(self._image(item[0], index), self._labels(item[1], index))
 
     def _image(self, image: Any, index: int) -> Image.Image | Tensor:
-        if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim in (2, 3):
-            image = Image.fromarray(np.ascontiguousarray(image))
+        if isinstance(image, (str, os.PathLike)):
+            image = read_image(image)
+        bands = image.shape[2:] if isinstance(image, np.ndarray) else None
+        if bands is not None and image.dtype == np.uint8 and (image.ndim == 2 or bands in ((1,), (3,), (4,))):
+            image = Image.fromarray(np.ascontiguousarray(image[:, :, 0] if bands == (1,) else image))
         if isinstance(image, Image.Image):
             return to_rgb(image)
         if not (isinstance(image, Tensor) and image.is_floating_point() and image.ndim == 3):
@@ -95,6 +105,7 @@ class PairImages:
                 f"image {index} of {self.name} is a {what.strip()}: give a PIL image, a uint8 array (H,W,3), or a "
                 "normalised tensor (C,H,W)"
             )
+        self._check_values(image, index)
         self._shape = self._shape or image.shape
         if image.shape != self._shape:
             raise PPLValueError(
@@ -103,9 +114,23 @@ class PairImages:
             )
         return image
 
+    def _check_values(self, image: Tensor, index: int) -> None:
+        """Refuse NaN, and warn of values that no normalised picture has."""
+        low, high = torch.stack(torch.aminmax(image.detach())).tolist() if image.numel() else (0.0, 0.0)
+        if not (low > -math.inf and high < math.inf):  # NaN fails the comparison too
+            raise PPLValueError(f"image {index} of {self.name} holds NaN or infinity: mend it or take it out")
+        if max(-low, high) > _LIMIT:  # the text is the same for all images
+            warnings.warn(
+                f"tensors of {self.name} hold values above {_LIMIT:g}: are these pixels of 0..255? Divide by 255 and "
+                "normalise, or give PIL images or arrays of uint8",
+                stacklevel=2,
+            )
+
     def _labels(self, target: Any, index: int) -> tuple[int, ...]:
         count, place = len(self.classes), f"target {index} of {self.name}"
         values = target.tolist() if isinstance(target, (Tensor, np.ndarray, np.generic)) else target
+        if isinstance(values, str) and values not in self.classes:
+            values = [name.strip() for name in values.split(";") if name.strip()]
         row = [values] if isinstance(values, (int, str)) and not isinstance(values, bool) else values
         if not isinstance(row, (list, tuple)) or not all(isinstance(value, (int, float, str)) for value in row):
             raise PPLTypeError(

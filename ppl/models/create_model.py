@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, SupportsIndex
 
 from torch import nn
 
@@ -15,7 +16,7 @@ from ppl.models.config import ModelConfig
 from ppl.models.ppl_net import PPLNet
 from ppl.models.weights import load_backbone_weights
 
-__all__ = ["create_model", "make_backbone"]
+__all__ = ["create_model", "make_backbone", "number_and_names"]
 
 _DEFAULTS = ModelConfig()
 
@@ -68,15 +69,7 @@ def create_model(
         >>> model(torch.zeros(1, 3, 64, 64)).shape
         torch.Size([1, 20])
     """
-    classes = None
-    if isinstance(num_classes, (list, tuple)):
-        classes = tuple(str(name) for name in num_classes)
-        num_classes = len(classes)
-        if len(set(classes)) < num_classes:
-            twice = next(name for name in classes if classes.count(name) > 1)
-            raise PPLValueError(f"num_classes names {twice!r} twice; name every class once")
-    elif not hasattr(num_classes, "__index__"):
-        raise PPLTypeError(f"num_classes must be a whole number or a list of names, got {num_classes!r}")
+    num_classes, classes = number_and_names(num_classes)
     source = {"backbone": backbone, "output_stride": output_stride, "timm_kwargs": timm_kwargs}
     network = make_backbone(source, pretrained=pretrained and checkpoint_path is None)
     if checkpoint_path is not None:
@@ -87,6 +80,28 @@ def create_model(
         raise PPLValueError(_no_output_stride(backbone, output_stride, f"its stride stays {model.stride}"))
     model.source = source
     return model
+
+
+def number_and_names(classes: int | Sequence[str]) -> tuple[int, tuple[str, ...] | None]:
+    """Return the number of classes and their names, None if the number is given alone.
+
+    Raises:
+        PPLTypeError: if `classes` is neither a number nor a list of names.
+        PPLValueError: if a name comes twice.
+
+    Example:
+        >>> number_and_names(["cat", "dog"]), number_and_names(3)
+        ((2, ('cat', 'dog')), (3, None))
+    """
+    if isinstance(classes, (list, tuple)):
+        names = tuple(str(name) for name in classes)
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise PPLValueError(f"num_classes names {twice!r} twice; name every class once")
+        return len(names), names
+    if not isinstance(classes, SupportsIndex):
+        raise PPLTypeError(f"num_classes must be a whole number or a list of names, got {classes!r}")
+    return operator.index(classes), None
 
 
 def make_backbone(source: dict[str, Any], *, pretrained: bool) -> nn.Module:

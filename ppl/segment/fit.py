@@ -7,6 +7,7 @@ from pathlib import Path
 from ppl.data import TaggedImages
 from ppl.engine import Trainer, TrainSummary, open_accelerator
 from ppl.engine.state_file import read_state
+from ppl.errors import PPLTypeError
 from ppl.segment.config import SegmentConfig
 from ppl.segment.segmenter import Segmenter
 from ppl.segment.task import SegmenterTask
@@ -45,6 +46,7 @@ def fit(
         The summary of the training; `best_score` is the best mIoU in [0, 1].
 
     Raises:
+        PPLTypeError: if `model` is no `Segmenter`, or `config` no `SegmentConfig`.
         PPLValueError: if settings, model and data do not fit each other, or the folder holds a run with other settings;
             the message names the keys that differ.
         NonFiniteLossError: if the loss becomes NaN or infinite; the last good checkpoint is kept.
@@ -62,6 +64,10 @@ def fit(
         2
         >>> folder.cleanup()
     """
+    if not isinstance(model, Segmenter):
+        raise PPLTypeError(f"model must come from create_segmenter or load, got {type(model).__name__}")
+    if not isinstance(config, SegmentConfig):
+        raise PPLTypeError(f"config must be a SegmentConfig, got {type(config).__name__}: write SegmentConfig()")
     with open_accelerator(config.precision, device, seed=config.seed) as accelerator:
         state = read_state(Path(out))
         task = SegmenterTask(model, train, val, config, accelerator, choices=state and state["choices"])

@@ -14,7 +14,7 @@ from ppl.backbones import data_config
 from ppl.backbones.names import check_timm_name
 from ppl.data.dataset import MAX_CLASSES
 from ppl.errors import PPLValueError
-from ppl.models.create_model import make_backbone
+from ppl.models.create_model import make_backbone, number_and_names
 from ppl.models.hub import HubMixin
 from ppl.models.weights import load_backbone_weights
 from ppl.segment.batch_norm import accept_single_values
@@ -82,7 +82,7 @@ class Segmenter(HubMixin, nn.Module):
 
 def create_segmenter(
     encoder: str = "resnet50",
-    num_classes: int = 20,
+    num_classes: int | list[str] | tuple[str, ...] = 20,
     *,
     decoder: str = _DEFAULTS.decoder,
     pretrained: bool = _DEFAULTS.pretrained,
@@ -94,7 +94,7 @@ def create_segmenter(
 
     Args:
         encoder: name of a timm model that returns feature maps at strides 2 or 4, up to 32.
-        num_classes: K, the number of classes without the background.
+        num_classes: K, the number of classes without the background, or their names, which become `model.classes`.
         decoder: a key of `ppl.segment.DECODERS`: "deeplabv3plus", "deeplabv3", "fpn", "upernet", "segformer", "unet" or
             "dpt".
         pretrained: start the encoder from timm's weights, which timm downloads if they are not in its cache.
@@ -108,8 +108,9 @@ def create_segmenter(
         The network, in training mode.
 
     Raises:
-        PPLValueError: if the encoder or decoder is unknown, they do not fit together, the encoder cannot have the
-            stride, or the weights are those of another network.
+        PPLTypeError: if `num_classes` is neither a number nor a list of names.
+        PPLValueError: if there are more than 254 classes, the encoder or decoder is unknown, they do not fit together,
+            the encoder cannot have the stride, or the weights are those of another network.
         PPLFileNotFoundError: if `checkpoint_path` does not exist.
         PPLError: if the pretrained weights cannot be downloaded.
 
@@ -121,6 +122,7 @@ def create_segmenter(
     import segmentation_models_pytorch as smp
 
     check_timm_name(encoder)
+    num_classes, classes = number_and_names(num_classes)
     architecture = getattr(smp, DECODERS.find(decoder))
     if not 1 <= num_classes <= MAX_CLASSES:
         raise PPLValueError(
@@ -154,7 +156,9 @@ def create_segmenter(
     except (TypeError, ValueError, NotImplementedError, AssertionError, RuntimeError, KeyError) as error:
         raise PPLValueError(_no_network(encoder, decoder, arguments, error)) from error
     accept_single_values(network.decoder)
-    return Segmenter(network, num_classes, {**config, "options": options})
+    model = Segmenter(network, num_classes, {**config, "options": options})
+    model.classes = classes
+    return model
 
 
 def _takes_dynamic_sizes(encoder: str) -> bool:

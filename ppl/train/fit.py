@@ -11,6 +11,7 @@ from ppl.data import TaggedImages
 from ppl.data.pairs import training_images
 from ppl.engine import Trainer, TrainSummary, open_accelerator
 from ppl.engine.state_file import read_state
+from ppl.errors import PPLTypeError
 from ppl.models import PPLNet
 from ppl.train.config import TrainConfig
 from ppl.train.task import ClassifierTask
@@ -56,8 +57,8 @@ def fit(
     Raises:
         PPLValueError: if the settings do not fit model or data, or the folder holds a run with other settings; the
             message names the keys that differ.
-        PPLTypeError: if the model was created with arguments that a checkpoint cannot hold, or the images are of a kind
-            that is not understood.
+        PPLTypeError: if `model` is no `PPLNet` or `config` no `TrainConfig`, the model was created with arguments that
+            a checkpoint cannot hold, or the images are of a kind that is not understood.
         NonFiniteLossError: if the loss becomes NaN or infinite; the last good checkpoint is kept.
 
     Example:
@@ -114,6 +115,10 @@ def _prepared(
     model: PPLNet, train: Any, val: Any, config: TrainConfig, out: Path, device: str
 ) -> Iterator[tuple[Trainer, dict[str, Any] | None]]:
     """Yield the trainer and the training state of the folder; afterwards undo all changes but weights and classes."""
+    if not isinstance(model, PPLNet):
+        raise PPLTypeError(f"model must be a PPLNet, got {type(model).__name__}: make one with PPLNet.from_classifier")
+    if not isinstance(config, TrainConfig):
+        raise PPLTypeError(f"config must be a TrainConfig, got {type(config).__name__}: write TrainConfig(epochs=5)")
     trains = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     checkpointing = model.grad_checkpointing
     try:

@@ -87,3 +87,23 @@ def test_what_is_no_data_set_is_refused(images, told, tmp_path):
     model = create_model("test_resnet", 3, mode="baseline", pretrained=False)
     with pytest.raises(PPLTypeError, match=told):
         fit(model, images, None, settings(), tmp_path)
+
+
+def test_pixels_that_are_no_numbers_are_refused_and_those_that_are_not_normalised_a_warning():
+    pairs = PairImages([(torch.full((3, 4, 4), torch.nan), 0), (torch.full((3, 4, 4), 255.0), 1)], ["cat", "dog"])
+    with pytest.raises(PPLValueError, match="image 0 of the list holds NaN or infinity"):
+        pairs[0]
+    with pytest.warns(UserWarning, match=r"tensors of the list hold values above 20: are these pixels of 0\.\.255"):
+        pairs[1]
+
+
+def test_paths_are_read_and_names_may_stand_in_one_text(tmp_path):
+    Image.new("RGB", (5, 4), (1, 2, 3)).save(tmp_path / "a.png")
+    (pair,) = PairImages([(tmp_path / "a.png", "dog; cat")], ["cat", "cow", "dog"])
+    assert pair.image.getpixel((0, 0)) == (1, 2, 3) and pair.labels == (0, 2)
+
+
+@pytest.mark.parametrize("shape", [(4, 5, 5), (3, 4, 5), (4, 5, 2)])
+def test_arrays_of_other_bands_are_named_with_the_forms_that_are_understood(shape):
+    with pytest.raises(PPLTypeError, match=r"image 0 of the list is a ndarray .*uint8: give a PIL image"):
+        PairImages([(np.zeros(shape, np.uint8), 0)], ["cat"])[0]

@@ -59,7 +59,7 @@ def test_encoders_with_positions_take_other_sizes_than_their_own(size):
         ({"encoder": "resnet1"}, "resnet1"),
         ({"decoder": "fpm"}, "no decoder named 'fpm'; did you mean 'fpn'"),
         ({"num_classes": 0}, "num_classes must be 1 to 254"),
-        ({"num_classes": 255}, "num_classes must be 1 to 254 .*got 255"),
+        ({"num_classes": 255}, "num_classes must be 1 to 254, .*got 255"),
         ({"output_stride": 4}, "output_stride must be 8, 16 or 32, got 4"),
         ({"decoder": "fpn", "depth": 3}, "cannot be built under decoder 'fpn'"),
     ],
@@ -137,3 +137,8 @@ def test_a_file_of_a_classifier_is_told_apart(tmp_path):
     save_segmenter(create_segmenter("test_resnet", 2, decoder="fpn", pretrained=False), tmp_path / "s.safetensors")
     with pytest.raises(PPLError):
         ppl.load_model(tmp_path / "s.safetensors")
+
+
+def test_classes_may_be_named():
+    model = create_segmenter("test_resnet", ["cat", "dog"], decoder="fpn", pretrained=False)
+    assert (model.num_classes, model.classes) == (2, ("cat", "dog"))

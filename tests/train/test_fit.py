@@ -6,13 +6,14 @@ import functools
 import itertools
 import json
 import math
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from processes import run_code
 
 from ppl.backbones import half
 from ppl.engine import Trainer
@@ -80,6 +81,7 @@ from ppl.engine import Trainer
 from ppl.train import TrainConfig, fit
 
 root, runs = sys.argv[1], json.loads(sys.argv[2])
+torch.set_num_threads(1)
 step_of = Trainer.step
 
 def train(out, config, last_step):
@@ -111,8 +113,7 @@ def test_runs_killed_within_an_epoch_resume_to_the_curve_of_an_unbroken_one(
     runs = [
         [str(tmp_path / name), configs[name].model_dump(), step] for name, step in zip(configs, (9, 11), strict=True)
     ]
-    code, _, error = run_code(KILLED, colours_root, json.dumps(runs))
-    assert code == 0, error
+    subprocess.run([sys.executable, "-c", KILLED, str(colours_root), json.dumps(runs)], check=True)
     model = make_model(seed=0, drop_path_rate=0.2)
     fit(model, colours, colours_val, configs["by epoch"], tmp_path / "unbroken", device="cpu")
     steps, whole = [], Trainer.step
@@ -507,3 +508,10 @@ def stop_after(count, method):
         return method(self, *args, **kwargs)
 
     return call
+
+
+def test_arguments_of_another_kind_are_named(colours, make_model, make_config, tmp_path):
+    with pytest.raises(PPLTypeError, match=r"got Linear: make one with PPLNet\.from_classifier"):
+        fit(torch.nn.Linear(1, 1), colours, None, make_config(epochs=1), tmp_path)
+    with pytest.raises(PPLTypeError, match=r"got dict: write TrainConfig\(epochs=5\)"):
+        fit(make_model("baseline"), colours, None, {"epochs": 1}, tmp_path)
