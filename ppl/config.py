@@ -83,6 +83,8 @@ def _describe(config: type[BaseModel], fault: Any, within: tuple[str, ...]) -> s
     if fault["type"] == "missing":
         return f"{dotted} is missing"
     message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] in ("tuple_type", "list_type"):
+        message = "Input should be a list, such as [1, 2]"
     value = fault.get("input")
     shown = "" if isinstance(value, dict | list) or str(value) in message else f" (got {value!r})"
     return f"{dotted}: {message}{shown}" if dotted else f"{message}{shown}"

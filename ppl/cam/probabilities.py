@@ -34,7 +34,7 @@ def maps_to_probs(maps: Tensor, background: Background = DEFAULT_BACKGROUND) -> 
         >>> maps_to_probs(torch.tensor([[[0.0, 0.3]], [[0.0, 0.5]]]), background=0.2)[:, 0, 1]
         tensor([0.2000, 0.3000, 0.5000])
     """
-    _check_range(maps)
+    check_range(maps)
     best = maps.amax(dim=0) if len(maps) else maps.new_zeros(maps.shape[1:])
     score = background_score(best, background).to(maps)
     if not len(maps):
@@ -45,16 +45,17 @@ def maps_to_probs(maps: Tensor, background: Background = DEFAULT_BACKGROUND) -> 
     return stack / torch.where(total > 0, total, 1)
 
 
-def _check_range(maps: Tensor) -> None:
+def check_range(maps: Tensor, *, lowest_allowed: float = 0.0, highest_allowed: float = 1.0) -> None:
+    """Raise PPLValueError if maps hold NaN, infinity or a value outside of a range; rounding may leave it."""
     if not maps.numel():
         return
     lowest, highest = (float(value) for value in torch.aminmax(maps.detach()))
     if not (lowest > -float("inf") and highest < float("inf")):  # NaN fails both comparisons
         bad = int((~torch.isfinite(maps)).sum())
         raise PPLValueError(f"maps hold {bad} values that are NaN or infinite: check the model's weights and the image")
-    if lowest < 0:
+    if lowest < lowest_allowed:
         raise PPLValueError(f"maps must not be negative, got {lowest:.3g}: apply a ReLU first")
-    if highest > 1 + _ROUNDING:
+    if highest > highest_allowed + _ROUNDING:
         raise PPLValueError(
             f"maps must lie in [0, 1], got {highest:.3g}: divide them by their maximum, or 8-bit maps by 255"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ppl.cam.background import Background, background_score
-from ppl.cam.probabilities import DEFAULT_BACKGROUND, maps_to_probs
+from ppl.cam.probabilities import DEFAULT_BACKGROUND, check_range, maps_to_probs
 from ppl.errors import PPLFileNotFoundError, PPLValueError
 from ppl.io.files import atomic_write
 
@@ -68,11 +69,14 @@ class CamResult:
             (h,w): 0 is the background, class c is c+1; uint8, or int64 if a label is not below 255 ("ignore").
 
         Raises:
-            PPLValueError: if `background` is none of these.
+            PPLValueError: if `background` is none of these, or the maps hold NaN, infinity or, unless it is "auto",
+                values above 1.
         """
         height, width = self.maps.shape[1:]
         if len(self.classes) == 0:
             return torch.zeros(height, width, dtype=torch.uint8, device=self.maps.device)
+        any_scale = isinstance(background, str)  # "auto" looks for a threshold in the values themselves
+        check_range(self.maps, lowest_allowed=-math.inf, highest_allowed=math.inf if any_scale else 1.0)
         best, index = self.maps.max(dim=0)
         labels = torch.where(best > background_score(best, background), self.classes[index] + 1, 0)
         if (self.classes + 1 == _IGNORE).any():
@@ -143,6 +147,8 @@ class CamResult:
                 maps, classes = file["maps"].astype(np.float32), file["classes"].astype(np.int64)
                 scores = file["scores"].astype(np.float32) if "scores" in file else np.full(len(maps), np.nan, "f4")
                 height, width = file["size"].tolist() if "size" in file else maps.shape[1:]
+                if len(classes) and classes.min() < 0:
+                    raise PPLValueError(f"class {classes.min()} is below 0")
                 maps, classes, scores = map(torch.from_numpy, (maps, classes, scores))
                 return cls(maps, classes, scores, (height, width))
         except FileNotFoundError as error:

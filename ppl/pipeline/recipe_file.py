@@ -154,6 +154,7 @@ def check_recipe(content: Mapping[str, Any], source: str = "recipe") -> Recipe:
 
     Raises:
         PPLFileNotFoundError: if a plugin is missing.
+        PPLTypeError: if the content is no mapping.
         PPLValueError: if a key is unknown or missing, or a value does not fit; the message names every fault.
 
     Example:
@@ -163,6 +164,10 @@ def check_recipe(content: Mapping[str, Any], source: str = "recipe") -> Recipe:
         Traceback (most recent call last):
         ppl.errors.PPLValueError: recipe: unknown key train.epoch; did you mean 'epochs'?
     """
+    if not isinstance(content, Mapping):
+        raise PPLTypeError(
+            f"{source} must be a mapping of sections, got {content!r}: write {{'data': {{'root': FOLDER}}}}"
+        )
     import_plugins(_plugins_of(content))
     try:
         return Recipe.model_validate(with_preset(content))

@@ -148,7 +148,7 @@ def test_models_of_many_channels_take_tensors_alone():
     assert generate(model, torch.randn(1, 5, 64, 96), [[1]])[0].maps.shape == (1, 64, 96)
     from PIL import Image
 
-    with pytest.raises(PPLTypeError, match=r"a picture of 3 channels, but the model takes 5: pass normalised tensors"):
+    with pytest.raises(PPLTypeError, match=r"read as 3 channels, but the model takes 5: pass normalised tensors"):
         generate(model, [Image.new("RGB", (64, 64))], [[1]])
 
 

@@ -310,7 +310,7 @@ def test_nothing_to_do():
         ([[0.5], [0]], PPLTypeError, "must hold integers"),
         ("ab", PPLTypeError, "labels must be a list"),
         (torch.zeros(2, 4), PPLValueError, r"shape \(B,5\).*got \(2, 4\)"),
-        (torch.tensor([0, 1]), PPLValueError, "pass a list of lists"),
+        (torch.tensor([0, 1]), PPLValueError, "pass a list with one list of class indices per image"),
         (torch.full((2, 5), 2), PPLValueError, "0 and 1 only"),
         (torch.zeros(3, 5), PPLValueError, "2 images, but 3 rows"),
     ],

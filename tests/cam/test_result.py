@@ -37,10 +37,26 @@ def test_background_wins_a_tie_and_then_the_lower_class():
     assert result.to_mask(0.5).tolist() == [[0, 2]]
 
 
-def test_nan_is_background():
+@pytest.mark.parametrize("background", [0.2, "auto", PowerBackground(4)])
+def test_maps_of_nan_become_no_mask(background):
     result = CamResult(torch.tensor([[[float("nan"), 1.0]]]), torch.tensor([0]), torch.ones(1), (1, 2))
-    for background in (0.2, "auto", PowerBackground(4)):
-        assert result.to_mask(background)[0, 0] == 0
+    with pytest.raises(PPLValueError, match="maps hold 1 values that are NaN or infinite"):
+        result.to_mask(background)
+
+
+def test_maps_of_8_bits_become_a_mask_by_the_automatic_rule_alone():
+    maps = torch.tensor([[[3.0, 250.0, 240.0, 5.0]]])
+    result = CamResult(maps, torch.tensor([0]), torch.ones(1), (1, 4))
+    assert result.to_mask("auto").tolist() == [[0, 1, 1, 0]]
+    for background in (0.2, PowerBackground(4)):
+        with pytest.raises(PPLValueError, match=r"maps must lie in \[0, 1\], got 250: divide .* 8-bit maps by 255"):
+            result.to_mask(background)
+
+
+def test_a_file_with_a_class_below_0_is_refused(tmp_path):
+    np.savez(tmp_path / "a.npz", maps=np.ones((1, 2, 3)), classes=np.array([-1]))
+    with pytest.raises(PPLValueError, match=r"a\.npz .*class -1 is below 0"):
+        CamResult.load(tmp_path / "a.npz")
 
 
 def test_no_class_is_all_background():

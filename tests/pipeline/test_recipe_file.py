@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from ppl.errors import PPLError, PPLFileNotFoundError, PPLValueError
+from ppl.errors import PPLError, PPLFileNotFoundError, PPLTypeError, PPLValueError
 from ppl.pipeline import CamRecipe, check_recipe, check_section, load_recipe, resolve_recipe
 from ppl.pipeline.recipe_file import dump_recipe, read_recipe, with_overrides
 
@@ -147,3 +148,16 @@ def test_a_faulty_refiner_is_reported_with_all_other_faults(tmp_path: Path) -> N
 def test_values_that_would_fail_after_training_are_refused(keys: dict[str, object], told: str) -> None:
     with pytest.raises(PPLValueError, match=told):
         check_recipe(DATA | keys)
+
+
+@pytest.mark.parametrize("content", [None, [1]])
+def test_content_that_is_no_mapping_is_named(content: Any) -> None:
+    with pytest.raises(PPLTypeError, match="recipe must be a mapping of sections"):
+        check_recipe(content)
+
+
+def test_one_number_in_place_of_a_list_is_told_the_form() -> None:
+    with pytest.raises(
+        PPLValueError, match=r"cam\.scales: Input should be a list, such as \[1, 2\] \(got '1\.0,0\.5'\)"
+    ):
+        check_recipe(with_overrides({"data": {"root": "photos"}}, ["cam.scales=1.0,0.5"]))
