@@ -41,8 +41,8 @@ def check_images(
 
     Warns:
         UserWarning: for images that are left out; for masks and tags that contradict each other; for pictures with
-            masks that an EXIF tag mirrors or turns upside down; and for 16-bit pictures with small values only. Each
-            warning counts its images and names three.
+            masks that an EXIF tag mirrors or turns upside down; for 16-bit pictures with small values only; and for
+            TIFFs of several pages. Each warning counts its images and names three.
     """
     share = current_share()
     own = share.part(dataset)
@@ -61,7 +61,7 @@ def check_images(
         warnings.warn(f"{dataset.name}: {counted(len(more), 'more image')} left out: {examples(more)}", stacklevel=2)
     good = [(sample, found) for sample, found in inspections if not found.fault]
     _refuse_black_and_white_masks(dataset, good)
-    for warning in (_contradictions(dataset, good), _mirrored(good), _dark(good)):
+    for warning in (_contradictions(dataset, good), _mirrored(good), _dark(good), _stacked(good)):
         if warning:
             warnings.warn(f"{dataset.name}: {warning}", stacklevel=2)
     return dataset.without(file.image_id for file in bad), bad
@@ -109,8 +109,8 @@ class _Inspection:
         """Return what was packed."""
         fault, info, values = packed
         if info is not None:
-            size, orientation, largest = info
-            info = ImageInfo(tuple(size), orientation, largest)
+            size, *others = info
+            info = ImageInfo(tuple(size), *others)
         return _Inspection(fault, info, None if values is None else frozenset(values))
 
 
@@ -206,8 +206,10 @@ def _shift(inspections: _Inspections) -> str:
         for sample, found in inspections
         if found.values is not None and sample.labels
     ]
+    if len({value for _, wanted in tagged for value in wanted}) < 2:  # one class may as well be on no mask
+        return ""
     for step, what in ((1, "too small: 0 is the first class in them"), (-1, "too large: 2 is the first class in them")):
-        if tagged and all({value + step for value in values} - {0} == wanted for values, wanted in tagged):
+        if all({value + step for value in values} - {0} == wanted for values, wanted in tagged):
             return f"; all would agree if the values were not one {what}, and in a mask 0 is the background"
     return ""
 
@@ -227,6 +229,14 @@ def _mirrored(inspections: _Inspections) -> str | None:
         f"{examples(mirrored)}; pictures are turned upright, masks are not; if masks were drawn on the stored pixels, "
         "remove the EXIF tags"
     )
+
+
+def _stacked(inspections: _Inspections) -> str | None:
+    stacked = [sample.image_id for sample, found in inspections if found.info is not None and found.info.pages > 1]
+    if not stacked:
+        return None
+    what = f"{counted(len(stacked), 'picture')} of several pages, of which the first alone is read: {examples(stacked)}"
+    return f"{what}; save the page that is meant, or bands that were stored as pages as one RGB picture"
 
 
 def _dark(inspections: _Inspections) -> str | None:

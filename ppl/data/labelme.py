@@ -87,7 +87,7 @@ def is_labelme(path: Path) -> bool:
     """Return whether a JSON file is labelme's: it names its image and holds shapes."""
     with path.open("rb") as file:
         start = file.read(1 << 20)  # shapes and imagePath stand before the image itself, which may be stored inside
-    return b'"shapes"' in start and b'"version"' in start
+    return b'"shapes"' in start and (b'"version"' in start or b'"imagePath"' in start)
 
 
 class _Shape(NamedTuple):

@@ -113,7 +113,8 @@ def open_dataset(
     Raises:
         PPLFileNotFoundError: if `root` is not a folder or no layout is recognised; `NoSplitError` if the split does
             not exist.
-        PPLValueError: if there is no layout of that name, or `white` is "object" and there is more than one class.
+        PPLValueError: if there is no layout of that name, `zero`, `white` or `untagged` has another value than those
+            above, or `white` is "object" and there is more than one class.
 
     Example:
         >>> open_dataset("/nowhere")
@@ -125,6 +126,13 @@ def open_dataset(
     if not root.is_dir():
         fix = "unpack it and give the folder" if root.suffix in (".zip", ".tar", ".tgz", ".gz") else "check the path"
         raise PPLFileNotFoundError(f"{root} is not a folder; {fix}")
+    for name, value, known in (
+        ("zero", zero, ("background", "ignore")),
+        ("white", white, (None, "object", "ignore")),
+        ("untagged", untagged, ("keep", "drop")),
+    ):
+        if value not in known:
+            raise PPLValueError(f"{name}={value!r} is not understood; use {' or '.join(map(repr, known))}")
     chosen = _recognise(root) if layout == "auto" else LAYOUTS.find(layout)
     dataset = chosen.read(root, split, missing=missing)
     if untagged == "drop":

@@ -119,11 +119,13 @@ class ImageInfo(NamedTuple):
         size: (height, width) of the upright picture.
         orientation: EXIF orientation, 1 to 8; 1 means that the stored pixels are upright.
         largest: largest value of a grey picture with 16 or 32 bits per pixel; None for every other picture.
+        pages: pages of a TIFF, of which `read_image` reads the first; smaller copies of that page do not count.
     """
 
     size: tuple[int, int]
     orientation: int
     largest: int | None
+    pages: int = 1
 
 
 def image_info(path: str | os.PathLike[str]) -> ImageInfo:
@@ -137,7 +139,8 @@ def image_info(path: str | os.PathLike[str]) -> ImageInfo:
         width, height = _stored_size(image)
         orientation = _orientation(image)
         largest = int(np.asarray(image).max()) if image.mode.startswith("I") else None
-        return ImageInfo((width, height) if orientation in _TURNED else (height, width), orientation, largest)
+        size = (width, height) if orientation in _TURNED else (height, width)
+        return ImageInfo(size, orientation, largest, _pages(image))
 
 
 def to_rgb(image: Image.Image, *, value_range: int | None = None) -> Image.Image:
@@ -197,6 +200,17 @@ def _stored_size(image: Image.Image) -> tuple[int, int]:
     """Return width and height before rotation; of TIFFs, some versions of Pillow rotate on opening."""
     tags = getattr(image, "tag_v2", {})
     return tags.get(ExifTags.Base.ImageWidth, image.width), tags.get(ExifTags.Base.ImageLength, image.height)
+
+
+def _pages(image: Image.Image) -> int:
+    if image.format != "TIFF":
+        return 1
+    size = image.size
+    try:
+        image.seek(1)
+    except Exception:  # there is no second page, or only a broken one
+        return 1
+    return int(getattr(image, "n_frames", 1)) if image.size == size else 1
 
 
 def _draft_size(image: Image.Image, at_least: int | tuple[int, int]) -> tuple[int, int]:

@@ -74,8 +74,10 @@ def test_masks_and_tags_that_contradict_each_other_are_counted_and_named(root):
 
 @pytest.mark.parametrize(("step", "words"), [(-1, "too small: 0 is the first class"), (1, "too large: 2 is the first")])
 def test_masks_whose_classes_are_counted_from_another_number_are_told(root, step, words):
-    (root / "labels.csv").write_text("image,labels\na.jpg,cat\nb.c,cat; dog\nsub/d,\n")
+    (root / "classes.txt").write_text("cat\ndog\nfox\n")
+    (root / "labels.csv").write_text("image,labels\na.jpg,cat\nb.c,cat; dog\nsub/d,dog\n")
     write_mask(root / "masks" / "a.png", np.full((30, 40), 1 + step, np.uint8))
+    write_mask(root / "masks" / "sub" / "d.png", np.full((64, 64), 2 + step, np.uint8))
     with pytest.warns(UserWarning, match=f"all would agree if the values were not one {words}"):
         check_images(read_folder(root))
 
@@ -134,6 +136,18 @@ def test_16_bit_pictures_with_small_values_are_named_and_the_range_can_be_set(ro
     assert np.array_equal(np.asarray(dataset[0].read_image())[..., 0], expected)
     with pytest.warns(UserWarning, match="its values reach 4000, above value_range=1023"):
         assert len(check_images(open_dataset(root, value_range=1023))[1]) == 1
+
+
+def test_tiffs_of_several_pages_are_named_and_smaller_copies_are_no_pages(root):
+    pages = [Image.new("L", (40, 30), number) for number in range(3)]
+    (root / "images" / "a.jpg").unlink()
+    pages[0].save(root / "images" / "a.tif", save_all=True, append_images=pages[1:])
+    with pytest.warns(UserWarning, match="pets: 1 picture of several pages, of which the first alone is read: 'a'"):
+        check_images(read_folder(root))
+    pages[0].save(root / "images" / "a.tif", save_all=True, append_images=[Image.new("L", (20, 15))])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_images(read_folder(root))
 
 
 def test_16_bit_pictures_with_large_values_are_not_named(root):

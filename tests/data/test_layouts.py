@@ -81,3 +81,10 @@ def test_a_single_file_is_a_folder_of_one_picture(tmp_path):
     Image.new("RGB", (4, 3)).save(tmp_path / "a.jpg")
     (sample,) = read_images(tmp_path / "a.jpg", ("cat",))
     assert (sample.image_id, sample.read_image().size) == ("a", (4, 3))
+
+
+@pytest.mark.parametrize("option", [{"zero": "ignored"}, {"white": "cat"}, {"untagged": "no"}])
+def test_a_value_without_a_meaning_is_refused(root, option):
+    (name, value), *_ = option.items()
+    with pytest.raises(PPLValueError, match=f"{name}='{value}' is not understood; use "):
+        open_dataset(root, **option)
