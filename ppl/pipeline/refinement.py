@@ -174,7 +174,7 @@ def refine_cams(
     else:
         jobs = jobs_from_folders(images, cams)
     if value_range is not None:
-        jobs = [replace(job, image=ImageFile(Path(job.image), value_range)) for job in jobs]
+        jobs = [replace(job, image=ImageFile(job.files[0], value_range)) for job in jobs]
     with command_lock(out, fingerprint(mask_settings(chosen, parse_background(background)))):
         return refine_folder(
             jobs,
