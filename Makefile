@@ -27,22 +27,26 @@ test-newest:    ## every test with the newest torch, timm and numba, beyond setu
 	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade torch torchvision timm numba
 	OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest -q -n 2
 
-test-wheel: build    ## install the wheel from dist/ into an environment of its own and run the command
-	$(PYTHON) -m venv --clear .venv-wheel
-	.venv-wheel/bin/python -m pip install --quiet --disable-pip-version-check dist/*.whl
-	cd / && "$(CURDIR)/.venv-wheel/bin/ppl" --version && "$(CURDIR)/.venv-wheel/bin/ppl" env
+test-wheel: build    ## install the wheel and the sdist from dist/, each into an environment of its own, and run the command
+	for file in dist/*.whl dist/*.tar.gz; do \
+		$(PYTHON) -m venv --clear .venv-wheel \
+		&& .venv-wheel/bin/python -m pip install --quiet --disable-pip-version-check "$$file" \
+		&& (cd / && "$(CURDIR)/.venv-wheel/bin/ppl" --version && "$(CURDIR)/.venv-wheel/bin/ppl" env) || exit 1; \
+	done
 
-lint: $(VENV)/.dev        ## ruff: style and formatting
+lint: $(VENV)/.dev        ## ruff and codespell: style, formatting, spelling
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 
 types: $(VENV)/.dev       ## mypy, strict on ppl/
 	$(BIN)/mypy
 
-docs: $(VENV)/.docs       ## the documentation site in site/; open site/index.html
+docs: $(VENV)/.docs       ## the documentation site in site/; open site/index.html, or with search: python -m http.server -d site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --clean
 
 build: $(VENV)/.dev       ## wheel and sdist in dist/
+	rm -rf dist
 	$(BIN)/python -m build
 
 clean:          ## everything that was made here

@@ -33,8 +33,8 @@ def notebook_page(name: str, text: str) -> str:
 
 
 def example_page(name: str, text: str) -> str:
-    """Return a script as a page."""
-    return f"# {name}\n\n```python\n{text}```\n"
+    """Return a script as a page that is as wide as its lines."""
+    return f"---\nhide: [navigation, toc]\n---\n# {name}\n\n```python\n{text}```\n"
 
 
 def examples_index() -> str:

@@ -8,7 +8,7 @@ import shlex
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,8 @@ def folder_lock(folder: str | os.PathLike[str], job: str = "") -> Iterator[None]
     together; see `ppl.parallel.shard`.
 
     Args:
-        folder: made if it is missing. It keeps empty hidden files, `.ppl.lock` and `.ppl.shards*.lock`.
+        folder: made if it is missing. It keeps an empty hidden file, `.ppl.lock`, and one for each shard,
+            `.ppl.shards*.lock`, until the next call that is no shard.
         job: fingerprint of what a shard does: shards that do the same may be at work at the same time.
 
     Raises:
@@ -107,6 +108,10 @@ def _check_others(own: Path, share: Share) -> None:
     for path in [*others, *([own.with_name(_LOCK)] if share.is_shard else [])]:
         lock = FileLock(path)
         _acquire(lock, path)
+        if not share.is_shard:
+            # A shard that has opened the file by now finds our lock next, so it cannot go on with a file that is gone.
+            with suppress(OSError):  # Windows removes no open file
+                path.unlink()
         lock.release()
 
 

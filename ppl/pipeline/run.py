@@ -136,6 +136,7 @@ def _run(recipe: Recipe, folder: RunFolder, steps: Sequence[str], progress: bool
         if share.writes_totals:  # only now: a recipe that a step refuses must not stay
             _write_recipe(arm, recipe if mode == own else alone)
         arm.remove_scores(lambda split: split not in splits.masked)  # of splits that newer settings may not hold for
+        arm.remove_scores(lambda split: not result.scored.get(split), by_masks=True)  # the true masks may be gone
     if "evaluate" in steps:
         folder.record(notes=result.notes)
     if "report" in steps and share.writes_totals:

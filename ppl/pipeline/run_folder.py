@@ -20,16 +20,9 @@ from ppl.parallel.lock import command_lock, folder_lock
 
 __all__ = ["RunFolder"]
 
-_SECTIONS_BY_SPLIT = (
-    "scores",
-    "scored",
-    "per_image",
-    "per_class",
-    "thresholds",
-    "faithfulness",
-    "not_refined",
-    "refinement_scores",
-)
+_SCORES_BY_MASKS = ("scores", "scored", "per_image", "per_class", "thresholds", "refinement_scores")
+"""Sections of the manifest that compare with true masks; one entry per split."""
+_SECTIONS_BY_SPLIT = (*_SCORES_BY_MASKS, "faithfulness", "not_refined")
 """Sections of the manifest that hold one entry per split."""
 _ABANDONED = 3600
 """Age in seconds after which a temporary file is taken for the remains of a killed process."""
@@ -178,14 +171,15 @@ class RunFolder:
                 known = manifest.get(name)
                 manifest[name] = {**known, **value} if isinstance(known, dict) and isinstance(value, dict) else value
 
-    def remove_scores(self, of: Callable[[str], bool]) -> None:
+    def remove_scores(self, of: Callable[[str], bool], *, by_masks: bool = False) -> None:
         """Remove the scores of some splits from the manifest.
 
         Args:
             of: tells whether the scores of a split go.
+            by_masks: remove only what compares with true masks.
         """
         with self._changing_manifest() as manifest:
-            for section in _SECTIONS_BY_SPLIT:
+            for section in _SCORES_BY_MASKS if by_masks else _SECTIONS_BY_SPLIT:
                 if section in manifest:
                     manifest[section] = {split: entry for split, entry in manifest[section].items() if not of(split)}
 

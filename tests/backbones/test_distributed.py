@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 import timm
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from processes import run_ranks
 from torch import Tensor, nn
 
 from ppl.backbones import CutBackbone, refuse_data_parallel
@@ -34,9 +33,12 @@ def images() -> Tensor:
     return torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(1))
 
 
-def worker(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=2)
+WORK = "import runpy, sys; runpy.run_path(sys.argv[1])['work'](sys.argv[2])"
+
+
+def work(folder: str) -> None:
+    dist.init_process_group("gloo")
+    rank = dist.get_rank()
     model = nn.parallel.DistributedDataParallel(Head())
     model(images().chunk(2)[rank]).square().mean().backward()
     torch.save({name: p.grad for name, p in model.module.named_parameters()}, f"{folder}/{rank}.pt")
@@ -45,8 +47,8 @@ def worker(rank: int, folder: str) -> None:
 
 @pytest.mark.skipif(not dist.is_gloo_available(), reason="gloo is not built in")
 def test_two_processes_of_ddp_give_the_gradients_of_one(tmp_path: Path) -> None:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    mp.spawn(worker, (str(tmp_path),), nprocs=2)
+    for code, _, error in run_ranks(WORK, __file__, tmp_path):
+        assert code == 0, error
     model = Head()
     model(images()).square().mean().backward()
     ours = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from processes import PPL, Child, run_code
 
 from ppl.data import make_creatures
 
-ROOT = Path(__file__).parents[2]
 TINY = [
     *("--backbone", "test_resnet", "--mode", "baseline", "--epochs", "2", "--quiet"),
     *("--set", "model.pretrained=false", "--set", "train.size=[64, 64]", "--set", "train.num_workers=0"),
@@ -44,16 +41,9 @@ main()
 """`ppl`, but its training stands still at the end of the second epoch."""
 
 
-def start(code: str, *words: object) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", code, *map(str, words)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
 def ppl(*words: object) -> tuple[int, str, str]:
-    process = start("from ppl.cli import main; main()", *words)
-    out, error = process.communicate(timeout=300)
-    return process.returncode, out, " ".join(error.split())
+    code, out, error = run_code(PPL, *words)
+    return code, out, " ".join(error.split())
 
 
 @pytest.fixture
@@ -62,15 +52,11 @@ def creatures(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def paused_run(creatures: Path, out: Path) -> Iterator[subprocess.Popen[str]]:
+def paused_run(creatures: Path, out: Path) -> Iterator[Child]:
     """A run that has trained one epoch, and stands still."""
-    with start(PAUSED, "run", creatures, "--out", out, *TINY) as process:
-        assert process.stdout is not None
-        assert "paused" in process.stdout.readline()
-        try:
-            yield process
-        finally:
-            process.kill()
+    with Child(PAUSED, "run", creatures, "--out", out, *TINY) as process:
+        process.wait_for("paused")
+        yield process
 
 
 def epochs(out: Path) -> int:

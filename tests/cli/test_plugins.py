@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from processes import PPL, run_code
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PLUGINS = ("new_layout", "new_loss", "new_cam_method", "new_refiner")
@@ -28,11 +26,8 @@ num_workers: 1
 """
 
 
-def ppl(*words: object, folder: Path) -> subprocess.CompletedProcess[str]:
-    root = Path(__file__).parents[2]
-    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", "from ppl.cli import main; main()", *map(str, words)]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+def ppl(*words: object, folder: Path) -> tuple[int, str, str]:
+    return run_code(PPL, *words, cwd=folder)
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +42,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Image.fromarray(pixels).save(folder / "pictures" / f"{tags}_{number}.jpg")
     (folder / "recipe.yaml").write_text(RECIPE)
     (folder / "elsewhere").mkdir()
-    finished = ppl("run", "../recipe.yaml", "--out", "../run", "--quiet", folder=folder / "elsewhere")
-    assert finished.returncode == 0, finished.stderr
+    code, _, error = ppl("run", "../recipe.yaml", "--out", "../run", "--quiet", folder=folder / "elsewhere")
+    assert code == 0, error
     return folder
 
 
@@ -62,39 +57,39 @@ def test_a_recipe_uses_a_layout_a_loss_a_method_and_a_refiner_of_ones_own(projec
 def test_a_run_folder_makes_no_code_run_by_itself(project: Path, source: str) -> None:
     for name in PLUGINS:  # the stored recipe finds them, if something imports them
         shutil.copy(project / f"{name}.py", project / "run")
-    refused = ppl("run", source, "--quiet", folder=project)
-    assert refused.returncode == 2
-    error = " ".join(refused.stderr.split())
+    code, _, error = ppl("run", source, "--quiet", folder=project)
+    assert code == 2
+    error = " ".join(error.split())
     options = " ".join(f"--plugin {name}" for name in PLUGINS)
     assert "A stored recipe does not make code run" in error and f"add {options} if you trust" in error
 
 
 def test_a_run_goes_on_with_the_plugins_that_are_named(project: Path) -> None:
     options = [word for name in PLUGINS for word in ("--plugin", name)]
-    done = ppl("refine", "run", *options, "--quiet", folder=project)
-    assert done.returncode == 0, done.stderr
-    assert "refined 4 masks of all (0 new)" in done.stdout
+    code, out, error = ppl("refine", "run", *options, "--quiet", folder=project)
+    assert code == 0, error
+    assert "refined 4 masks of all (0 new)" in out
 
 
 def test_an_edited_refiner_makes_the_masks_again(project: Path) -> None:
     with (project / "new_refiner.py").open("a") as file:
         file.write("# edited\n")
     options = [word for name in PLUGINS for word in ("--plugin", f"{name}.py")]
-    done = ppl("refine", "run", *options, "--quiet", folder=project)
-    assert done.returncode == 0, done.stderr
-    assert "refined 4 masks of all (4 new)" in done.stdout
+    code, out, error = ppl("refine", "run", *options, "--quiet", folder=project)
+    assert code == 0, error
+    assert "refined 4 masks of all (4 new)" in out
 
 
 def test_a_folder_of_cams_is_refined_by_a_refiner_of_ones_own(project: Path) -> None:
     words = ("--images", "pictures", "--out", "masks", "--refiners", "median", "--quiet")
-    unknown = ppl("refine", "run/cams/all", *words, folder=project)
-    assert unknown.returncode == 2 and "no refiner named 'median'" in unknown.stderr
-    done = ppl("refine", "run/cams/all", *words, "--plugin", "new_refiner", folder=project)
-    assert done.returncode == 0 and "4 masks in masks" in done.stdout
+    code, _, error = ppl("refine", "run/cams/all", *words, folder=project)
+    assert code == 2 and "no refiner named 'median'" in error
+    code, out, _ = ppl("refine", "run/cams/all", *words, "--plugin", "new_refiner", folder=project)
+    assert code == 0 and "4 masks in masks" in out
 
 
 def test_a_folder_that_holds_a_recipe_makes_no_code_run(project: Path, tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text("plugins: [evil]\ndata: {root: .}\n")
     (tmp_path / "evil.py").write_text("raise SystemExit('executed')\n")
-    refused = ppl("run", tmp_path, "--quiet", folder=project)
-    assert refused.returncode == 2 and "--plugin evil" in refused.stderr and "executed" not in refused.stderr
+    code, _, error = ppl("run", tmp_path, "--quiet", folder=project)
+    assert code == 2 and "--plugin evil" in error and "executed" not in error

@@ -106,3 +106,15 @@ def test_shards_share_a_folder_with_each_other_and_with_nobody_else(tmp_path: Pa
                 pass
     with shard("1/2"), folder_lock(tmp_path, "cam"):
         pass
+
+
+def test_the_call_that_closes_the_work_removes_the_locks_of_shards(tmp_path: Path) -> None:
+    for name in ("1/2", "2/2"):
+        with shard(name), folder_lock(tmp_path, "cam"):
+            pass
+    assert len(list(tmp_path.glob(".ppl.shards*"))) == 2
+    with folder_lock(tmp_path), shard("1/2"), pytest.raises(FolderInUseError), folder_lock(tmp_path, "cam"):
+        pass
+    with folder_lock(tmp_path):
+        pass
+    assert {path.name for path in tmp_path.iterdir()} <= {".ppl.lock"}

@@ -78,5 +78,7 @@ def test_without_masks_there_is_no_peak_and_no_energy(
     run_recipe(tiny_recipe(data, faithfulness=1), run.path, ("evaluate", "report"), progress=False)
     scores = run.read_manifest()["faithfulness"]["val"]["scores"]
     assert [sorted(found) for found in scores.values()] == [["deletion", "insertion"]] * 2
+    assert not run.read_manifest().get("scores")  # those of the masks that are gone
     page = run.report.read_text(encoding="utf-8")
     assert "Faithfulness on val" in page and "peak in mask" not in page
+    assert "Threshold curve" not in page

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import joblib
 import pytest
+from processes import run_ranks
 
 from ppl.cam import CamResult
 from ppl.cli import main
@@ -26,58 +24,34 @@ from ppl.segment.files import save_segmenter
 
 MakeRecipe = Callable[..., Recipe]
 
-LAUNCH = """
-import os, signal, socket, sys
-import torch
-import ppl.pipeline
+COMMANDS = """
+import os, signal, sys
 from ppl.cam import CamResult
 from ppl.cli import main
 
-out, pictures, network = sys.argv[1:]
-torch.set_num_threads(1)
-os.environ |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+out, pictures, network, dies = sys.argv[1:]
+each = "--set", "cam.batch_size=1"
+commands = [
+    ("run", f"{out}/run", "--set", "data.splits=[train, val]", "--set", "compare=[]", *each),
+    ("cam", f"{out}/run/last.safetensors", "--images", pictures, "--out", f"{out}/cam", *each),
+    ("refine", f"{out}/cam/cams", "--images", pictures, "--out", f"{out}/refined", "--refiners", "guided_filter: 2"),
+    ("predict", network, "--images", pictures, "--out", f"{out}/predicted"),
+]
+made, save = [], CamResult.save
 
-def commands():
-    each = "--set", "cam.batch_size=1"
-    yield "run", f"{out}/run", "--set", "data.splits=[train, val]", "--set", "compare=[]", *each
-    yield "cam", f"{out}/run/last.safetensors", "--images", pictures, "--out", f"{out}/cam", *each
-    yield "refine", f"{out}/cam/cams", "--images", pictures, "--out", f"{out}/refined", "--refiners", "guided_filter: 2"
-    yield "predict", network, "--images", pictures, "--out", f"{out}/predicted"
+def save_and_die(result, path):
+    save(result, path)
+    made.append(path)
+    if dies == os.environ["RANK"] and len(made) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
 
-def work(dies):
-    made, save = [], CamResult.save
-    def save_and_die(result, path):
-        save(result, path)
-        made.append(path)
-        if dies and len(made) == 2:
-            os.kill(os.getpid(), signal.SIGKILL)
-    CamResult.save = save_and_die
-    for words in commands():
-        try:
-            main([*words, "--quiet"])
-        except SystemExit as end:
-            if end.code:
-                return end.code
-    return 0
-
-def generation(dies):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        os.environ["MASTER_PORT"] = str(free.getsockname()[1])
-    processes = []
-    for rank in range(2):
-        process = os.fork()
-        if not process:
-            os.environ["RANK"] = os.environ["LOCAL_RANK"] = str(rank)
-            code = work(dies and rank)
-            sys.stdout.flush()
-            os._exit(code)
-        processes.append(process)
-    return [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in processes]
-
-for dies in (True, False):
-    codes = generation(dies)
-    print("codes", codes, flush=True)
+CamResult.save = save_and_die
+for words in commands:
+    try:
+        main([*words, "--quiet"])
+    except SystemExit as end:
+        if end.code:
+            raise
 """
 
 
@@ -99,12 +73,11 @@ def test_two_processes_make_the_files_of_one_also_after_one_was_killed(
     one, two, pictures = tmp_path / "one", tmp_path / "two", creatures / "images"
     for out in (one, two):
         shutil.copytree(finished[0], out / "run")
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-c", LAUNCH, str(two), str(pictures), str(network)]
-    launched = subprocess.run(command, check=False, env=environment, capture_output=True, text=True, timeout=300)
-    lines = launched.stdout.splitlines()
-    assert [line for line in lines if line.startswith("codes")] == ["codes [2, -9]", "codes [0, 0]"], launched.stderr
-    assert "error: process 1 of 2: another process of this launch has ended" in launched.stderr
+    killed, done = (run_ranks(COMMANDS, two, pictures, network, dies) for dies in ("1", "nobody"))
+    assert [code for code, _, _ in killed] == [2, -9]
+    assert "error: process 1 of 2: another process of this launch has ended" in killed[0][2]
+    assert [code for code, _, _ in done] == [0, 0], done
+    lines = [line for _, out, _ in done for line in out.splitlines()]
     made = [line.split(maxsplit=1)[1] for line in lines if line.startswith("progressive: ") and "trained" not in line]
     # rank 0 finished its half before rank 1 died; maps of one process are kept by two
     assert made == [

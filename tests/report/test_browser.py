@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import shutil
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from browser import browser
 
 from ppl.report import Gallery, Picture, Report, Stages, Table, write_report
-
-sys.path.insert(0, str(Path(__file__).parent))
-from browser import browser
 
 PROGRAM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(PROGRAM is None or sys.platform == "win32", reason="Chromium is not installed")

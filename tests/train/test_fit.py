@@ -6,14 +6,13 @@ import functools
 import itertools
 import json
 import math
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from processes import run_code
 
 from ppl.backbones import half
 from ppl.engine import Trainer
@@ -81,7 +80,6 @@ from ppl.engine import Trainer
 from ppl.train import TrainConfig, fit
 
 root, runs = sys.argv[1], json.loads(sys.argv[2])
-torch.set_num_threads(1)
 step_of = Trainer.step
 
 def train(out, config, last_step):
@@ -113,7 +111,8 @@ def test_runs_killed_within_an_epoch_resume_to_the_curve_of_an_unbroken_one(
     runs = [
         [str(tmp_path / name), configs[name].model_dump(), step] for name, step in zip(configs, (9, 11), strict=True)
     ]
-    subprocess.run([sys.executable, "-c", KILLED, str(colours_root), json.dumps(runs)], check=True)
+    code, _, error = run_code(KILLED, colours_root, json.dumps(runs))
+    assert code == 0, error
     model = make_model(seed=0, drop_path_rate=0.2)
     fit(model, colours, colours_val, configs["by epoch"], tmp_path / "unbroken", device="cpu")
     steps, whole = [], Trainer.step

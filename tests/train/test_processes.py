@@ -1,13 +1,10 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 
 import pytest
 import torch
+from processes import run_ranks
 
 from ppl.engine import open_accelerator
 from ppl.models import load_model
@@ -16,32 +13,23 @@ from ppl.train.loaders import val_batches
 from ppl.train.validation import validate
 
 SHARE = """
-import os, sys
+import sys
 import torch
 from ppl.data import read_folder
 from ppl.models import create_model
 from ppl.train import TrainConfig, fit
 
 root, out, config = sys.argv[1], sys.argv[2], TrainConfig.model_validate_json(sys.argv[3])
-torch.set_num_threads(1)
-os.environ["RANK"] = os.environ["LOCAL_RANK"] = "1" if os.fork() else "0"
 torch.manual_seed(0)
 model = create_model("test_resnet", 3, cuts=["layer2", "layer3"], pretrained=False)
 fit(model, read_folder(root, "train"), read_folder(root, "val"), config, out, device="cpu")
 torch.distributed.destroy_process_group()
-if os.environ["RANK"] == "1":
-    sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
 """
 
 
 def train_in_two_processes(*arguments):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
-    environment = {**os.environ, **address, "WORLD_SIZE": "2"}
-    # hide the GPUs: each of the two processes would take one
-    environment |= {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
-    subprocess.run([sys.executable, "-c", SHARE, *arguments], env=environment, check=True, timeout=300)
+    for code, _, error in run_ranks(SHARE, *arguments):
+        assert code == 0, error
 
 
 def test_two_processes_train_as_one_with_twice_the_batch(

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from processes import run_ranks
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
@@ -134,22 +131,18 @@ def test_half_precision_learns_too(network, tmp_path, monkeypatch):
 
 
 SHARE = """
-import os, sys
+import sys
 import numpy as np
 import torch
 from ppl.refine.affinity import AffinityConfig, AffinityNetwork, fit_affinity
 
 out, config = sys.argv[1], AffinityConfig.model_validate_json(sys.argv[2])
-torch.set_num_threads(1)
-os.environ["RANK"] = os.environ["LOCAL_RANK"] = "1" if os.fork() else "0"
 torch.manual_seed(0)
 network = AffinityNetwork("test_resnet")
 pair = np.load(sys.argv[3])
 pairs = [(pair["image"], pair["labels"])] * 8
 fit_affinity(network, pairs, config, val=pairs[:2], device="cpu", out=out)
 torch.distributed.destroy_process_group()
-if os.environ["RANK"] == "1":
-    sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
 """
 
 
@@ -158,12 +151,9 @@ def test_two_processes_train_as_one_with_twice_the_batch(network, tmp_path):
     labels[16:48, 16:48] = 1  # the mirrored view is the same, so that each process has the same batches
     image = np.where(labels[..., None] == 1, np.uint8(220), np.uint8(40)).repeat(3, axis=2)
     np.savez(tmp_path / "pair.npz", image=image, labels=labels)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
-    environment = {**os.environ, **address, "WORLD_SIZE": "2", "ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
     two = [str(tmp_path / "two"), config(batch_size=2).model_dump_json(), str(tmp_path / "pair.npz")]
-    subprocess.run([sys.executable, "-c", SHARE, *two], env=environment, check=True, timeout=300)
+    for code, _, error in run_ranks(SHARE, *two):
+        assert code == 0, error
     pairs = [(image, labels)] * 8
     one = fit_affinity(network, pairs, config(batch_size=4), val=pairs[:2], device="cpu", out=tmp_path / "one")
     lines = [json.loads(line) for line in (tmp_path / "two" / "metrics.jsonl").read_text().splitlines()]
