@@ -31,6 +31,7 @@ from ppl.parameters import known_parameters
 from ppl.pipeline import AffinityRecipe, CamRecipe, Recipe
 from ppl.refine import PRESETS, REFINERS
 from ppl.refine.affinity import AffinityConfig
+from ppl.refine.pixels import PixelConfig
 from ppl.refine.refiners import main_option
 from ppl.segment import SegmentConfig
 from ppl.train import TrainConfig
@@ -115,6 +116,7 @@ def recipe_keys() -> str:
         "cam": CamRecipe,
         "affinity": AffinityRecipe,
         "affinity.train": AffinityConfig,
+        "pixels": PixelConfig,
         "segment": SegmentConfig,
     }
     parts = []

@@ -20,6 +20,7 @@ from ppl.models import ModelConfig
 from ppl.pipeline import AffinityRecipe, CamRecipe, Recipe
 from ppl.refine import CrfConfig
 from ppl.refine.affinity import AffinityConfig, ConfidentLabelConfig
+from ppl.refine.pixels import PixelConfig
 from ppl.segment import SegmentConfig
 from ppl.train import TrainConfig
 
@@ -31,6 +32,7 @@ OWNERS: dict[str, list[tuple[type[Config], set[str] | None]]] = {
     "ppl.refine": [(CamConfig, {"background"}), (Recipe, {"num_workers"})],
     "ppl.refine.crf": [(CrfConfig, None)],
     "ppl.refine.affinity": [(ConfidentLabelConfig, None), (Recipe, {"num_workers"}), (AffinityConfig, None)],
+    "ppl.refine.pixels": [(CamConfig, {"background"}), (Recipe, {"num_workers"}), (PixelConfig, None)],
     "ppl.segment": [(SegmentConfig, None)],
     "ppl.pipeline": [(CamRecipe, None), (Recipe, None)],
 }

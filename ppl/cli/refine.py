@@ -24,7 +24,7 @@ from ppl.cli.show import print_line
 
 __all__ = ["refine"]
 
-_KEYS = ("refine", "affinity", "cam.background", "compare", "data", "device", "num_workers")
+_KEYS = ("refine", "affinity", "pixels", "cam.background", "compare", "data", "device", "num_workers")
 """The keys of a recipe that the command uses on a run."""
 
 

@@ -19,7 +19,7 @@ from ppl.pipeline.results import ResultFolder, hash_files
 from ppl.pipeline.run_folder import RunFolder
 from ppl.pipeline.writer import background_writer
 
-__all__ = ["affinity_split", "cam_keys", "cam_settings", "extreme_sizes", "make_cams", "outdated_cams", "write_cams"]
+__all__ = ["cam_keys", "cam_settings", "extreme_sizes", "make_cams", "outdated_cams", "training_split", "write_cams"]
 
 
 def make_cams(recipe: Recipe, folder: RunFolder, split: str, images: TaggedImages, *, progress: bool = True) -> int:
@@ -91,7 +91,7 @@ def cam_keys(images: TaggedImages, settings: CamRecipe, num_workers: int, *, pro
     }
 
 
-def affinity_split(recipe: Recipe) -> str:
+def training_split(recipe: Recipe) -> str:
     """Return the name in the run folder of the training images, from whose CAMs affinities are learned."""
     return recipe.data.train or "all"
 

@@ -21,9 +21,10 @@ from ppl.engine.state_file import save_state
 from ppl.errors import PPLValueError
 from ppl.models import save_model
 from ppl.pipeline.affinity import learn_affinities
-from ppl.pipeline.cams import affinity_split, make_cams
+from ppl.pipeline.cams import make_cams, training_split
 from ppl.pipeline.device import torch_device
 from ppl.pipeline.masks import make_masks
+from ppl.pipeline.pixels import fit_pixels
 from ppl.pipeline.recipe import AffinityRecipe, Recipe
 from ppl.pipeline.refinement import refine_masks
 from ppl.pipeline.run_folder import RunFolder
@@ -99,8 +100,8 @@ def plan_run(
         raise PPLValueError(f"{splits.train.name} holds {len(some)} images that can be used; a plan needs 2 or more")
     train = images or len(splits.train)
     masked = {name: len(found) for name, found in splits.masked.items()}
-    if affinity_split(recipe) in masked:
-        masked[affinity_split(recipe)] = train
+    if training_split(recipe) in masked:
+        masked[training_split(recipe)] = train
     sizes = _Sizes(train, 0 if splits.val is None else len(splits.val), masked)
     with tempfile.TemporaryDirectory() as folder:
         measured = _Measurement(Path(folder), some, sizes, device, log)
@@ -146,7 +147,7 @@ class _Measurement:
         def check(_: str, images: TaggedImages) -> None:
             check_images(images, num_workers=recipe.num_workers, progress=False)
 
-        own = {affinity_split(recipe): self.sizes.train, recipe.data.val or "": self.sizes.val}
+        own = {training_split(recipe): self.sizes.train, recipe.data.val or "": self.sizes.val}
         self.add("check the files", sum((own | self.sizes.masked).values()), self._per_image(check))
 
     def model(self, recipe: Recipe, *, named: bool) -> None:
@@ -162,13 +163,17 @@ class _Measurement:
             self._training("train", task, accelerator, recipe.train, train * recipe.train.epochs)
         model.set_phase(model.num_phases - 1)
         save_model(model.cpu(), folder.weights(recipe.cam.checkpoint))
-        needs_training_maps = recipe.segment is not None or recipe.affinity is not None
-        own = {affinity_split(recipe): train} if needs_training_maps else {}
+        needs_training_maps = recipe.segment is not None or recipe.learns_from_cams
+        own = {training_split(recipe): train} if needs_training_maps else {}
         mapped = sum((own | self.sizes.masked).values())
         self._folder_step("CAMs", mapped, partial(make_cams, recipe, folder, progress=False), folder.cams)
         self._folder_step("masks", mapped, partial(make_masks, recipe, folder, progress=False), folder.masks)
         if recipe.affinity is not None:
             self._affinity(recipe, recipe.affinity, folder, train)
+        if recipe.fits_pixels:
+            make_cams(recipe, folder, training_split(recipe), self.some, progress=False)
+            seconds = self._time(partial(fit_pixels, recipe, folder, self.some, progress=False)) / len(self.some)
+            self.add("fit pixels", min(train, recipe.pixels.images), seconds, _size(folder.pixels.parent))
         if recipe.refine:
             self._folder_step(
                 "refinement", mapped, partial(refine_masks, recipe, folder, progress=False), folder.refined

@@ -13,7 +13,7 @@ __all__ = ["DEFAULT_PRESET", "PRESETS", "set_preset", "with_preset"]
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "paper": {"model": {"padding": "zeros", "pooling": "average"}, "cam": {"method": "auto", "branch": "all"}},
-        "propagated": {"cam": {"method": "propagated_cam"}, "refine": ["crf: irn"]},
+        "propagated": {"cam": {"method": "propagated_cam"}, "refine": ["pixel_classifier", "crf: irn"]},
     }
 )
 """Sections and keys by the name of a preset.
@@ -25,9 +25,10 @@ backbone, the cuts and grids, the epochs of each phase, the optimiser and its le
 the scales of the CAMs, the background threshold and the refinement: these keep our defaults.
 
 `propagated` had the best masks over the four data sets of our study (docs/results_voc.md): the sharpened CAM is
-averaged over cells of similar features, after which the label-free background rule finds the object. Recipes start from
-this preset. `ppl.cam.generate` does not, because the method needs a backbone with stages and a classifier with class
-activation maps.
+averaged over cells of similar features, after which the label-free background rule finds the object. A linear
+classifier of pixels is fitted to the masks of all training images, and its probabilities are averaged with those of
+each map. Recipes start from this preset. `ppl.cam.generate` does not, because the method needs a backbone with stages
+and a classifier with class activation maps.
 """
 
 DEFAULT_PRESET: Final = "propagated"

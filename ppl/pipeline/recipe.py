@@ -15,6 +15,7 @@ from ppl.parallel import check_workers
 from ppl.pipeline.presets import DEFAULT_PRESET
 from ppl.refine import parse_refiners
 from ppl.refine.affinity import AffinityConfig, ConfidentLabelConfig
+from ppl.refine.pixels import PixelConfig
 from ppl.refine.specs import replace_files
 from ppl.segment import SegmentConfig
 from ppl.train import TrainConfig
@@ -54,6 +55,7 @@ class Recipe(Config):
     affinity: AffinityRecipe | None = Field(
         None, description="learn affinities for the random walk from the CAMs of the training images; null: do not"
     )
+    pixels: PixelConfig = PixelConfig()
     refine: list[Any] = Field(
         list(DEFAULT_REFINERS),
         description="refiners in their order; [] for none; paths in them are relative to the recipe's folder; maps by "
@@ -71,12 +73,23 @@ class Recipe(Config):
     num_workers: int = Field(-1, description="processes or threads for work on the CPU; -1: one per core")
     preset: Literal["paper", "propagated"] | None = Field(
         DEFAULT_PRESET,
-        description="several keys under one name; propagated: propagated_cam and crf: irn; paper: zeros padding, "
-        "average pooling, CAMs of all branches; null: no keys",
+        description="several keys under one name; propagated: propagated_cam, pixel_classifier and crf: irn; paper: "
+        "zeros padding, average pooling, CAMs of all branches; null: no keys",
     )
     plugins: list[str] = Field(
         [], description="modules that register parts of your own, found beside the recipe or on Python's path"
     )
+
+    @property
+    def fits_pixels(self) -> bool:
+        """Whether a refiner needs a pixel classifier that this run fits."""
+        refiners = parse_refiners(self.refine)
+        return any(spec.name == "pixel_classifier" and "network" not in spec.options for spec in refiners)
+
+    @property
+    def learns_from_cams(self) -> bool:
+        """Whether a refiner needs the CAMs of the training images."""
+        return self.affinity is not None or self.fits_pixels
 
     @model_validator(mode="after")
     def _check_affinity(self) -> Recipe:

@@ -13,9 +13,9 @@ from ppl.io.fingerprint import fingerprint
 from ppl.io.images import ImageFile
 from ppl.parallel import FolderSummary, current_share
 from ppl.parallel.lock import command_lock
-from ppl.pipeline.affinity import with_affinity
-from ppl.pipeline.cams import affinity_split
+from ppl.pipeline.cams import training_split
 from ppl.pipeline.device import torch_device
+from ppl.pipeline.learned import learned_files, with_networks
 from ppl.pipeline.recipe import DEFAULT_REFINERS, CamRecipe, Recipe
 from ppl.pipeline.results import ResultFolder
 from ppl.pipeline.run_folder import RunFolder
@@ -34,7 +34,7 @@ def refine_masks(
 
     Args:
         recipe: the recipe of the run.
-        folder: a run whose CAM files are made, and whose affinity network is trained if the recipe has one.
+        folder: a run whose CAM files are made, and whose networks for refiners are learned.
         split: name of the split in the run folder.
         images: the images of the split. The processes of a launch share them.
         progress: show a bar with images per second and the time left.
@@ -81,7 +81,7 @@ def finished_refined(recipe: Recipe, folder: RunFolder, split: str, images: Tagg
     """Return, by image id, the refined masks that were made by this recipe from the present pictures and CAM files."""
     if not recipe.refine or not folder.refined(split).is_dir():
         return {}
-    if recipe.affinity is not None and not folder.affinity.is_file():
+    if not all(path.is_file() for _, path in learned_files(recipe, folder).values()):
         return {}
     return finished_masks(
         _jobs(folder, split, images),
@@ -95,13 +95,12 @@ def finished_refined(recipe: Recipe, folder: RunFolder, split: str, images: Tagg
 
 def _kept(recipe: Recipe, split: str) -> Keep:
     """Return what the training of the segmentation network needs beside the masks of a split."""
-    wanted = recipe.segment is not None and recipe.segment.reads_confidence and split == affinity_split(recipe)
+    wanted = recipe.segment is not None and recipe.segment.reads_confidence and split == training_split(recipe)
     return "confidence" if wanted else None
 
 
 def _refiners(recipe: Recipe, folder: RunFolder) -> tuple[RefinerSpec, ...]:
-    refiners = parse_refiners(recipe.refine)
-    return refiners if recipe.affinity is None else with_affinity(folder.affinity, refiners)
+    return with_networks(parse_refiners(recipe.refine), learned_files(recipe, folder))
 
 
 def _jobs(folder: RunFolder, split: str, images: TaggedImages) -> list[RefineJob]:

@@ -16,7 +16,9 @@ from ppl.pipeline.cams import make_cams, outdated_cams
 from ppl.pipeline.device import torch_device
 from ppl.pipeline.evaluation import score_split
 from ppl.pipeline.faithfulness import measure_faithfulness
+from ppl.pipeline.learned import learned_files
 from ppl.pipeline.masks import make_masks
+from ppl.pipeline.pixels import fit_pixels
 from ppl.pipeline.recipe import Recipe
 from ppl.pipeline.recipe_file import dump_recipe
 from ppl.pipeline.refinement import refine_masks
@@ -100,7 +102,8 @@ def run_recipe(
             raise PPLValueError(f"the step {step!r} needs all images, so a shard cannot do it: only cam and refine")
     torch_device(recipe.device)
     if "refine" in steps:
-        check_files(parse_refiners(recipe.refine))
+        to_be_fitted = ("pixel_classifier",) if recipe.fits_pixels else ()
+        check_files([spec for spec in parse_refiners(recipe.refine) if spec.name not in to_be_fitted])
     folder = RunFolder(Path(out))
     folder.make()
     with folder.lock(fingerprint([list(steps), dump_recipe(recipe)])):
@@ -155,14 +158,8 @@ def _run_model(
         log(f"{mode}: trained {summary.epochs} epochs in {summary.seconds:.0f} s{score}")
     elif not folder.weights(recipe.cam.checkpoint).exists():
         raise PPLValueError(f"{folder.path} holds no trained model yet; run `ppl train` or `ppl run` first")
-    if "refine" in steps and recipe.affinity is not None:
-        if not current_share().is_shard:
-            learn_affinities(recipe, recipe.affinity, folder, splits.train, progress=progress)
-            log(f"{mode}: affinities learned from {len(splits.train)} training images")
-        elif not folder.affinity.is_file():
-            raise PPLValueError(
-                f"{folder.path} has no affinity network yet, which needs all images: refine without shards"
-            )
+    if "refine" in steps:
+        _learn_from_cams(recipe, folder, splits, progress, log)
     for split, images in splits.masked.items():
         if "cam" in steps:
             made = make_cams(recipe, folder, split, images, progress=progress)
@@ -177,6 +174,24 @@ def _run_model(
     if "segment" in steps and recipe.segment is not None:
         _segment(recipe, recipe.segment, folder, splits, progress, log)
     return _score(recipe, folder, splits, notes) if "evaluate" in steps else {}
+
+
+def _learn_from_cams(recipe: Recipe, folder: RunFolder, splits: Splits, progress: bool, log: Log) -> None:
+    """Learn the networks that refiners need; an array job finds them learned."""
+    mode = recipe.model.mode
+    if current_share().is_shard:
+        for refiner, (_, path) in learned_files(recipe, folder).items():
+            if not path.is_file():
+                raise PPLValueError(
+                    f"{folder.path} has no network for {refiner} yet, which needs all images: refine without shards"
+                )
+        return
+    if recipe.affinity is not None:
+        learn_affinities(recipe, recipe.affinity, folder, splits.train, progress=progress)
+        log(f"{mode}: affinities learned from {len(splits.train)} training images")
+    if recipe.fits_pixels:
+        fit_pixels(recipe, folder, splits.train, progress=progress)
+        log(f"{mode}: pixel classifier fitted to {min(len(splits.train), recipe.pixels.images)} training images")
 
 
 def _score(recipe: Recipe, folder: RunFolder, splits: Splits, notes: list[str]) -> dict[str, dict[str, float | None]]:
@@ -241,7 +256,7 @@ def _with_mask(images: TaggedImages) -> list[Sample]:
 def _needs_training_images(recipe: Recipe, steps: Sequence[str]) -> bool:
     return not current_share().is_shard and (
         "train" in steps
-        or ("refine" in steps and recipe.affinity is not None)
+        or ("refine" in steps and recipe.learns_from_cams)
         or ("segment" in steps and recipe.segment is not None)
     )
 

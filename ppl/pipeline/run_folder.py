@@ -97,6 +97,11 @@ class RunFolder:
         """The affinity network, if the recipe learns one."""
         return self.path / "affinity" / "affinity.safetensors"
 
+    @property
+    def pixels(self) -> Path:
+        """The pixel classifier, if a refiner of the recipe needs one."""
+        return self.path / "pixels" / "pixels.safetensors"
+
     def comparison(self, mode: str) -> RunFolder:
         """Return the run folder of another mode that this run is compared with."""
         return RunFolder(self.path / "compare" / mode)

@@ -16,7 +16,7 @@ from ppl.io.confidence import confidence_file
 from ppl.io.fingerprint import fingerprint, sha256
 from ppl.parallel import current_share
 from ppl.parallel.lock import command_lock
-from ppl.pipeline.cams import affinity_split, make_cams
+from ppl.pipeline.cams import make_cams, training_split
 from ppl.pipeline.device import torch_device
 from ppl.pipeline.masks import make_masks
 from ppl.pipeline.recipe import Recipe
@@ -178,7 +178,7 @@ def finished_predictions(recipe: Recipe, folder: RunFolder, split: str, images: 
 
 def _make_training_masks(recipe: Recipe, folder: RunFolder, train: TaggedImages, *, progress: bool) -> Path:
     """Make CAMs and masks of the training images, and return the folder of the masks."""
-    split = affinity_split(recipe)
+    split = training_split(recipe)
     make_cams(recipe, folder, split, train, progress=progress)
     make_masks(recipe, folder, split, train, progress=progress)
     if not recipe.refine:

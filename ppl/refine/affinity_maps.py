@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,14 +14,16 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from ppl.errors import PPLFileNotFoundError, PPLTypeError, PPLValueError
-from ppl.io import atomic_write
+from ppl.errors import PPLTypeError
 from ppl.io.fingerprint import sha256
-from ppl.models.weights import read_safetensors
 from ppl.refine.affinity_network import AffinityNetwork
 from ppl.refine.arrays import as_image
+from ppl.refine.network_file import read_network, write_network
 
 __all__ = ["AffinityMaps", "load_affinity", "predict_affinity", "save_affinity"]
+
+_KIND = "affinity network"
+_HINT = "train one with ppl.refine.affinity.fit_affinity"
 
 
 @dataclass(frozen=True)
@@ -100,11 +101,7 @@ def save_affinity(network: AffinityNetwork, path: str | os.PathLike[str]) -> Non
         ...     load_affinity(f"{folder}/affinity.safetensors")(np.zeros((64, 64, 3), np.uint8)).size
         (16, 16)
     """
-    from safetensors.torch import save
-
-    state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    with atomic_write(path) as handle:
-        handle.write(save(state, metadata={"ppl_affinity": json.dumps(network.config)}))
+    write_network(network, path, _KIND)
 
 
 def load_affinity(
@@ -125,12 +122,11 @@ def load_affinity(
         PPLValueError: if the file is not an affinity network, or `backbone` is needed to load it.
     """
     file = Path(path)
-    if not file.is_file():
-        raise PPLFileNotFoundError(f"no affinity network at {file}; train one with ppl.refine.affinity.fit_affinity")
     place = str(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if backbone is not None:
         return _predictor(file.resolve(), backbone, place)
-    return _cached_predictor(str(file.resolve()), file.stat().st_mtime_ns, place)
+    changed = file.stat().st_mtime_ns if file.is_file() else 0
+    return _cached_predictor(str(file.resolve()), changed, place)
 
 
 @lru_cache(maxsize=2)
@@ -139,33 +135,8 @@ def _cached_predictor(path: str, _changed: int, device: str) -> _Predictor:
 
 
 def _predictor(path: Path, backbone: nn.Module | None, device: str) -> _Predictor:
-    return _Predictor(_read(path, backbone).to(device), path, sha256(path))
-
-
-def _read(path: Path, backbone: nn.Module | None) -> AffinityNetwork:
-    state, metadata = read_safetensors(path)
-    try:
-        config = json.loads(metadata["ppl_affinity"])
-    except (KeyError, ValueError) as error:
-        raise PPLValueError(
-            f"{path} is not an affinity network ({error}): write it again with save_affinity"
-        ) from error
-    chosen = backbone if backbone is not None else config["backbone"]
-    if chosen is None:
-        raise PPLValueError(f"{path} holds a network on a backbone of your own: pass it as load_affinity(backbone=...)")
-    network = AffinityNetwork(
-        chosen,
-        kind=config["kind"],
-        stride=config["stride"],
-        stages=config["stages"],
-        backbone_options=config["backbone_options"],
-    )
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise PPLValueError(f"{path} does not fit the backbone {type(network.backbone).__name__}: {reason}") from error
-    return network.eval()
+    network = read_network(path, _KIND, AffinityNetwork, backbone=backbone, hint=_HINT)
+    return _Predictor(network.to(device), path, sha256(path))
 
 
 @dataclass(frozen=True, repr=False)

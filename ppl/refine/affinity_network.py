@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal
@@ -11,9 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ppl.backbones import CutBackbone, data_config, resolve_stages
-from ppl.backbones.patches import image_grid, to_map
 from ppl.errors import PPLValueError, nearest
+from ppl.refine.frozen_backbone import FrozenBackbone
 
 __all__ = ["HEADS", "AffinityNetwork", "BoundaryHead", "FeatureHead"]
 
@@ -103,7 +101,7 @@ HEADS: Mapping[str, type[BoundaryHead] | type[FeatureHead]] = MappingProxyType(
 """The head of each kind of affinity."""
 
 
-class AffinityNetwork(nn.Module):
+class AffinityNetwork(FrozenBackbone):
     """A frozen backbone, and a head that learns affinities from the features of all its stages.
 
     Args:
@@ -127,9 +125,6 @@ class AffinityNetwork(nn.Module):
         False
     """
 
-    mean: torch.Tensor
-    std: torch.Tensor
-
     def __init__(
         self,
         backbone: str | nn.Module,
@@ -140,43 +135,15 @@ class AffinityNetwork(nn.Module):
         backbone_options: Mapping[str, Any] | None = None,
         weights: Mapping[str, torch.Tensor] | None = None,
     ) -> None:
-        super().__init__()
         if kind not in HEADS:
             raise PPLValueError(f"unknown kind of affinity {kind!r}{nearest(str(kind), HEADS)}")
+        if stride is not None and stride < 1:
+            raise PPLValueError(f"stride must be at least 1, got {stride}")
+        super().__init__(backbone, stages=stages, backbone_options=backbone_options, weights=weights)
         self.kind = kind
         self.stride = HEADS[kind].default_stride if stride is None else stride
-        if self.stride < 1:
-            raise PPLValueError(f"stride must be at least 1, got {stride}")
-        if isinstance(backbone, str):
-            import timm
-
-            module = timm.create_model(backbone, pretrained=False, num_classes=0, **dict(backbone_options or {}))
-        else:
-            module = copy.deepcopy(backbone)
-        if weights is not None:
-            _load_backbone(module, weights)
-        # the arguments from which `load_affinity` builds the network; a backbone of None is not from timm
-        self.config: dict[str, Any] = {
-            "backbone": backbone if isinstance(backbone, str) else None,
-            "backbone_options": dict(backbone_options or {}),
-            "kind": kind,
-            "stride": self.stride,
-            "stages": None if stages is None else list(stages),
-        }
-        self.backbone = module.requires_grad_(False)
-        found = resolve_stages(module, stages)
-        self._cutter = CutBackbone(module, [stage.name for stage in found[:-1]], stages=stages)
-        normal = data_config(module)
-        self.register_buffer("mean", torch.tensor(normal["mean"]).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(normal["std"]).view(1, 3, 1, 1), persistent=False)
-        channels = [stage.channels for stage in self._cutter.cuts] + [self._cutter.num_features]
-        self.head = HEADS[kind](channels)
-
-    def train(self, mode: bool = True) -> AffinityNetwork:
-        """Set the mode of the head alone; the statistics of the backbone never change."""
-        super().train(mode)
-        self.backbone.eval()
-        return self
+        self.config |= {"kind": kind, "stride": self.stride}
+        self.head = HEADS[kind](self.channels)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return boundary logits or features of a batch.
@@ -188,36 +155,7 @@ class AffinityNetwork(nn.Module):
             `(B, 1, h, w)` logits, or `(B, C, h, w)` features, with `h = ceil(H / stride)`.
         """
         height, width = images.shape[-2:]
-        multiple = self._cutter.size_multiple  # some backbones accept no other sizes
-        size = (-(-height // multiple) * multiple, -(-width // multiple) * multiple)
-        with torch.no_grad():
-            normalised = (images - self.mean) / self.std
-            levels = self._levels(F.pad(normalised, (0, size[1] - width, 0, size[0] - height)), size)
-        result: torch.Tensor = self.head(levels, _cells(size, self.stride))
+        levels = self.levels(images)
+        result: torch.Tensor = self.head(levels, _cells(self.padded_size(height, width), self.stride))
         rows, columns = _cells((height, width), self.stride)
         return result[..., :rows, :columns]
-
-    def _levels(self, images: torch.Tensor, size: tuple[int, int]) -> list[torch.Tensor]:
-        final, taps = self._cutter.forward_features(images, taps=range(len(self._cutter.cuts)))
-        levels = []
-        for index, stage in enumerate(self._cutter.cuts):
-            output = taps[index]
-            if isinstance(output, (list, tuple)):
-                levels.append(output[0])  # a stage with several resolutions: take the finest
-                continue
-            grid = None
-            if stage.layout == "NLC":
-                grid = image_grid(output.shape[1] - stage.prefix_tokens, size, stage.reduction)
-            levels.append(to_map(output, stage, grid))
-        return [*levels, final]
-
-
-def _load_backbone(module: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
-    own = module.state_dict()
-    missing = [name for name, value in own.items() if name not in weights or weights[name].shape != value.shape]
-    if missing:
-        raise PPLValueError(
-            f"the weights do not fit the backbone: {len(missing)} of {len(own)} tensors, such as {missing[0]!r}, are"
-            " missing or have another shape; pass backbone.state_dict() of the same architecture"
-        )
-    module.load_state_dict({name: weights[name] for name in own})

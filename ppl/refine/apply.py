@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from ppl.errors import PPLValueError
+from ppl.errors import PPLTypeError, PPLValueError
 from ppl.refine.arrays import as_tensor, like
-from ppl.refine.refiners import REFINERS
+from ppl.refine.refiners import REFINERS, takes_labels
 from ppl.refine.specs import RefinerSpec
 
 __all__ = ["apply_refiners", "iterate_refiners"]
@@ -20,7 +20,10 @@ Array = TypeVar("Array", npt.NDArray[np.generic], torch.Tensor)
 
 
 def iterate_refiners(
-    refiners: Sequence[RefinerSpec], image: npt.NDArray[np.generic] | torch.Tensor, probs: Array
+    refiners: Sequence[RefinerSpec],
+    image: npt.NDArray[np.generic] | torch.Tensor,
+    probs: Array,
+    labels: npt.NDArray[np.integer[Any]] | None = None,
 ) -> Iterator[tuple[RefinerSpec, Array]]:
     """Apply refiners one after the other and yield the result of each.
 
@@ -28,12 +31,14 @@ def iterate_refiners(
         refiners: specs of `parse_refiners`.
         image: `(H, W, 3)` uint8.
         probs: `(L, H, W)` probabilities, the background in channel 0.
+        labels: `(L,)` label of each channel in a mask: 0, and class c as c + 1; `pixel_classifier` needs them.
 
     Yields:
         The spec, and the probabilities after it: at least 0, every pixel sums to 1.
 
     Raises:
         PPLValueError: for maps that a refiner cannot take.
+        PPLTypeError: for a refiner that needs labels, without labels.
 
     Example:
         >>> from ppl.refine import parse_refiners
@@ -43,12 +48,20 @@ def iterate_refiners(
         [('guided_filter: 2', (2, 4, 5)), ('superpixels', (2, 4, 5))]
     """
     for spec in refiners:
-        probs = normalized(spec, REFINERS[spec.name](image, probs, **spec.options), probs)
+        refiner, inputs = REFINERS[spec.name], [image, probs]
+        if takes_labels(refiner):
+            if labels is None:
+                raise PPLTypeError(f"the refiner {spec.name!r} needs the class of each channel: pass labels")
+            inputs.append(labels)
+        probs = normalized(spec, refiner(*inputs, **spec.options), probs)
         yield spec, probs
 
 
 def apply_refiners(
-    refiners: Sequence[RefinerSpec], image: npt.NDArray[np.generic] | torch.Tensor, probs: Array
+    refiners: Sequence[RefinerSpec],
+    image: npt.NDArray[np.generic] | torch.Tensor,
+    probs: Array,
+    labels: npt.NDArray[np.integer[Any]] | None = None,
 ) -> Array:
     """Apply refiners one after the other.
 
@@ -56,12 +69,14 @@ def apply_refiners(
         refiners: specs of `parse_refiners`.
         image: `(H, W, 3)` uint8.
         probs: `(L, H, W)` probabilities, the background in channel 0; numpy or torch.
+        labels: `(L,)` label of each channel in a mask: 0, and class c as c + 1; `pixel_classifier` needs them.
 
     Returns:
         The probabilities after the last refiner, of the same kind as `probs`; `probs` itself without refiners.
 
     Raises:
         PPLValueError: for maps that a refiner cannot take.
+        PPLTypeError: for a refiner that needs labels, without labels.
 
     Example:
         >>> from ppl.refine import parse_refiners
@@ -69,7 +84,7 @@ def apply_refiners(
         >>> apply_refiners(parse_refiners(["guided_filter", "superpixels"]), image, probs).shape
         (2, 4, 5)
     """
-    for _, refined in iterate_refiners(refiners, image, probs):
+    for _, refined in iterate_refiners(refiners, image, probs, labels):
         probs = refined
     return probs
 

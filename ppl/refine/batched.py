@@ -133,7 +133,7 @@ def _refine_by_crf(spec: RefinerSpec, images: list[_Image], device: torch.device
 
 
 def _apply(spec: RefinerSpec, image: _Image) -> _Image:
-    return replace(image, probs=apply_refiners([spec], image.pixels, image.probs))
+    return replace(image, probs=apply_refiners([spec], image.pixels, image.probs, image.labels))
 
 
 def _write(out: Path, keep: Keep, image: _Image) -> tuple[str, str]:

@@ -144,4 +144,4 @@ def _refine_one(
     job: RefineJob, *, out: Path, refiners: tuple[RefinerSpec, ...], background: Background, keep: Keep
 ) -> None:
     image, probs, labels = read_probs(job, background)
-    write_result(job, out, apply_refiners(refiners, image, probs), labels, keep)
+    write_result(job, out, apply_refiners(refiners, image, probs, labels), labels, keep)

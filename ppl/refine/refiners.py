@@ -2,8 +2,9 @@
 
 A refiner is a function `(image, probs, *, option=default, ...) -> probs`. It takes an image `(H, W, 3)` uint8 and
 probabilities `(L, H, W)` with the background in channel 0, and returns scores of the same shape, which need not sum to
-1. A recipe may set its keyword-only parameters, the options. Their type hints give the allowed types and ranges. The
-first option is the main one, which `name: value` in a recipe sets.
+1. A third parameter named `labels` gets the label of each channel in a mask, `(L,)`: 0, and class c as c + 1. A recipe
+may set its keyword-only parameters, the options. Their type hints give the allowed types and ranges. The first option
+is the main one, which `name: value` in a recipe sets.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from ppl.parameters import known_parameters
 from ppl.refine.adaptive import pixel_adaptive
 from ppl.refine.crf_refiner import crf_refiner, resolve_crf_options
 from ppl.refine.guided import guided_filter
+from ppl.refine.pixel_refiner import pixel_classifier
 from ppl.refine.segments import superpixels
 from ppl.refine.walk_features import feature_walk
 from ppl.refine.walk_refiner import random_walk_refiner, resolve_walk_options
 from ppl.registry import Registry
 
-__all__ = ["REFINERS", "Refiner", "main_option", "register_refiner", "resolve_options"]
+__all__ = ["REFINERS", "Refiner", "main_option", "register_refiner", "resolve_options", "takes_labels"]
 
 Refiner: TypeAlias = Callable[..., Any]
 
@@ -50,13 +52,18 @@ def register_refiner(name: str, refiner: Refiner) -> None:
         ['sharpen: 3.0']
     """
     try:
-        inspect.signature(refiner).bind("image", "probs")
+        inspect.signature(refiner).bind("image", "probs", *(["labels"] if takes_labels(refiner) else []))
     except (TypeError, ValueError) as error:
         raise PPLTypeError(
             f"the refiner {name!r} cannot be called as refiner(image, probs): {error}; define it as"
             " def refiner(image, probs, *, option=default)"
         ) from None
     REFINERS.register(name, refiner)
+
+
+def takes_labels(refiner: Refiner) -> bool:
+    """Return whether the third parameter of a refiner is named `labels`."""
+    return list(inspect.signature(refiner).parameters)[2:3] == ["labels"]
 
 
 def main_option(name: str) -> str | None:
@@ -95,5 +102,6 @@ register_refiner("crf", crf_refiner)
 register_refiner("feature_walk", feature_walk)
 register_refiner("guided_filter", guided_filter)
 register_refiner("pixel_adaptive", pixel_adaptive)
+register_refiner("pixel_classifier", pixel_classifier)
 register_refiner("random_walk", random_walk_refiner)
 register_refiner("superpixels", superpixels)

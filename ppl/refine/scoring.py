@@ -132,7 +132,7 @@ def _score_one(
     image, probs, labels = read_probs(job, background)
     counts = [(_counts(target, labels[probs.argmax(axis=0)], num_classes), 0.0)]
     start = time.thread_time()
-    for _, refined in iterate_refiners(refiners, image, probs):
+    for _, refined in iterate_refiners(refiners, image, probs, labels):
         seconds = time.thread_time() - start
         counts.append((_counts(target, labels[refined.argmax(axis=0)], num_classes), seconds))
         start = time.thread_time()

@@ -43,10 +43,11 @@ class RefinerSpec:
 
     @property
     def label(self) -> str:
-        """A short text for people: `"crf: irn"`, `"superpixels"`, `"crf: psa, iterations 5"`."""
+        """A short text for people: `"crf: irn"`, `"superpixels"`, `"crf: psa, iterations 5"`; a file by its name."""
         main = main_option(self.name)
-        first = [str(self.options[main])] if main is not None and main in self.options else []
-        rest = [f"{name} {value}" for name, value in self.options.items() if name != main]
+        shown = {name: value.name if isinstance(value, Path) else value for name, value in self.options.items()}
+        first = [str(shown.pop(main))] if main is not None and main in shown else []
+        rest = [f"{name} {value}" for name, value in shown.items()]
         return f"{self.name}: {', '.join(first + rest)}" if first or rest else self.name
 
     @property
@@ -178,17 +179,27 @@ def replace_files(refiners: Sequence[Any], replace: Callable[[Path], Path]) -> l
 
 
 def check_files(refiners: Sequence[RefinerSpec]) -> None:
-    """Read the affinity networks that random walks name, so that a fault is found before any work.
+    """Read the networks that refiners name, so that a fault is found before any work.
 
     Raises:
         PPLFileNotFoundError: if a file is missing.
-        PPLValueError: if a file is not an affinity network that runs here.
+        PPLValueError: if a file holds no network of the refiner's kind, or a refiner that needs a network has none.
     """
     for spec in refiners:
+        if spec.name == "pixel_classifier" and "network" not in spec.options:
+            raise PPLValueError(
+                "the refiner pixel_classifier needs a network: write pixel_classifier: pixels.safetensors (a run of "
+                "`ppl run` with this refiner fits one on the CAMs of its training images)"
+            )
         for option, path in spec.files.items():
             if not path.is_file():
                 raise PPLFileNotFoundError(f"refiner {spec.label!r}: there is no file at {path}")
+            # These imports load timm, which only refiners with a network need.
             if (spec.name, option) == ("random_walk", "affinity"):
-                from ppl.refine.affinity_maps import load_affinity  # imports timm, which only learned affinities need
+                from ppl.refine.affinity_maps import load_affinity
 
                 load_affinity(path, device="cpu")
+            elif (spec.name, option) == ("pixel_classifier", "network"):
+                from ppl.refine.pixel_file import load_pixel_classifier
+
+                load_pixel_classifier(path, device="cpu")

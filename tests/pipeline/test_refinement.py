@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from ppl.data import open_dataset
+from ppl.errors import PPLValueError
 from ppl.io import write_mask
 from ppl.io.fingerprint import sha256
+from ppl.parallel import shard
 from ppl.pipeline import Recipe, RunFolder, RunResult, run_recipe
 
 MakeRecipe = Callable[..., Recipe]
@@ -33,6 +35,37 @@ def test_affinities_are_learned_from_the_training_images_and_used_by_the_random_
     time = file.stat().st_mtime_ns
     run_recipe(recipe, tmp_path, progress=False)
     assert file.stat().st_mtime_ns == time
+
+
+def test_a_pixel_classifier_is_fitted_to_the_training_images_and_used_by_its_refiner(
+    tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path
+) -> None:
+    recipe = tiny_recipe(creatures, pixels={"steps": 20, "images": 4}, refine=["pixel_classifier", "guided_filter: 2"])
+    result = run_recipe(recipe, tmp_path, progress=False)
+    file = tmp_path / "pixels" / "pixels.safetensors"
+    assert file.is_file() and len(list((tmp_path / "cams" / "train").glob("*.npz"))) == 4
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert manifest["pixels"]["images"] == 4
+    assert manifest["refinement"][0]["sha256"] == {"network": sha256(file)}
+    assert [score["label"] for score in manifest["refinement_scores"]["val"]][1:] == [
+        "pixel_classifier: pixels.safetensors",
+        "guided_filter: 2",
+    ]
+    assert result.scores["progressive"]["val"]["refined mIoU"] is not None
+    time = file.stat().st_mtime_ns
+    run_recipe(recipe, tmp_path, progress=False)
+    assert file.stat().st_mtime_ns == time
+    more = tiny_recipe(creatures, pixels={"steps": 30, "images": 4}, refine=["pixel_classifier", "guided_filter: 2"])
+    run_recipe(more, tmp_path, progress=False)
+    assert file.stat().st_mtime_ns != time
+
+
+def test_a_shard_finds_the_pixel_classifier_fitted_or_says_so(
+    tiny_recipe: MakeRecipe, copied: Path, creatures: Path
+) -> None:
+    recipe = tiny_recipe(creatures, refine=["pixel_classifier"])
+    with shard("1/2"), pytest.raises(PPLValueError, match="no network for pixel_classifier yet"):
+        run_recipe(recipe, copied, ("refine",), progress=False)
 
 
 def test_the_gain_of_each_of_several_refiners_is_recorded(

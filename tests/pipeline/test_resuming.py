@@ -200,7 +200,7 @@ def test_a_file_that_is_no_network_is_reported_before_any_file_is_removed(
     tiny_recipe: MakeRecipe, creatures: Path, copied: Path
 ) -> None:
     before, scores = files(copied), RunFolder(copied).read_manifest()["scores"]
-    for name, told in (("typo.safetensors", "there is no file at"), ("last.safetensors", "is not an affinity")):
+    for name, told in (("typo.safetensors", "there is no file at"), ("last.safetensors", "holds no affinity network")):
         changed = tiny_recipe(creatures, refine=[{"random_walk": str(copied / name)}])
         with pytest.raises(PPLError, match=told):
             run_recipe(changed, copied, ("refine",), progress=False)

@@ -69,7 +69,8 @@ def confident_labels(
         raise PPLValueError(f"classes must be {len(maps)} numbers from 0 to {UNSURE - 2}, got {numbers.tolist()}")
     chosen = parse_refiners(refiners)
     sure, generous = (
-        apply_refiners(chosen, image, cams_to_probs(maps, score)).argmax(axis=0) for score in (foreground, background)
+        apply_refiners(chosen, image, cams_to_probs(maps, score), np.append(0, numbers + 1)).argmax(axis=0)
+        for score in (foreground, background)
     )
     labels: npt.NDArray[np.uint8] = np.concatenate([[UNSURE], numbers + 1]).astype(np.uint8)[sure]
     labels[(sure == 0) & (generous == 0)] = 0

@@ -1,0 +1,98 @@
+"""Fitting a pixel classifier to the CAMs of many images."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ppl.errors import PPLValueError
+from ppl.refine import RefineJob, apply_refiners, parse_refiners
+from ppl.refine.jobs import read_probs
+from ppl.refine.pixels import PixelClassifier, PixelConfig, fit_pixel_classifier, save_pixel_classifier
+
+SIDE = 64
+COLOURS = {0: (200, 40, 40), 1: (40, 60, 200)}
+FAST = PixelConfig(refiners=None, steps=200, lr=0.01)
+
+
+def _job(folder: Path, number: int, *, left: bool) -> RefineJob:
+    """Return an image of an object of class `number % 2`, and a CAM without its right or left quarter."""
+    pixels = np.full((SIDE, SIDE, 3), 128, np.uint8)
+    pixels[16:48, 16:48] = COLOURS[number % 2]
+    pixels += np.random.default_rng(number).integers(0, 20, pixels.shape, dtype=np.uint8)
+    path = folder / f"{number}.png"
+    Image.fromarray(pixels).save(path)
+    cam = np.zeros((1, SIDE, SIDE), np.float32)
+    cam[0, 16:48, slice(16, 40) if left else slice(24, 48)] = 1
+    return RefineJob(str(number), path, lambda: (cam, np.array([number % 2])))
+
+
+@pytest.fixture
+def network() -> PixelClassifier:
+    torch.manual_seed(0)
+    return PixelClassifier("test_resnet", num_classes=2, scale=1.0)
+
+
+def test_what_a_map_misses_is_found_from_the_maps_of_other_images(tmp_path: Path, network: PixelClassifier) -> None:
+    jobs = [_job(tmp_path, number, left=number % 4 < 2) for number in range(8)]
+    fit_pixel_classifier(jobs, network, FAST, background=0.5, num_workers=1, progress=False)
+    save_pixel_classifier(network, tmp_path / "pixels.safetensors")
+    refiners = parse_refiners([{"pixel_classifier": {"network": str(tmp_path / "pixels.safetensors"), "weight": 1.0}}])
+    for job in jobs:
+        image, probs, labels = read_probs(job, 0.5)
+        mask = apply_refiners(refiners, image, probs, labels).argmax(axis=0)
+        assert mask[20:44, 20:44].mean() > 0.9  # all quarters
+        assert mask[:, :8].mean() < 0.1 and mask[:, -8:].mean() < 0.1
+
+
+def test_the_fit_does_not_depend_on_the_number_of_workers_or_the_order_of_images(
+    tmp_path: Path, network: PixelClassifier
+) -> None:
+    jobs = [_job(tmp_path, number, left=True) for number in range(4)]
+    fit_pixel_classifier(jobs, network, FAST, background=0.5, num_workers=1, progress=False)
+    first = network.head.weight.detach().clone()
+    fit_pixel_classifier(jobs[::-1], network, FAST, background=0.5, num_workers=2, progress=False)
+    torch.testing.assert_close(network.head.weight, first)
+
+
+def test_the_head_gives_the_logits_of_standardised_features(tmp_path: Path, network: PixelClassifier) -> None:
+    """Features times a constant per channel are the same features after standardisation."""
+    jobs = [_job(tmp_path, number, left=True) for number in range(2)]
+    fit_pixel_classifier(jobs, network, FAST, background=0.5, num_workers=1, progress=False)
+    images = torch.rand(1, 3, SIDE, SIDE)
+    expected = network(images)
+    scale = torch.linspace(0.5, 4, network.head.in_channels)
+    usual = network.features
+    network.features = lambda images: usual(images) * scale[:, None, None]  # type: ignore[method-assign]
+    fit_pixel_classifier(jobs, network, FAST, background=0.5, num_workers=1, progress=False)
+    torch.testing.assert_close(network(images), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_the_random_state_of_the_caller_stays(tmp_path: Path, network: PixelClassifier) -> None:
+    before = torch.get_rng_state()
+    jobs = [_job(tmp_path, 0, left=True)]
+    fit_pixel_classifier(jobs, network, FAST, background=0.5, num_workers=1, progress=False)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_images_without_classes_or_without_files_are_left_out(tmp_path: Path, network: PixelClassifier) -> None:
+    empty = RefineJob("empty", _job(tmp_path, 1, left=True).image, lambda: (np.zeros((0, 4, 4)), np.zeros(0, np.int64)))
+    missing = RefineJob("missing", tmp_path / "missing.png", lambda: (np.ones((1, 4, 4)), np.array([0])))
+    jobs = [_job(tmp_path, 0, left=True), empty, missing]
+    summary = fit_pixel_classifier(jobs, network, FAST, background=0.5, num_workers=1, progress=False)
+    assert summary.images == 1
+    assert [bad.image_id for bad in summary.bad] == ["missing"]
+
+
+def test_no_usable_image_is_an_error_that_names_the_reason(tmp_path: Path, network: PixelClassifier) -> None:
+    foreign = RefineJob("a", _job(tmp_path, 0, left=True).image, lambda: (np.ones((1, 4, 4)), np.array([7])))
+    with pytest.raises(PPLValueError, match="class 7 has no place among 2 classes"):
+        fit_pixel_classifier([foreign], network, FAST, num_workers=1, progress=False)
+
+
+def test_no_more_images_are_read_than_the_settings_say(tmp_path: Path, network: PixelClassifier) -> None:
+    jobs = [_job(tmp_path, number, left=True) for number in range(6)]
+    config = FAST.model_copy(update={"images": 3})
+    assert fit_pixel_classifier(jobs, network, config, background=0.5, num_workers=1, progress=False).images == 3
