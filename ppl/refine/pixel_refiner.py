@@ -17,6 +17,8 @@ from ppl.refine.arrays import as_tensor, like
 
 __all__ = ["pixel_classifier"]
 
+_TINY = 1e-6
+
 Array = TypeVar("Array", npt.NDArray[np.generic], torch.Tensor)
 
 
@@ -28,11 +30,12 @@ def pixel_classifier(
     network: Path | Callable[[Any], torch.Tensor] | None = None,
     weight: Annotated[float, Field(ge=0, le=1)] = 0.5,
 ) -> Array:
-    """Average probabilities with those of a pixel classifier, which many images were fitted to.
+    """Average the probability of the foreground with that of a pixel classifier, which was fitted to many images.
 
-    The map of an image tells where its own network looked, the classifier what objects of the class look like in all
-    other images. Their faults differ, so the average is better than each of the two. The method is ours; see the page
-    of results on PASCAL VOC.
+    The map of an image tells where the classifier of images looked, the pixel classifier what objects of the same
+    classes look like in all images. Their faults differ, so the average is better than each of the two. The classes
+    share the foreground as before, since classes that often occur together are hard to tell apart by pixels. The method
+    is ours; see the page of results on PASCAL VOC.
 
     Args:
         image: `(H, W, 3)` uint8.
@@ -40,7 +43,7 @@ def pixel_classifier(
         labels: `(L,)` label of each channel in a mask: 0, and class c as c + 1. All other classes are ruled out.
         network: file of a pixel classifier, or the function that `load_pixel_classifier` returns. `ppl run` fits a
             classifier and sets this option.
-        weight: share of the classifier.
+        weight: share of the pixel classifier in the average.
 
     Returns:
         `(L, H, W)`.
@@ -73,4 +76,12 @@ def pixel_classifier(
     chosen = logits[torch.as_tensor(labels, device=logits.device)].float().softmax(dim=0)
     size = (values.shape[1], values.shape[2])
     resized = F.interpolate(chosen[None], size, mode="bilinear", align_corners=False)[0].to(values)
-    return like(probs, (1 - weight) * values + weight * resized)
+    foreground = weight * (1 - resized[:1]) + (1 - weight) * (1 - values[:1])
+    total = values[1:].sum(dim=0, keepdim=True)
+    shares = torch.where(total > 0, values[1:] / total.clamp(min=_TINY), _shares(resized))
+    return like(probs, torch.cat([1 - foreground, foreground * shares]))
+
+
+def _shares(probs: torch.Tensor) -> torch.Tensor:
+    """Return the shares of the classes in the foreground."""
+    return probs[1:] / probs[1:].sum(dim=0, keepdim=True).clamp(min=_TINY)

@@ -27,6 +27,7 @@ from ppl.refine import (
     random_walk,
     register_refiner,
 )
+from ppl.refine.pixels import PixelClassifier, save_pixel_classifier
 
 
 @pytest.fixture
@@ -100,21 +101,26 @@ def test_mistakes_are_found_before_any_work(recipe, error, words):
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """Weights of the backbone of `feature_walk`, which would be downloaded otherwise."""
-    path = tmp_path_factory.mktemp("weights") / "resnet.safetensors"
-    save_file(timm.create_model("test_resnet", pretrained=False).state_dict(), path)
-    return {"feature_walk": {"backbone": "test_resnet", "checkpoint_path": path}}
+    """Options of refiners with a network: `feature_walk` would download weights, and `pixel_classifier` has none."""
+    folder = tmp_path_factory.mktemp("weights")
+    save_file(timm.create_model("test_resnet", pretrained=False).state_dict(), folder / "resnet.safetensors")
+    save_pixel_classifier(PixelClassifier("test_resnet", num_classes=4), folder / "pixels.safetensors")
+    return {
+        "feature_walk": {"backbone": "test_resnet", "checkpoint_path": folder / "resnet.safetensors"},
+        "pixel_classifier": {"network": folder / "pixels.safetensors"},
+    }
 
 
 @pytest.mark.parametrize("name", REFINERS)
 def test_every_refiner_maps_probabilities_to_probabilities(scene, weights, name):
     image, probs = scene
     refiners = parse_refiners({name: weights.get(name)})
-    refined = apply_refiners(refiners, image, probs)
+    labels = np.arange(len(probs))
+    refined = apply_refiners(refiners, image, probs, labels)
     assert refined.shape == probs.shape and refined.dtype == np.float32
     assert refined.min() >= 0
     np.testing.assert_allclose(refined.sum(axis=0), 1, atol=1e-4)
-    as_torch = apply_refiners(refiners, torch.from_numpy(image), torch.from_numpy(probs))
+    as_torch = apply_refiners(refiners, torch.from_numpy(image), torch.from_numpy(probs), labels)
     assert isinstance(as_torch, torch.Tensor)
     np.testing.assert_allclose(as_torch.numpy(), refined, atol=1e-5)
 
@@ -124,9 +130,9 @@ def test_every_refiner_maps_probabilities_to_probabilities(scene, weights, name)
 def test_every_refiner_takes_tiny_images_and_the_background_alone(weights, name, size):
     image, probs = np.zeros((*size, 3), np.uint8), np.ones((1, *size), np.float32)
     refiners = parse_refiners({name: weights.get(name)})
-    np.testing.assert_allclose(apply_refiners(refiners, image, probs), 1, atol=1e-5)
+    np.testing.assert_allclose(apply_refiners(refiners, image, probs, np.array([0])), 1, atol=1e-5)
     halves = np.full((2, *size), 0.5, np.float32)
-    np.testing.assert_allclose(apply_refiners(refiners, image, halves).sum(axis=0), 1, atol=1e-5)
+    np.testing.assert_allclose(apply_refiners(refiners, image, halves, np.array([0, 1])).sum(axis=0), 1, atol=1e-5)
 
 
 def test_refiners_run_in_order_and_each_result_is_yielded(scene):

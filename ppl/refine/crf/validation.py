@@ -94,7 +94,7 @@ def check_image_tensor(image: Any, device: str) -> torch.Tensor:
 def _check_picture(shape: tuple[int, ...], dtype: Any) -> None:
     if len(shape) != 3 or shape[-1] != 3:
         hint = "; move the channels last" if len(shape) == 3 and shape[0] == 3 else ""
-        if len(shape) == 3 and shape[-1] > 3:
+        if len(shape) == 3 and shape[0] != 3 and shape[-1] > 3:
             hint = "; take three channels as the image, and pass all bands as features=, scaled to 0..255"
         raise PPLValueError(f"image must have shape (H, W, 3), got {shape}{hint}")
     if str(dtype).removeprefix("torch.") != "uint8":

@@ -37,11 +37,11 @@ def network() -> PixelClassifier:
 
 def test_what_a_map_misses_is_found_from_the_maps_of_other_images(tmp_path: Path, network: PixelClassifier) -> None:
     jobs = [_job(tmp_path, number, left=number % 4 < 2) for number in range(8)]
-    fit_pixel_classifier(jobs, network, FAST, background=0.5, num_workers=1, progress=False)
+    fit_pixel_classifier(jobs, network, FAST, background=0.1, num_workers=1, progress=False)
     save_pixel_classifier(network, tmp_path / "pixels.safetensors")
     refiners = parse_refiners([{"pixel_classifier": {"network": str(tmp_path / "pixels.safetensors"), "weight": 1.0}}])
     for job in jobs:
-        image, probs, labels = read_probs(job, 0.5)
+        image, probs, labels = read_probs(job, 0.1)
         mask = apply_refiners(refiners, image, probs, labels).argmax(axis=0)
         assert mask[20:44, 20:44].mean() > 0.9  # all quarters
         assert mask[:, :8].mean() < 0.1 and mask[:, -8:].mean() < 0.1
@@ -51,29 +51,29 @@ def test_the_fit_does_not_depend_on_the_number_of_workers_or_the_order_of_images
     tmp_path: Path, network: PixelClassifier
 ) -> None:
     jobs = [_job(tmp_path, number, left=True) for number in range(4)]
-    fit_pixel_classifier(jobs, network, FAST, background=0.5, num_workers=1, progress=False)
+    fit_pixel_classifier(jobs, network, FAST, background=0.1, num_workers=1, progress=False)
     first = network.head.weight.detach().clone()
-    fit_pixel_classifier(jobs[::-1], network, FAST, background=0.5, num_workers=2, progress=False)
+    fit_pixel_classifier(jobs[::-1], network, FAST, background=0.1, num_workers=2, progress=False)
     torch.testing.assert_close(network.head.weight, first)
 
 
 def test_the_head_gives_the_logits_of_standardised_features(tmp_path: Path, network: PixelClassifier) -> None:
     """Features times a constant per channel are the same features after standardisation."""
     jobs = [_job(tmp_path, number, left=True) for number in range(2)]
-    fit_pixel_classifier(jobs, network, FAST, background=0.5, num_workers=1, progress=False)
+    fit_pixel_classifier(jobs, network, FAST, background=0.1, num_workers=1, progress=False)
     images = torch.rand(1, 3, SIDE, SIDE)
     expected = network(images)
     scale = torch.linspace(0.5, 4, network.head.in_channels)
     usual = network.features
     network.features = lambda images: usual(images) * scale[:, None, None]  # type: ignore[method-assign]
-    fit_pixel_classifier(jobs, network, FAST, background=0.5, num_workers=1, progress=False)
+    fit_pixel_classifier(jobs, network, FAST, background=0.1, num_workers=1, progress=False)
     torch.testing.assert_close(network(images), expected, rtol=1e-3, atol=1e-3)
 
 
 def test_the_random_state_of_the_caller_stays(tmp_path: Path, network: PixelClassifier) -> None:
     before = torch.get_rng_state()
     jobs = [_job(tmp_path, 0, left=True)]
-    fit_pixel_classifier(jobs, network, FAST, background=0.5, num_workers=1, progress=False)
+    fit_pixel_classifier(jobs, network, FAST, background=0.1, num_workers=1, progress=False)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -81,7 +81,7 @@ def test_images_without_classes_or_without_files_are_left_out(tmp_path: Path, ne
     empty = RefineJob("empty", _job(tmp_path, 1, left=True).image, lambda: (np.zeros((0, 4, 4)), np.zeros(0, np.int64)))
     missing = RefineJob("missing", tmp_path / "missing.png", lambda: (np.ones((1, 4, 4)), np.array([0])))
     jobs = [_job(tmp_path, 0, left=True), empty, missing]
-    summary = fit_pixel_classifier(jobs, network, FAST, background=0.5, num_workers=1, progress=False)
+    summary = fit_pixel_classifier(jobs, network, FAST, background=0.1, num_workers=1, progress=False)
     assert summary.images == 1
     assert [bad.image_id for bad in summary.bad] == ["missing"]
 
@@ -95,4 +95,4 @@ def test_no_usable_image_is_an_error_that_names_the_reason(tmp_path: Path, netwo
 def test_no_more_images_are_read_than_the_settings_say(tmp_path: Path, network: PixelClassifier) -> None:
     jobs = [_job(tmp_path, number, left=True) for number in range(6)]
     config = FAST.model_copy(update={"images": 3})
-    assert fit_pixel_classifier(jobs, network, config, background=0.5, num_workers=1, progress=False).images == 3
+    assert fit_pixel_classifier(jobs, network, config, background=0.1, num_workers=1, progress=False).images == 3

@@ -22,12 +22,20 @@ def _constant(*logits: float) -> Callable[[Any], torch.Tensor]:
     return lambda image: torch.tensor(logits)[:, None, None].expand(-1, 5, 7)
 
 
-def test_probabilities_are_the_average_over_the_classes_of_the_image_alone() -> None:
-    probs = np.full((3, 37, 50), 1 / 3, np.float32)
+def test_the_foreground_is_the_average_and_the_classes_share_it_as_before() -> None:
+    probs = np.broadcast_to(np.array([0.4, 0.45, 0.15], np.float32)[:, None, None], (3, 37, 50))
     labels = np.array([0, 2, 3])  # class 0 has the largest logit and is ruled out
     result = pixel_classifier(IMAGE, probs, labels, network=_constant(0.0, 50.0, 1.0, 2.0), weight=0.25)
-    softmax = np.exp([0.0, 1.0, 2.0]) / np.exp([0.0, 1.0, 2.0]).sum()
-    np.testing.assert_allclose(result[:, 20, 20], 0.75 / 3 + 0.25 * softmax, rtol=1e-5)
+    background = 1 / np.exp([0.0, 1.0, 2.0]).sum()
+    foreground = 0.75 * 0.6 + 0.25 * (1 - background)
+    np.testing.assert_allclose(result[:, 20, 20], [1 - foreground, 0.75 * foreground, 0.25 * foreground], rtol=1e-5)
+
+
+def test_foreground_where_no_class_had_a_score_is_shared_by_the_pixel_classifier() -> None:
+    probs = np.zeros((3, 37, 50), np.float32)
+    probs[0] = 1
+    result = pixel_classifier(IMAGE, probs, np.array([0, 1, 2]), network=_constant(0.0, 3.0, 1.0), weight=1.0)
+    np.testing.assert_allclose(result[:, 20, 20], np.exp([0.0, 3.0, 1.0]) / np.exp([0.0, 3.0, 1.0]).sum(), rtol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
