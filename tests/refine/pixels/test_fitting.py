@@ -43,7 +43,7 @@ def test_what_a_map_misses_is_found_from_the_maps_of_other_images(tmp_path: Path
     for job in jobs:
         image, probs, labels = read_probs(job, 0.1)
         mask = apply_refiners(refiners, image, probs, labels).argmax(axis=0)
-        assert mask[20:44, 20:44].mean() > 0.9  # all quarters
+        assert mask[24:40, 22:42].mean() > 0.9  # also where the map is 0
         assert mask[:, :8].mean() < 0.1 and mask[:, -8:].mean() < 0.1
 
 

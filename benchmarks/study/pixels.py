@@ -1,0 +1,125 @@
+"""Score masks of propagated maps with and without the pixel classifier, which is fitted to the scored images' own maps.
+
+    python benchmarks/study/pixels.py DATASET SPLIT WEIGHTS EPOCH.pt ... --steps 60 125 250
+
+Tags are known and no mask is used but for the scores. One row for each number of steps; 0 steps are the refiners
+without a pixel classifier. Rows that are in the file already are passed over.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from score_maps import append, arm_of, foreground, is_known, percent
+from train_cells import backbone_of, load_cell, part
+
+from ppl.cam import CamConfig, CamResult, iter_generate
+from ppl.data import TaggedImages, open_dataset
+from ppl.metrics import ConfusionMatrix
+from ppl.refine import RefineJob, apply_refiners, parse_refiners
+from ppl.refine.jobs import Cams, read_probs
+from ppl.refine.pixel_file import image_tensor
+from ppl.refine.pixels import PixelClassifier, PixelConfig, fit_pixel_classifier
+
+HERE = Path(__file__).parent
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("split")
+    parser.add_argument("weights", type=Path)
+    parser.add_argument("cells", type=Path, nargs="+", help="weights of one epoch each, as train_cells.py keeps them")
+    parser.add_argument("--steps", type=int, nargs="+", default=[0, PixelConfig().steps])
+    parser.add_argument("--weight", type=float, default=0.5, help="share of the pixel classifier")
+    parser.add_argument("--method", default="propagated_cam")
+    parser.add_argument("--scales", type=float, nargs="+", default=CamConfig().scales)
+    parser.add_argument("--refine", default="crf: irn")
+    parser.add_argument("--images", default="::", help="START:STOP:STEP of the split")
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "pixels.csv")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    images = part(open_dataset(options.data, options.split), options.images)
+    for cell in options.cells:
+        rows = [row for row in rows_of(cell, options) if not is_known(options.out, row)]
+        if not rows:
+            continue
+        jobs = make_maps(cell, images, options)
+        for row in rows:
+            row |= score(cell, images, jobs, row["steps"], options)
+            print(row, flush=True)
+            append(options.out, row)
+
+
+def rows_of(cell: Path, options: argparse.Namespace) -> list[dict[str, str]]:
+    """Return the settings of each row, as they stand in the file."""
+    common = {
+        "data": options.data.name,
+        "split": options.split,
+        "images": options.images,
+        "cell": f"{cell.parent.name}/{cell.stem}",
+        "method": options.method,
+        "scales": " ".join(f"{scale:g}" for scale in options.scales),
+        "refine": options.refine,
+        "weight": f"{options.weight:g}",
+    }
+    return [common | {"steps": str(steps)} for steps in options.steps]
+
+
+def make_maps(cell: Path, images: TaggedImages, options: argparse.Namespace) -> list[RefineJob]:
+    """Compute the maps of all images once."""
+    model = load_cell(cell, options.weights, arm_of(cell), len(images.classes))
+    results = iter_generate(
+        model,
+        [sample.image for sample in images],
+        [list(sample.labels) for sample in images],
+        scales=options.scales,
+        method=options.method,
+        amp=True,
+    )
+    return [
+        RefineJob(sample.image_id, sample.picture, partial(_cams, result))
+        for sample, result in zip(images, results, strict=True)
+    ]
+
+
+def _cams(result: CamResult) -> Cams:
+    return result.maps.float().numpy(), result.classes.numpy()
+
+
+def score(
+    cell: Path, images: TaggedImages, jobs: list[RefineJob], steps: str, options: argparse.Namespace
+) -> dict[str, float]:
+    """Fit the pixel classifier in the given number of steps, and score the refined masks in percent."""
+    started = time.perf_counter()
+    refiners = parse_refiners(options.refine)
+    if int(steps):
+        network = PixelClassifier(
+            backbone_of(options.weights),
+            len(images.classes),
+            backbone_options={"output_stride": 16},
+            weights=load_cell(cell, options.weights, arm_of(cell), len(images.classes)).backbone.state_dict(),
+        )
+        fit_pixel_classifier(jobs, network, PixelConfig(steps=int(steps)), num_workers=1, progress=False)
+        function = torch.inference_mode()(lambda image: network(image_tensor(image, network))[0])
+        refiners = parse_refiners([{"pixel_classifier": {"network": function, "weight": options.weight}}, *refiners])
+    matrix = ConfusionMatrix(len(images.classes) + 1)
+    for sample, job in zip(images, jobs, strict=True):
+        image, probs, labels = read_probs(job, "auto")
+        refined = np.asarray(apply_refiners(refiners, image, probs, labels))
+        matrix.update(sample.read_mask(), labels[refined.argmax(axis=0)])
+    return {
+        "refined": percent(matrix.compute()["miou"]),
+        "recall": foreground(matrix, 1),
+        "precision": foreground(matrix, 0),
+        "seconds": round(time.perf_counter() - started),
+    }
+
+
+if __name__ == "__main__":
+    main()
