@@ -51,9 +51,9 @@ def main() -> None:
             continue
         jobs = make_maps(cell, images, options)
         for row in rows:
-            row |= score(cell, images, jobs, row["steps"], options)
-            print(row, flush=True)
-            append(options.out, row)
+            found = row | score(cell, images, jobs, row["steps"], options)
+            print(found, flush=True)
+            append(options.out, found)
 
 
 def rows_of(cell: Path, options: argparse.Namespace) -> list[dict[str, str]]:
