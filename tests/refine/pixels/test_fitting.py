@@ -32,7 +32,7 @@ def _job(folder: Path, number: int, *, left: bool) -> RefineJob:
 @pytest.fixture
 def network() -> PixelClassifier:
     torch.manual_seed(0)
-    return PixelClassifier("test_resnet", num_classes=2, scale=1.0)
+    return PixelClassifier("test_resnet", num_classes=2)
 
 
 def test_what_a_map_misses_is_found_from_the_maps_of_other_images(tmp_path: Path, network: PixelClassifier) -> None:
@@ -40,11 +40,14 @@ def test_what_a_map_misses_is_found_from_the_maps_of_other_images(tmp_path: Path
     fit_pixel_classifier(jobs, network, FAST, background=0.1, num_workers=1, progress=False)
     save_pixel_classifier(network, tmp_path / "pixels.safetensors")
     refiners = parse_refiners([{"pixel_classifier": {"network": str(tmp_path / "pixels.safetensors"), "weight": 1.0}}])
+    found, background = [], []
     for job in jobs:
         image, probs, labels = read_probs(job, 0.1)
         mask = apply_refiners(refiners, image, probs, labels).argmax(axis=0)
-        assert mask[24:40, 22:42].mean() > 0.9  # also where the map is 0
-        assert mask[:, :8].mean() < 0.1 and mask[:, -8:].mean() < 0.1
+        missed = probs[1] == 0
+        found.append(mask[24:40, 18:46][missed[24:40, 18:46]].mean())
+        background.append(np.concatenate([mask[:, :8], mask[:, -8:]]).mean())
+    assert np.mean(found) > 0.5 and np.mean(background) < 0.1
 
 
 def test_the_fit_does_not_depend_on_the_number_of_workers_or_the_order_of_images(
