@@ -6,7 +6,8 @@ The pictures are cut out of drawings, of about 320x240 pixels. The bare network 
 and mirror image one after the other, as `ppl predict` passes them. Both take turns, part by part, in one process with
 one thread for the network. Processor time is of all threads of the process, so a command that reaches 0.9 of the bare
 network there does so on a machine whose cores are all busy. Wall time depends on what else runs. Memory is of one
-process for each number of pictures, with a small network, so that growth shows.
+process for each number of pictures, with a small network, so that growth shows. `--large 10000` measures the memory of
+one picture of 10000x10000 pixels, and nothing else.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
@@ -88,6 +90,22 @@ def peak_memory(network: Path, pictures: Path, count: int, folder: Path) -> floa
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
 
 
+def large(side: int) -> float:
+    """Return the peak memory in MiB of a process that segments one picture, beside that for a picture of 64x64."""
+    peaks = []
+    with tempfile.TemporaryDirectory() as name:
+        network = network_file(Path(name), *SMALL)
+        for length in (64, side):
+            pictures = Path(name) / f"{length}"
+            pictures.mkdir()
+            noise = np.random.default_rng(0).integers(0, 256, (length // 16, length // 16, 3), dtype=np.uint8)
+            Image.fromarray(noise).resize((length, length)).save(pictures / "0.jpg")
+            peaks.append(peak_memory(network, pictures, 1, Path(name)))
+            (Path(name) / "first1").rename(Path(name) / f"done{length}")
+            (Path(name) / "out1").rename(Path(name) / f"out{length}")
+    return peaks[1] - peaks[0]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--encoder", default="mobilenetv2_100")
@@ -95,6 +113,9 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=500)
     parser.add_argument("--timed", type=int, default=500, help="pictures whose time is taken")
     parser.add_argument("--parts", type=int, default=5, help="turns of both")
+    parser.add_argument(
+        "--large", type=int, metavar="SIDE", help="measure the memory of one picture of this side alone"
+    )
     parser.add_argument("--out", type=Path)
     parser.add_argument("--child", nargs=3, type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -104,6 +125,9 @@ def main() -> None:
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
         return
     rows: list[list[object]] = []
+    if arguments.large:
+        print(f"peak memory of a picture of {arguments.large}x{arguments.large}: {large(arguments.large):.0f} MiB")
+        return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         parts = draw(folder / "timed", arguments.timed, arguments.parts)

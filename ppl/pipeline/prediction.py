@@ -53,6 +53,8 @@ def predict_folder(
 ) -> FolderSummary:
     """Segment pictures: `out/masks/<image id>.png`, `out/overlays/<image id>.jpg` and the page `out/index.html`.
 
+    `out/masks/classes.txt` names the classes of the masks, if the network knows them.
+
     Pictures whose mask was made from the same content by the same network and settings are not segmented again. The
     processes of a launch share the pictures, see `ppl.parallel.Share`; for array jobs see `ppl.parallel.shard`, whose
     shards write no page.
@@ -115,6 +117,9 @@ def predict_folder(
         results.end()
         if share.writes_totals:
             _write_page(out, everything, network)
+            if network.classes is not None:
+                with atomic_write(results.path / "classes.txt", "w") as file:
+                    file.writelines(f"{name}\n" for name in network.classes)
         if share.writes_totals and submission is not None:
             pack_voc12({image_id: results.file(image_id) for image_id in everything.image_ids}, submission)
         done = sum(share.gather(len(todo)))

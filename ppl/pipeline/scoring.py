@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ppl.data import TaggedImages
+from ppl.data.text_files import read_classes
 from ppl.errors import PPLFileNotFoundError, PPLValueError
 from ppl.io import read_mask
 from ppl.io.listing import list_files, normalize_name
@@ -19,7 +20,8 @@ def score_masks(predictions: str | Path, images: TaggedImages, notes: list[str] 
     """Score a folder of palette PNGs against the masks of a data set.
 
     Args:
-        predictions: folder with `<image id>.png`; a missing file counts as all background.
+        predictions: folder with `<image id>.png`; a missing file counts as all background. A `classes.txt` there must
+            name the classes of the data set.
         images: the data set; images without a mask are left out.
         notes: gets lines with the number of images that have no mask, and of those that have no file.
 
@@ -28,14 +30,15 @@ def score_masks(predictions: str | Path, images: TaggedImages, notes: list[str] 
 
     Raises:
         PPLFileNotFoundError: if there is no such folder, or the folder has a file of none of the images.
-        PPLValueError: if no image has a mask, a file is no mask of its image, or the only values of either side are 0
-            and 255.
+        PPLValueError: if no image has a mask, a file is no mask of its image, the predictions are of other classes, or
+            the only values of either side are 0 and 255.
     """
     scored = [sample for sample in images if sample.mask is not None]
     if not scored:
         raise PPLValueError(f"{images.name} has no masks to score against; give a data set or a split that has some")
     if len(scored) < len(images) and notes is not None:
         notes.append(f"scored {len(scored)} of {len(images)} images; the others have no mask")
+    _check_classes(Path(predictions) / "classes.txt", images)
     there = list_files(Path(predictions)) if Path(predictions).is_dir() else {}
     paths = {sample.image_id: there.get(normalize_name(f"{sample.image_id}.png")) for sample in scored}
     missing = [image_id for image_id, path in paths.items() if path is None]
@@ -68,6 +71,16 @@ def score_masks(predictions: str | Path, images: TaggedImages, notes: list[str] 
     if notes is not None:
         notes += _shifted(confusion, images)
     return confusion.compute()
+
+
+def _check_classes(path: Path, images: TaggedImages) -> None:
+    """Refuse predictions that were made for classes of other names or in another order."""
+    classes = read_classes(path) if path.is_file() else images.classes
+    if tuple(map(normalize_name, classes)) != tuple(map(normalize_name, images.classes)):
+        raise PPLValueError(
+            f"{path} names the classes {', '.join(classes)}, and {images.name} has {', '.join(images.classes)}: score "
+            "against a data set of the same classes, in the same order"
+        )
 
 
 def _shifted(confusion: ConfusionMatrix, images: TaggedImages) -> list[str]:

@@ -14,6 +14,8 @@ __all__ = ["as_rgb", "class_colours", "overlay", "overlay_mask"]
 
 RGB = npt.NDArray[np.uint8]
 _IGNORE, _LARGEST = 255, 65535  # the largest label of a 16-bit mask file
+_ROWS = 512
+"""Rows of a picture that are drawn at a time, so that memory for large pictures stays small."""
 
 
 def class_colours(count: int) -> RGB:
@@ -95,13 +97,23 @@ def overlay_mask(image: Any, mask: Any, *, strength: float = 0.6) -> RGB:
         >>> overlay_mask(np.zeros((1, 2, 3), np.uint8), [[0, 255]], strength=1.0).tolist()
         [[[0, 0, 0], [235, 235, 235]]]
     """
-    base, indices = as_rgb(image), _array(mask).astype(np.int64)
+    base, indices = as_rgb(image), _array(mask)
     if indices.shape != base.shape[:2]:
         raise PPLValueError(f"mask {indices.shape} does not fit the image {base.shape[:2]}; resize it (nearest)")
     if indices.size and not 0 <= indices.min() <= indices.max() <= _LARGEST:
         raise PPLValueError(f"mask holds {indices.min()}..{indices.max()}; labels are 0..{_LARGEST}")
-    table = np.concatenate([np.zeros((1, 3), np.uint8), class_colours(max(_IGNORE, indices.max(initial=0)))])
+    table = np.concatenate([np.zeros((1, 3), np.uint8), class_colours(max(_IGNORE, int(indices.max(initial=0))))])
     table[_IGNORE] = 235
+    drawn = np.empty_like(base)
+    for top in range(0, len(base), _ROWS):
+        first = max(0, top - 1)  # the neighbouring rows decide where outlines are
+        rows = slice(first, top + _ROWS + 1)
+        part = _draw_mask(base[rows], indices[rows].astype(np.int64), table, strength)
+        drawn[top : top + _ROWS] = part[top - first :][:_ROWS]
+    return drawn
+
+
+def _draw_mask(base: RGB, indices: npt.NDArray[np.int64], table: npt.NDArray[Any], strength: float) -> RGB:
     edge = np.zeros(indices.shape, bool)
     for axis in (0, 1):
         ahead = np.diff(indices, axis=axis) != 0

@@ -51,3 +51,15 @@ def test_predictions_that_count_classes_from_another_number_are_noted(tmp_path: 
     right: list[str] = []
     score_masks(tmp_path / "truth", images, right)
     assert right == []
+
+
+def test_predictions_of_other_classes_are_refused(tmp_path: Path) -> None:
+    images = cracks(tmp_path, [1], [1])
+    path = tmp_path / "predicted" / "classes.txt"
+    path.write_text("crack\n")
+    assert score_masks(tmp_path / "predicted", images)["miou"] == 1.0
+    path.write_text("stain\ncrack\n")
+    with pytest.raises(
+        PPLValueError, match=r"classes\.txt names the classes stain, crack, and cracks has crack: score"
+    ):
+        score_masks(tmp_path / "predicted", images)

@@ -103,6 +103,7 @@ def test_pictures_of_any_folder_are_segmented_once_and_bad_ones_are_named(run, c
     assert (summary.done, summary.skipped, [bad.image_id for bad in summary.bad]) == (2, 0, ["broken"])
     assert read_mask(tmp_path / "out" / "masks" / "a & b 0.png").shape == (50, 70)
     assert Image.open(tmp_path / "out" / "overlays" / "a & b 0.jpg").size == (70, 50)
+    assert tuple((tmp_path / "out" / "masks" / "classes.txt").read_text().split()) == open_dataset(creatures).classes
     page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
     assert "a &amp; b 0" in page and "Predictions of 2 pictures" in page
     (pictures / "broken.jpg").unlink()

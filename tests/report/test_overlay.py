@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,15 @@ from ppl.report import class_colours, overlay, overlay_mask
 
 def image(height=4, width=6):
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def test_rows_are_drawn_in_parts_without_a_trace(monkeypatch):
+    labels = np.random.default_rng(0).integers(0, 3, (5, 4)).repeat(3, 0).repeat(3, 1)
+    picture = np.random.default_rng(1).integers(0, 256, (15, 12, 3), dtype=np.uint8)
+    whole = overlay_mask(picture, labels)
+    for rows in (1, 2, 7, 15):
+        monkeypatch.setattr(sys.modules[overlay_mask.__module__], "_ROWS", rows)
+        assert np.array_equal(overlay_mask(picture, labels), whole)
 
 
 def test_a_map_of_zero_is_transparent():
