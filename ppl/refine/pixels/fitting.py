@@ -64,8 +64,9 @@ def fit_pixel_classifier(
 
     The CAMs are cut by the background rule and refined, and the probabilities are averaged over cells of the backbone.
     The loss is the cross-entropy of a softmax over the background and the classes of the image. Few steps from weights
-    of 0 keep what images have in common, and leave out the faults of single maps. The head works on the features as
-    they are: their standardisation over all cells is part of its weights.
+    of 0 keep what images have in common, and leave out the faults of single maps. The bias takes up how much of the
+    images is background, and is then left out, so that small objects count as large ones do. The head works on the
+    features as they are: their standardisation over all cells is part of its weights.
 
     Args:
         jobs: the images and their CAMs; images without classes or usable files are left out. The processes of a launch
@@ -178,5 +179,6 @@ def _fit(network: PixelClassifier, cells: Sequence[_Cells], config: PixelConfig)
         scaled = weight / deviation
         network.head.weight.copy_(scaled[:, :, None, None])
         assert network.head.bias is not None
-        network.head.bias.copy_(bias - scaled @ mean)
+        # Without `bias`, which holds how much of the images is background: small objects would drown in it.
+        network.head.bias.copy_(-scaled @ mean)
     return float(np.mean(losses[-max(1, len(losses) // 5) :]))

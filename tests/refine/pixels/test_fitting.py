@@ -73,6 +73,15 @@ def test_the_head_gives_the_logits_of_standardised_features(tmp_path: Path, netw
     torch.testing.assert_close(network(images), expected, rtol=1e-3, atol=1e-3)
 
 
+def test_a_cell_of_average_features_is_neither_object_nor_background(tmp_path: Path, network: PixelClassifier) -> None:
+    jobs = [_job(tmp_path, number, left=True) for number in range(2)]
+    config = FAST.model_copy(update={"cells": 10**6})
+    fit_pixel_classifier(jobs, network, config, background=0.1, num_workers=1, progress=False)
+    pictures = [torch.from_numpy(np.array(Image.open(job.image))).permute(2, 0, 1) / 255 for job in jobs]
+    mean = network.features(torch.stack(pictures)).mean(dim=(0, 2, 3))
+    torch.testing.assert_close(network.head(mean[None, :, None, None]).flatten(), torch.zeros(3), rtol=0, atol=1e-3)
+
+
 def test_the_random_state_of_the_caller_stays(tmp_path: Path, network: PixelClassifier) -> None:
     before = torch.get_rng_state()
     jobs = [_job(tmp_path, 0, left=True)]
