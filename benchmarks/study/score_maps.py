@@ -88,7 +88,7 @@ def is_known(path: Path, row: dict[str, Any]) -> bool:
     if not path.exists():
         return False
     with path.open(newline="") as file:
-        return any(all(known[key] == value for key, value in row.items()) for known in csv.DictReader(file))
+        return any(all(known[key] == str(value) for key, value in row.items()) for known in csv.DictReader(file))
 
 
 def score(images: TaggedImages, part_masks: PartMasks, results: Iterator[CamResult], refine: str) -> dict[str, Any]:
