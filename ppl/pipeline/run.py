@@ -191,7 +191,7 @@ def _learn_from_cams(recipe: Recipe, folder: RunFolder, splits: Splits, progress
         log(f"{mode}: affinities learned from {len(splits.train)} training images")
     if recipe.fits_pixels:
         fit_pixels(recipe, folder, splits.train, progress=progress)
-        log(f"{mode}: pixel classifier fitted to {min(len(splits.train), recipe.pixels.images)} training images")
+        log(f"{mode}: pixel classifier fitted to {folder.read_manifest()['pixels']['images']} training images")
 
 
 def _score(recipe: Recipe, folder: RunFolder, splits: Splits, notes: list[str]) -> dict[str, dict[str, float | None]]:
