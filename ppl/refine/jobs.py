@@ -147,9 +147,9 @@ def jobs_from_folders(
         PPLValueError: if two image files have the same image id.
     """
     images, cams = Path(images), Path(cams)
-    image_files = list_images(images)
     if not cams.is_dir():
         raise PPLFileNotFoundError(f"no folder at {cams}")
+    image_files = list_images(images)
     found = {normalize_name(path.relative_to(cams).with_suffix("").as_posix()): path for path in cams.rglob("*.npz")}
     chosen = sorted(found) if image_ids is None else [normalize_name(image_id) for image_id in image_ids]
     if image_ids is None and not chosen:
