@@ -23,7 +23,7 @@ from ppl.data import TaggedImages, open_dataset
 from ppl.metrics import ConfusionMatrix
 from ppl.refine import RefineJob, apply_refiners, parse_refiners
 from ppl.refine.jobs import Cams, read_probs
-from ppl.refine.pixel_file import image_tensor
+from ppl.refine.pixel_file import predict_pixels
 from ppl.refine.pixels import PixelClassifier, PixelConfig, fit_pixel_classifier
 
 HERE = Path(__file__).parent
@@ -106,7 +106,7 @@ def score(
             weights=load_cell(cell, options.weights, arm_of(cell), len(images.classes)).backbone.state_dict(),
         )
         fit_pixel_classifier(jobs, network, PixelConfig(steps=int(steps)), num_workers=1, progress=False)
-        function = torch.inference_mode()(lambda image: network(image_tensor(image, network))[0])
+        function = partial(predict_pixels, network)
         refiners = parse_refiners([{"pixel_classifier": {"network": function, "weight": options.weight}}, *refiners])
     matrix = ConfusionMatrix(len(images.classes) + 1)
     for sample, job in zip(images, jobs, strict=True):

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,15 +13,10 @@ import torch
 from torch import nn
 
 from ppl.errors import PPLTypeError
-from ppl.io.fingerprint import sha256
 from ppl.refine.affinity_network import AffinityNetwork
-from ppl.refine.arrays import as_image
-from ppl.refine.network_file import read_network, write_network
+from ppl.refine.network_file import NetworkKind, load_network, write_network
 
 __all__ = ["AffinityMaps", "load_affinity", "predict_affinity", "save_affinity"]
-
-_KIND = "affinity network"
-_HINT = "train one with ppl.refine.affinity.fit_affinity"
 
 
 @dataclass(frozen=True)
@@ -74,9 +67,7 @@ def predict_affinity(
         >>> maps.edges.shape
         torch.Size([18, 23])
     """
-    shape = tuple(image.shape)
-    pixels = as_image(image, (shape[-3], shape[-2]) if len(shape) == 3 else (0, 0)).permute(2, 0, 1)[None]
-    pixels = pixels.to(network.mean)
+    pixels = network.image_tensor(image)
     training = network.training
     network.eval()
     try:
@@ -89,6 +80,15 @@ def predict_affinity(
     if network.kind == "edges":
         return AffinityMaps(edges=output[0].sigmoid(), stride=network.stride)
     return AffinityMaps(features=output, stride=network.stride)
+
+
+_KIND = NetworkKind(
+    name="affinity network",
+    build=AffinityNetwork,
+    predict=predict_affinity,
+    loader="load_affinity",
+    hint="train one with ppl.refine.affinity.fit_affinity",
+)
 
 
 def save_affinity(network: AffinityNetwork, path: str | os.PathLike[str]) -> None:
@@ -121,35 +121,4 @@ def load_affinity(
         PPLFileNotFoundError: if the file is missing.
         PPLValueError: if the file is not an affinity network, or `backbone` is needed to load it.
     """
-    file = Path(path)
-    place = str(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if backbone is not None:
-        return _predictor(file.resolve(), backbone, place)
-    changed = file.stat().st_mtime_ns if file.is_file() else 0
-    return _cached_predictor(str(file.resolve()), changed, place)
-
-
-@lru_cache(maxsize=2)
-def _cached_predictor(path: str, _changed: int, device: str) -> _Predictor:
-    return _predictor(Path(path), None, device)
-
-
-def _predictor(path: Path, backbone: nn.Module | None, device: str) -> _Predictor:
-    network = read_network(path, _KIND, AffinityNetwork, backbone=backbone, hint=_HINT)
-    return _Predictor(network.to(device), path, sha256(path))
-
-
-@dataclass(frozen=True, repr=False)
-class _Predictor:
-    """A network of a file as a function of images."""
-
-    network: AffinityNetwork
-    path: Path
-    sha256: str
-
-    def __repr__(self) -> str:
-        """Return the file's name and the hash of its content, which records of finished work keep."""
-        return f"load_affinity({self.path.name!r}, sha256={self.sha256!r})"
-
-    def __call__(self, image: Any) -> AffinityMaps:
-        return predict_affinity(self.network, image)
+    return load_network(path, _KIND, backbone=backbone, device=device)

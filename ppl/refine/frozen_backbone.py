@@ -13,6 +13,7 @@ from torch import nn
 from ppl.backbones import CutBackbone, data_config, default_cuts, resolve_stages
 from ppl.backbones.patches import image_grid, to_map
 from ppl.errors import PPLValueError
+from ppl.refine.arrays import as_image
 
 __all__ = ["FrozenBackbone"]
 
@@ -88,6 +89,12 @@ class FrozenBackbone(nn.Module):
         super().train(mode)
         self.backbone.eval()
         return self
+
+    def image_tensor(self, image: Any) -> torch.Tensor:
+        """Return an image `(H, W, 3)`, uint8 or in [0, 1], as the input `(1, 3, H, W)` on the network's device."""
+        shape = tuple(image.shape)
+        pixels = as_image(image, (shape[-3], shape[-2]) if len(shape) == 3 else (0, 0))
+        return pixels.permute(2, 0, 1)[None].to(self.mean)
 
     def padded_size(self, height: int, width: int) -> tuple[int, int]:
         """Return the next larger size that the backbone accepts."""

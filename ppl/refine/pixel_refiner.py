@@ -33,9 +33,10 @@ def pixel_classifier(
     """Average the probability of the foreground with that of a pixel classifier, which was fitted to many images.
 
     The map of an image tells where the classifier of images looked, the pixel classifier what objects of the same
-    classes look like in all images. Their faults differ, so the average is better than each of the two. The classes
-    share the foreground as before, since classes that often occur together are hard to tell apart by pixels. The method
-    is ours; see the page of results on PASCAL VOC.
+    classes look like in all images. Their faults differ, so on photographs of whole objects the average is better than
+    each of the two; on garments and on faults of a few pixels it was not. The classes share the foreground as before,
+    since classes that often occur together are hard to tell apart by pixels. The method is ours; see the page of
+    results on PASCAL VOC.
 
     Args:
         image: `(H, W, 3)` uint8.

@@ -16,7 +16,6 @@ from ppl.errors import PPLValueError
 from ppl.parallel import BadFile, current_share, gather_bad, guarded, parallel_map, progress_bar
 from ppl.refine.apply import apply_refiners
 from ppl.refine.jobs import RefineJob, read_probs
-from ppl.refine.pixel_file import image_tensor
 from ppl.refine.pixel_network import PixelClassifier
 from ppl.refine.pixels.config import PixelConfig
 from ppl.refine.probabilities import DEFAULT_BACKGROUND, Background
@@ -141,7 +140,7 @@ def _read(
     if labels.max() > network.num_classes:
         raise PPLValueError(f"class {labels.max() - 1} has no place among {network.num_classes} classes")
     with torch.inference_mode():
-        features = network.features(image_tensor(image, network))[0]
+        features = network.features(network.image_tensor(image))[0]
     refined = torch.from_numpy(np.asarray(apply_refiners(refiners, image, probs, labels), np.float32))
     small = F.interpolate(refined[None], features.shape[1:], mode="area")[0].flatten(1).T
     # A generator of the image's own name, so that the cells do not depend on the order of the workers.
@@ -179,6 +178,6 @@ def _fit(network: PixelClassifier, cells: Sequence[_Cells], config: PixelConfig)
         scaled = weight / deviation
         network.head.weight.copy_(scaled[:, :, None, None])
         assert network.head.bias is not None
-        # Without `bias`, which holds how much of the images is background: small objects would drown in it.
+        # The bias, which holds how much of the images is background, is left out: it would hide small objects.
         network.head.bias.copy_(-scaled @ mean)
     return float(np.mean(losses[-max(1, len(losses) // 5) :]))
