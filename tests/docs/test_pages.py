@@ -6,6 +6,7 @@ import importlib.util
 import json
 import re
 import shlex
+from collections import Counter
 from collections.abc import Iterator
 from configparser import ConfigParser
 from dataclasses import dataclass
@@ -142,6 +143,15 @@ def test_generated_parts_of_the_pages_are_up_to_date() -> None:
     for page in generate.PARTS:
         stale = generate.rendered(page) != (ROOT / "docs" / page).read_text(encoding="utf-8")
         assert not stale, f"docs/{page} does not follow the code any more: run python docs/generate.py"
+
+
+def test_parts_that_examples_register_have_names_of_their_own() -> None:
+    """Pages and docstrings may run in one process, in any order, and a registry takes a name once."""
+    sources = [*PAGES, *(ROOT / "ppl").rglob("*.py"), *(ROOT / "examples").glob("*.py")]
+    call = re.compile(r"^(?: *>>> )?register_\w+\(\"(\w+)\"", re.MULTILINE)
+    found = Counter(name for source in sources for name in call.findall(source.read_text(encoding="utf-8")))
+    assert len(found) > 10
+    assert [name for name, count in found.items() if count > 1] == []
 
 
 def navigation() -> str:
