@@ -6,8 +6,8 @@
 SPLIT lists training images of which most have a true mask in `DATASET/masks_sbd`. All networks train on the images that
 have one. The arm `true` learns from these true masks, which is the upper bound. Every other arm learns from the refined
 maps of RUN, and names one way to deal with their wrong labels. All arms see the same number of crops: two rounds have
-half of the epochs each. One row for each network: mIoU on the images of `--scored` without tags and with known tags, and
-mIoU of the masks that the network learned from.
+half of the epochs each. One row for each network: mIoU on the images of `--scored` without tags and with known tags,
+and mIoU of the masks that the network learned from.
 """
 
 from __future__ import annotations
