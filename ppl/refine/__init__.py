@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ppl.refine.probabilities import cams_to_probs
     from ppl.refine.refiners import REFINERS, register_refiner
     from ppl.refine.scoring import RefinerScore, score_refiners
+    from ppl.refine.segment_anything import sam, sam_segments
     from ppl.refine.segments import superpixel_segments, superpixels
     from ppl.refine.specs import RefinerSpec, parse_refiners
     from ppl.refine.walk import random_walk
@@ -40,6 +41,8 @@ _MODULES = {
     "random_walk": "walk",
     "refine_folder": "folder",
     "register_refiner": "refiners",
+    "sam": "segment_anything",
+    "sam_segments": "segment_anything",
     "score_refiners": "scoring",
     "superpixel_segments": "segments",
     "superpixels": "segments",
@@ -66,6 +69,8 @@ __all__ = [
     "random_walk",
     "refine_folder",
     "register_refiner",
+    "sam",
+    "sam_segments",
     "score_refiners",
     "superpixel_segments",
     "superpixels",

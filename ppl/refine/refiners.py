@@ -19,6 +19,7 @@ from ppl.refine.adaptive import pixel_adaptive
 from ppl.refine.crf_refiner import crf_refiner, resolve_crf_options
 from ppl.refine.guided import guided_filter
 from ppl.refine.pixel_refiner import pixel_classifier
+from ppl.refine.segment_anything import sam
 from ppl.refine.segments import superpixels
 from ppl.refine.walk_features import feature_walk
 from ppl.refine.walk_refiner import random_walk_refiner, resolve_walk_options
@@ -104,4 +105,5 @@ register_refiner("guided_filter", guided_filter)
 register_refiner("pixel_adaptive", pixel_adaptive)
 register_refiner("pixel_classifier", pixel_classifier)
 register_refiner("random_walk", random_walk_refiner)
+register_refiner("sam", sam)
 register_refiner("superpixels", superpixels)

@@ -14,6 +14,7 @@ from ppl.io.fingerprint import sha256, source_hash
 from ppl.parameters import check_parameters
 from ppl.refine.names import recorded_name
 from ppl.refine.refiners import REFINERS, main_option, resolve_options
+from ppl.refine.segment_anything import DEFAULT_MODEL, load_sam
 
 __all__ = ["RefinerList", "RefinerSpec", "check_files", "parse_refiners", "replace_files"]
 
@@ -184,6 +185,7 @@ def check_files(refiners: Sequence[RefinerSpec]) -> None:
     Raises:
         PPLFileNotFoundError: if a file is missing.
         PPLValueError: if a file holds no network of the refiner's kind, or a refiner that needs a network has none.
+        MissingExtraError: if the refiner `sam` is named and `transformers` is not installed.
     """
     for spec in refiners:
         if spec.name == "pixel_classifier" and "network" not in spec.options:
@@ -191,6 +193,8 @@ def check_files(refiners: Sequence[RefinerSpec]) -> None:
                 "the refiner pixel_classifier needs a network: write pixel_classifier: pixels.safetensors (a run of "
                 "`ppl run` with this refiner fits one on the CAMs of its training images)"
             )
+        if spec.name == "sam" and not callable(spec.options.get("model")):
+            load_sam(spec.options.get("model", DEFAULT_MODEL))
         for option, path in spec.files.items():
             if not path.is_file():
                 raise PPLFileNotFoundError(f"refiner {spec.label!r}: there is no file at {path}")
