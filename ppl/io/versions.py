@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
@@ -24,6 +25,7 @@ def versions() -> dict[str, str]:
     return system | {package: found for package in _PACKAGES if (found := _version(package)) is not None}
 
 
+@functools.cache  # a run asks at every step, and each answer reads a file
 def _version(package: str) -> str | None:
     try:
         return version(package)

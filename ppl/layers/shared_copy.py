@@ -33,14 +33,13 @@ def shared_copy(thing: T, model: nn.Module, device: str | None = None, *, hooks:
         >>> twin.weight is layer.weight, twin.training, layer.training
         (True, False, True)
     """
-    memo: dict[int, Any] = {
-        id(tensor): tensor if device is None else tensor.detach().to(device) for tensor in _tensors_of(model)
-    }
-    memo[id(memo)] = list(_tensors_of(model))  # Ids stay valid as long as the tensors live.
+    tensors = list(_tensors_of(model))
+    memo: dict[int, Any] = {id(each): each if device is None else each.detach().to(device) for each in tensors}
+    memo[id(memo)] = tensors  # Ids stay valid as long as the tensors live.
     for table in _hooks_of(model):
-        if hooks:
+        if hooks and table:
             memo |= {id(hook): hook for hook in table.values() if not type(hook).__module__.startswith("ppl.")}
-        else:
+        else:  # Every module has a dozen empty tables, which take `deepcopy` as long as the rest.
             memo[id(table)] = type(table)()
     twin = copy.deepcopy(thing, memo)
     inside = memo[id(model)]
@@ -56,9 +55,8 @@ def _hooks_of(model: nn.Module) -> Iterator[dict[Any, Any]]:
 
 
 def _tensors_of(model: nn.Module) -> Iterator[Tensor]:
-    yield from model.parameters()
-    yield from model.buffers()
-    for part in model.modules():  # Cached tensors may belong to a graph, which `deepcopy` refuses.
+    """Yield parameters, buffers and cached tensors, which may belong to a graph that `deepcopy` refuses."""
+    for part in model.modules():
         for value in vars(part).values():
             members = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
             yield from (each for each in (value, *members) if isinstance(each, Tensor))
