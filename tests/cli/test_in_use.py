@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from processes import PPL, Child, run_code
+from processes import Child
 
+from ppl.cli import main
 from ppl.data import make_creatures
 
 TINY = [
@@ -41,14 +42,23 @@ main()
 """`ppl`, but its training stands still at the end of the second epoch."""
 
 
-def ppl(*words: object) -> tuple[int, str, str]:
-    code, out, error = run_code(PPL, *words)
-    return code, out, " ".join(error.split())
-
-
 @pytest.fixture
-def creatures(tmp_path: Path) -> Path:
-    return make_creatures(tmp_path / "set", train=8, val=4, size=64)
+def ppl(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """`ppl(*words)`: the command in this process, with its exit code and what it prints."""
+
+    def call(*words: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as leaving:
+            main([str(word) for word in words])
+        printed = capsys.readouterr()
+        return int(leaving.value.code or 0), printed.out, " ".join(printed.err.split())
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def creatures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_creatures(tmp_path_factory.mktemp("creatures") / "set", train=8, val=4, size=64)
 
 
 @contextmanager
@@ -63,7 +73,9 @@ def epochs(out: Path) -> int:
     return len((out / "metrics.jsonl").read_text().splitlines())
 
 
-def test_a_second_command_in_a_run_folder_stops_and_names_the_first(creatures: Path, tmp_path: Path) -> None:
+def test_a_second_command_in_a_run_folder_stops_and_names_the_first(
+    creatures: Path, tmp_path: Path, ppl: Callable[..., tuple[int, str, str]]
+) -> None:
     out = tmp_path / "run"
     with paused_run(creatures, out) as process:
         files = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
@@ -78,11 +90,13 @@ def test_a_second_command_in_a_run_folder_stops_and_names_the_first(creatures: P
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
-def test_the_same_command_goes_on_after_an_end(creatures: Path, tmp_path: Path, sent: int, code: int) -> None:
+def test_the_same_command_goes_on_after_an_end(
+    creatures: Path, tmp_path: Path, ppl: Callable[..., tuple[int, str, str]], sent: int, code: int
+) -> None:
     out = tmp_path / "run"
     with paused_run(creatures, out) as process:
         process.send_signal(sent)
-        _, error = process.communicate(timeout=60)
+        _, error = process.communicate()
         assert process.returncode == code
         assert ("interrupted; the same command goes on from here" in error) is (sent == signal.SIGINT)
     assert epochs(out) == 1

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ppl.data import CREATURE_PARTS, CREATURES, PartMasks, check_images, make_creatures, read_folder
-from ppl.data.creatures import draw_scene
+from ppl.data.creatures import draw_scene, sample_set
 from ppl.errors import PPLValueError
 from ppl.io import FileWriteError, read_mask
 
@@ -89,17 +89,29 @@ def test_a_second_call_changes_nothing(root):
         make_creatures(root, train=60, val=20, size=64, seed=3)
 
 
+def make_creatures_but_stop_after_one(folder):
+    write = sample_set._write
+
+    def write_and_stop(*arguments):
+        write(*arguments)
+        time.sleep(600)
+
+    sample_set._write = write_and_stop  # in a process of its own
+    make_creatures(folder, 8, 0, 64)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_killed_call_leaves_no_folder_behind(tmp_path):
     context = multiprocessing.get_context("fork")
-    child = context.Process(target=make_creatures, args=(tmp_path / "set", 40, 0, 64))
+    child = context.Process(target=make_creatures_but_stop_after_one, args=(tmp_path / "set",))
     child.start()
-    while child.is_alive() and not any(tmp_path.glob(".set.*/images/*")):
+    while not any(tmp_path.glob(".set.*/images/*")):
+        assert child.is_alive()
         time.sleep(0.01)
     os.kill(child.pid, signal.SIGKILL)
     child.join()
     assert not (tmp_path / "set").exists()
-    assert len(read_folder(make_creatures(tmp_path / "set", 40, 0, 64), "train")) == 40
+    assert len(read_folder(make_creatures(tmp_path / "set", 8, 0, 64), "train")) == 8
 
 
 def test_a_folder_of_something_else_stays_as_it_is(tmp_path):
