@@ -13,19 +13,19 @@ demo: $(VENV)/.ready      ## the whole job on the built-in sample set, in a few 
 	$(BIN)/ppl demo
 
 test: $(VENV)/.test       ## every test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 test-oldest:    ## every test with the oldest packages that setup.cfg allows, in .venv-oldest
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check uv
 	.venv-oldest/bin/python -m uv pip install --quiet --python .venv-oldest --resolution lowest-direct --editable ".[test]"
-	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -q -n 2
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -q -n 2 --dist loadfile
 
 test-newest:    ## every test with the newest torch, timm and numba, beyond setup.cfg's bounds, in .venv-newest
 	$(PYTHON) -m venv .venv-newest
 	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[test]"
 	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade torch torchvision timm numba
-	OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest -q -n 2
+	OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest -q -n 2 --dist loadfile
 
 test-wheel: build    ## install the wheel and the sdist from dist/, each into an environment of its own, and run the command
 	for file in dist/*.whl dist/*.tar.gz; do \
