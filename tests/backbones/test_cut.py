@@ -15,7 +15,7 @@ from ppl.backbones import CutBackbone, UnsupportedBackboneError, refuse_data_par
 from ppl.errors import PPLError, PPLTypeError, PPLValueError
 
 TINY = ["test_resnet", "test_efficientnet", "test_convnext", "test_byobnet", "test_mambaout", "test_nfnet"]
-SMALL = ["resnet18", "resnext50_32x4d", "regnety_002", "mobilenetv2_050", "mobilenetv3_small_050", "densenet121"]
+SMALL = ["resnet18", "regnety_002", "mobilenetv2_050", "mobilenetv3_small_050", "densenet121"]
 
 
 def make(name: str, **kwargs: object) -> nn.Module:
@@ -36,7 +36,7 @@ def cut_everywhere(model: nn.Module, **kwargs: object) -> CutBackbone:
 
 @pytest.mark.parametrize("name", TINY + SMALL)
 def test_resuming_after_any_stage_gives_the_plain_forward_exactly(name: str) -> None:
-    model = make(name)
+    model = make(name, **({"block_config": (2, 2, 2, 2)} if name == "densenet121" else {}))
     cutter = cut_everywhere(model)
     x = torch.randn(2, 3, 64, 96)
     with torch.no_grad():

@@ -65,8 +65,6 @@ TORCHVISION = [
     ("shufflenet_v2_x0_5", "cam"),
     ("mnasnet0_5", "cam"),
     ("densenet121", "hirescam"),
-    ("regnet_x_400mf", "cam"),
-    ("efficientnet_b0", "cam"),
     ("convnext_tiny", "hirescam"),
     ("alexnet", "hirescam"),
 ]
@@ -76,9 +74,9 @@ TORCHVISION = [
 def test_networks_of_torchvision_have_maps(name, read_by):
     torch.manual_seed(0)
     model = torchvision.models.get_model(name, num_classes=6).eval()
-    x = torch.randn(1, 3, 224, 160)
+    x = torch.randn(1, 3, 160, 128)
     found = maps_of(model, x, [[1, 4]])
-    assert found.shape == (2, 224, 160)
+    assert found.shape == (2, 160, 128)
     assert found.isfinite().all()
     torch.testing.assert_close(found, maps_of(model, x, [[1, 4]], method=read_by))
 

@@ -277,7 +277,8 @@ def test_sharpening_with_evidence_everywhere_changes_nothing_but_rounding():
 
 def test_tokens_in_an_order_of_their_own_lie_over_their_pixels():
     torch.manual_seed(0)
-    model = create_model("hiera_tiny_224", 3, mode="baseline", pretrained=False).eval()
+    small = {"embed_dim": 16, "stages": (1, 1, 2, 1)}
+    model = create_model("hiera_tiny_224", 3, mode="baseline", pretrained=False, **small).eval()
     classifier, image, kept = make_classifier(model), torch.randn(1, 3, 224, 224), []
 
     def root(module, args, output):

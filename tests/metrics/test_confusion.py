@@ -5,8 +5,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import confusion_matrix, jaccard_score, precision_recall_fscore_support
-from torchmetrics.classification import MulticlassJaccardIndex
 
 from ppl.errors import PPLTypeError
 from ppl.metrics import ConfusionMatrix, scores_of
@@ -20,6 +18,8 @@ def pair(seed=0, classes=5, shape=(3, 17, 23), ignored=0.1):
 
 
 def test_it_agrees_with_scikit_learn():
+    from sklearn.metrics import confusion_matrix, jaccard_score, precision_recall_fscore_support
+
     target, prediction = pair()
     confusion = ConfusionMatrix(5)
     for truth, guess in zip(target, prediction, strict=True):
@@ -38,6 +38,8 @@ def test_it_agrees_with_scikit_learn():
 
 
 def test_it_agrees_with_torchmetrics_when_a_class_is_absent():
+    from torchmetrics.classification import MulticlassJaccardIndex
+
     target, prediction = pair(classes=4)
     target[target == 2], prediction[prediction == 2] = 0, 0
     confusion = ConfusionMatrix(6)

@@ -17,24 +17,22 @@ MakeRecipe = Callable[..., Recipe]
 
 
 def test_refined_masks_of_another_background_rule_are_not_scored_or_shown(
-    tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path
+    tiny_recipe: MakeRecipe, creatures: Path, copied: Path
 ) -> None:
-    run_recipe(tiny_recipe(creatures), tmp_path, progress=False)
     changed = tiny_recipe(creatures, cam={"scales": [1.0], "batch_size": 2, "background": 0.05})
-    run_recipe(changed, tmp_path, ("cam",), progress=False)
-    result = run_recipe(changed, tmp_path, ("evaluate", "report"), progress=False)
+    run_recipe(changed, copied, ("cam",), progress=False)
+    result = run_recipe(changed, copied, ("evaluate", "report"), progress=False)
     assert result.scores["progressive"]["val"]["refined mIoU"] is None
     assert any("run `ppl refine" in note for note in result.notes)
-    result = run_recipe(changed, tmp_path, ("refine", "evaluate"), progress=False)
+    result = run_recipe(changed, copied, ("refine", "evaluate"), progress=False)
     assert result.scores["progressive"]["val"]["refined mIoU"] is not None
 
 
 def test_refine_with_another_background_cuts_the_masks_by_it_too(
-    tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path
+    tiny_recipe: MakeRecipe, creatures: Path, copied: Path
 ) -> None:
-    run_recipe(tiny_recipe(creatures), tmp_path, progress=False)
     changed = tiny_recipe(creatures, cam={"scales": [1.0], "batch_size": 2, "background": 1.0})
-    scores = run_recipe(changed, tmp_path, ("refine", "evaluate"), progress=False).scores["progressive"]["val"]
+    scores = run_recipe(changed, copied, ("refine", "evaluate"), progress=False).scores["progressive"]["val"]
     assert scores["recall"] == 0
 
 

@@ -112,12 +112,11 @@ def test_images_that_could_not_be_refined_are_listed_until_they_can_be(
     assert manifest["not_refined"] == {"val": {}} and "gone" not in manifest["refinement_scores"]
 
 
-def test_a_broken_map_does_not_stop_a_refinement(tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path) -> None:
-    run_recipe(tiny_recipe(creatures), tmp_path, progress=False)
-    path, lines = next((tmp_path / "cams" / "val").glob("*.npz")), []
+def test_a_broken_map_does_not_stop_a_refinement(tiny_recipe: MakeRecipe, creatures: Path, copied: Path) -> None:
+    path, lines = next((copied / "cams" / "val").glob("*.npz")), []
     path.write_bytes(b"no")
     changed = tiny_recipe(creatures, cam={"scales": [1.0], "batch_size": 2, "background": 0.4})
-    run_recipe(changed, tmp_path, ("refine",), progress=False, log=lines.append)
+    run_recipe(changed, copied, ("refine",), progress=False, log=lines.append)
     assert [line.split(": ")[1:3] for line in lines] == [
         ["no mask", path.stem],
         ["refined 3 masks of val (3 new)"],

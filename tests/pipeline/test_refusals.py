@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,33 +39,30 @@ def test_affinities_without_a_random_walk_are_refused(tiny_recipe: MakeRecipe, c
         tiny_recipe(creatures, affinity={}, refine=["crf: irn"])
 
 
-def test_refused_settings_do_not_stay_in_the_folder(tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path) -> None:
-    recipe = tiny_recipe(creatures)
-    run_recipe(recipe, tmp_path, ("train",), progress=False)
-    before = (tmp_path / "recipe.yaml").read_text()
-    other = tiny_recipe(creatures, train=recipe.train.model_dump() | {"lr": 0.5})
+def test_refused_settings_do_not_stay_in_the_folder(tiny_recipe: MakeRecipe, creatures: Path, copied: Path) -> None:
+    before = (copied / "recipe.yaml").read_text()
+    other = tiny_recipe(creatures, train=tiny_recipe(creatures).train.model_dump() | {"lr": 0.5})
     with pytest.raises(PPLValueError, match="lr"):
-        run_recipe(other, tmp_path, ("train",), progress=False)
-    assert (tmp_path / "recipe.yaml").read_text() == before
+        run_recipe(other, copied, ("train",), progress=False)
+    assert (copied / "recipe.yaml").read_text() == before
 
 
 def test_other_settings_are_reported_before_a_comparison_is_trained(
-    tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path
+    tiny_recipe: MakeRecipe, creatures: Path, copied: Path
 ) -> None:
-    run_recipe(tiny_recipe(creatures), tmp_path, ("train",), progress=False)
+    shutil.rmtree(copied / "compare")
     train = {"epochs": 1, "batch_size": 4, "size": [64, 64], "num_workers": 0, "lr": 0.5}
     with pytest.raises(PPLValueError, match=r"lr \("):
-        run_recipe(tiny_recipe(creatures, train=train, compare=["baseline"]), tmp_path, ("train",), progress=False)
-    assert not (tmp_path / "compare").exists()
+        run_recipe(tiny_recipe(creatures, train=train, compare=["baseline"]), copied, ("train",), progress=False)
+    assert not (copied / "compare").exists()
 
 
-def test_other_initial_weights_are_refused(tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path) -> None:
-    out, file = tmp_path / "run", tmp_path / "weights.pth"
-    run_recipe(tiny_recipe(creatures), out, ("train",), progress=False)
-    torch.save(ppl.load_model(out / "last.safetensors").backbone.state_dict(), file)
+def test_other_initial_weights_are_refused(tiny_recipe: MakeRecipe, creatures: Path, copied: Path) -> None:
+    file = copied.parent / "weights.pth"
+    torch.save(ppl.load_model(copied / "last.safetensors").backbone.state_dict(), file)
     model = {"backbone": "test_resnet", "mode": "progressive", "cuts": ["layer2"], "checkpoint_path": str(file)}
     with pytest.raises(PPLValueError, match=r"other weights \(model\.pretrained, model\.checkpoint_path\)"):
-        run_recipe(tiny_recipe(creatures, model=model), out, ("train",), progress=False)
+        run_recipe(tiny_recipe(creatures, model=model), copied, ("train",), progress=False)
 
 
 def test_a_missing_network_is_reported_before_any_training(

@@ -30,33 +30,30 @@ def files(folder: Path) -> dict[str, int]:
     return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_finished_run_is_not_done_again(tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path) -> None:
-    recipe = tiny_recipe(creatures)
-    run_recipe(recipe, tmp_path, progress=False)
-    made = {name: time for name, time in files(tmp_path).items() if name.endswith((".npz", ".png", ".safetensors"))}
+def test_a_finished_run_is_not_done_again(tiny_recipe: MakeRecipe, creatures: Path, copied: Path) -> None:
+    made = {name: time for name, time in files(copied).items() if name.endswith((".npz", ".png", ".safetensors"))}
     made.pop("image_grid.png")
-    run_recipe(recipe, tmp_path, progress=False)
-    again = files(tmp_path)
+    assert len(made) > 20
+    run_recipe(tiny_recipe(creatures, compare=["baseline"]), copied, progress=False)
+    again = files(copied)
     assert {name: again[name] for name in made} == made
 
 
-def test_a_step_goes_on_where_it_was_killed(tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path) -> None:
-    recipe = tiny_recipe(creatures)
-    run_recipe(recipe, tmp_path, ("train", "cam"), progress=False)
-    kept, lost = sorted((tmp_path / "cams" / "val").glob("*.npz"))[:2]
+def test_a_step_goes_on_where_it_was_killed(tiny_recipe: MakeRecipe, creatures: Path, copied: Path) -> None:
+    kept, lost = sorted((copied / "cams" / "val").glob("*.npz"))[:2]
     maps, time = CamResult.load(lost).maps, kept.stat().st_mtime_ns
     lost.unlink()
-    run_recipe(recipe, tmp_path, ("cam",), progress=False)
+    run_recipe(tiny_recipe(creatures), copied, ("cam",), progress=False)
     assert kept.stat().st_mtime_ns == time
     assert torch.allclose(CamResult.load(lost).maps, maps, atol=1e-5)
 
 
-def test_other_settings_renew_the_files(tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path) -> None:
-    run_recipe(tiny_recipe(creatures), tmp_path, ("train", "cam"), progress=False)
-    before = CamResult.load(next((tmp_path / "cams" / "val").glob("*.npz")))
+def test_other_settings_renew_the_files(tiny_recipe: MakeRecipe, creatures: Path, copied: Path) -> None:
+    path = next((copied / "cams" / "val").glob("*.npz"))
+    before = CamResult.load(path)
     recipe = tiny_recipe(creatures, cam={"scales": [1.0, 2.0]})
-    run_recipe(recipe, tmp_path, ("cam",), progress=False)
-    after = CamResult.load(next((tmp_path / "cams" / "val").glob("*.npz")))
+    run_recipe(recipe, copied, ("cam",), progress=False)
+    after = CamResult.load(path)
     assert not torch.equal(before.maps, after.maps)
 
 
@@ -104,13 +101,14 @@ def test_a_replaced_picture_gets_a_new_map(tiny_recipe: MakeRecipe, creatures: P
     assert not torch.equal(CamResult.load(path).maps, before)
 
 
-def test_maps_of_another_data_set_are_made_again(tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    run_recipe(tiny_recipe(creatures), out, ("train", "cam"), progress=False)
-    before = CamResult.load(next((out / "cams" / "val").glob("*.npz"))).maps
+def test_maps_of_another_data_set_are_made_again(
+    tiny_recipe: MakeRecipe, creatures: Path, copied: Path, tmp_path: Path
+) -> None:
+    path = next((copied / "cams" / "val").glob("*.npz"))
+    before = CamResult.load(path).maps
     other = ppl.data.make_creatures(tmp_path / "other", train=8, val=4, size=64, seed=1)
-    run_recipe(tiny_recipe(other), out, ("cam",), progress=False)
-    assert not torch.equal(CamResult.load(next((out / "cams" / "val").glob("*.npz"))).maps, before)
+    run_recipe(tiny_recipe(other), copied, ("cam",), progress=False)
+    assert not torch.equal(CamResult.load(path).maps, before)
 
 
 def test_classes_in_another_order_are_refused(tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path) -> None:
@@ -127,12 +125,11 @@ def test_classes_in_another_order_are_refused(tiny_recipe: MakeRecipe, creatures
     }
 
 
-def test_a_broken_cam_file_is_made_again(tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path) -> None:
-    run_recipe(tiny_recipe(creatures), tmp_path, ("train", "cam"), progress=False)
-    path = next((tmp_path / "cams" / "val").glob("*.npz"))
+def test_a_broken_cam_file_is_made_again(tiny_recipe: MakeRecipe, creatures: Path, copied: Path) -> None:
+    path = next((copied / "cams" / "val").glob("*.npz"))
     before = CamResult.load(path).maps
     path.write_bytes(path.read_bytes()[:50])
-    run_recipe(tiny_recipe(creatures), tmp_path, ("cam",), progress=False)
+    run_recipe(tiny_recipe(creatures), copied, ("cam",), progress=False)
     assert torch.allclose(CamResult.load(path).maps, before, atol=1e-5)
 
 
@@ -256,12 +253,10 @@ def test_refined_masks_of_a_run_that_was_copied_are_kept(
 
 
 def test_a_method_that_a_model_does_not_have_removes_no_maps(
-    tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path
+    tiny_recipe: MakeRecipe, creatures: Path, copied: Path
 ) -> None:
-    model = {"backbone": "hrnet_w18_small", "mode": "baseline", "pretrained": False}
-    run_recipe(tiny_recipe(creatures, model=model), tmp_path, ("train", "cam"), progress=False)
-    maps = files(tmp_path / "cams")
-    with pytest.raises(PPLValueError, match="use method='cam'"):
-        changed = tiny_recipe(creatures, model=model, cam={"scales": [1.0], "method": "sharpened_cam"})
-        run_recipe(changed, tmp_path, ("cam",), progress=False)
-    assert files(tmp_path / "cams") == maps != {}
+    maps = files(copied / "cams")
+    with pytest.raises(PPLValueError, match="use method='auto'"):
+        changed = tiny_recipe(creatures, cam={"scales": [1.0], "method": "attention_rollout"})
+        run_recipe(changed, copied, ("cam",), progress=False)
+    assert files(copied / "cams") == maps != {}

@@ -153,11 +153,10 @@ def test_a_compared_model_has_a_run_folder_of_its_own(finished: tuple[Path, RunR
     assert again.scores["baseline"] == result.scores["baseline"]
 
 
-def test_seconds_of_a_step_add_up_over_calls(tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path) -> None:
-    run_recipe(tiny_recipe(creatures), tmp_path, ("train", "cam"), progress=False)
-    first = RunFolder(tmp_path).read_manifest()["steps"]["cams/val"]["seconds"]
-    run_recipe(tiny_recipe(creatures), tmp_path, ("cam",), progress=False)
-    assert RunFolder(tmp_path).read_manifest()["steps"]["cams/val"]["seconds"] >= first > 0
+def test_seconds_of_a_step_add_up_over_calls(tiny_recipe: MakeRecipe, creatures: Path, copied: Path) -> None:
+    first = RunFolder(copied).read_manifest()["steps"]["cams/val"]["seconds"]
+    run_recipe(tiny_recipe(creatures), copied, ("cam",), progress=False)
+    assert RunFolder(copied).read_manifest()["steps"]["cams/val"]["seconds"] >= first > 0
 
 
 @pytest.mark.parametrize("content", ["[1]", "{"])
@@ -168,14 +167,13 @@ def test_a_file_that_is_not_a_manifest_is_named(tmp_path: Path, content: str) ->
 
 
 def test_the_initial_weights_of_a_begun_run_are_not_recorded_later(
-    tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path
+    tiny_recipe: MakeRecipe, creatures: Path, copied: Path
 ) -> None:
-    run_recipe(tiny_recipe(creatures), tmp_path, ("train",), progress=False)
-    manifest = RunFolder(tmp_path).read_manifest()
+    manifest = RunFolder(copied).read_manifest()
     del manifest["start"]
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-    run_recipe(tiny_recipe(creatures), tmp_path, ("train",), progress=False)
-    assert "start" not in RunFolder(tmp_path).read_manifest()
+    (copied / "manifest.json").write_text(json.dumps(manifest))
+    run_recipe(tiny_recipe(creatures), copied, ("train",), progress=False)
+    assert "start" not in RunFolder(copied).read_manifest()
 
 
 def test_later_steps_keep_the_number_of_training_images(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from PIL import Image
-from sklearn.metrics import jaccard_score
 
 from ppl.errors import PPLValueError
 from ppl.io import write_mask
@@ -29,6 +28,8 @@ def scene(tmp_path):
 
 
 def expected(predictions, targets):
+    from sklearn.metrics import jaccard_score
+
     target, prediction = np.concatenate([t.ravel() for t in targets]), np.concatenate([p.ravel() for p in predictions])
     valid = target != 255
     return jaccard_score(target[valid], prediction[valid], labels=[0, 1, 2, 3], average="macro")

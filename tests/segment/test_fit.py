@@ -59,7 +59,7 @@ def lines(out):
 
 
 def test_a_network_learns_masks_and_its_score_is_that_of_its_predictions(squares, tmp_path):
-    summary = fit(make_model(), squares[:8], squares[8:], make_config(epochs=24), tmp_path)
+    summary = fit(make_model(), squares[:8], squares[8:], make_config(epochs=10, batch_size=2, lr=2e-3), tmp_path)
     assert summary.best_score > 0.8
     model = load(summary.best_path)
     confusion = ConfusionMatrix(3)

@@ -221,7 +221,7 @@ def test_unsupported_families_are_refused_with_a_reason_and_an_alternative(name:
 
 @newest_timm
 def test_unsupported_cuts_are_refused_by_name_and_are_no_default_cuts() -> None:
-    model = timm.create_model("coat_tiny", num_classes=0).eval()
+    model = timm.create_model("coat_tiny", num_classes=0, embed_dims=[16] * 4, parallel_depth=1).eval()
     stages = resolve_stages(model)
     assert default_cuts(stages) == ("serial_blocks1.1",)
     with pytest.raises(
