@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Iterable, Iterator, Sequence
 from numbers import Real
@@ -10,12 +11,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ppl.backbones.dummy import make_dummy
 from ppl.cam.config import CamConfig, MapSize
 from ppl.cam.finite import check_weights
 from ppl.cam.images import ImageLike, as_images, check_images, check_order, count_images
 from ppl.cam.job import Job
 from ppl.cam.labels import check_labels
 from ppl.cam.make_classifier import make_classifier
+from ppl.cam.methods import METHODS
 from ppl.cam.result import CamResult
 from ppl.cam.sizes import scaled_size
 from ppl.cam.stream import check_count, stream_results
@@ -225,9 +228,11 @@ def check_maps(
     check_weights(classifier.model)
     CamConfig.checked(method=method)
     classifier.check_method(method)
-    for size in sizes:
-        for scale in scales:
-            classifier.sizes.check_size(classifier.sizes.padded(scaled_size(size, scale)))
+    padded = [classifier.sizes.padded(scaled_size(size, scale)) for size in sizes for scale in scales]
+    for size in padded:
+        classifier.sizes.check_size(size)
+    if method == "attention_rollout" and padded:  # only a pass shows which attention a model computes
+        METHODS[method](classifier, make_dummy(classifier.model, min(padded, key=math.prod)))
 
 
 def _numbers(scales: Any) -> tuple[float, ...]:

@@ -194,6 +194,9 @@ def test_maps_can_be_checked_without_images():
     check_maps(timm.create_model("test_vit").eval(), [(160, 160)], method="layercam", layer="blocks.2")
     with pytest.raises(PPLValueError, match="has no exact class maps"):
         check_maps(timm.create_model("test_vit").eval(), [(160, 160)], method="cam")
+    check_maps(timm.create_model("test_vit").eval(), [(160, 160)], method="attention_rollout")
+    with pytest.raises(PPLValueError, match="has no attention layers"):
+        check_maps(timm.create_model("test_resnet").eval(), [(64, 64)], method="attention_rollout")
 
 
 @pytest.mark.parametrize("method", ["auto", "hirescam", "layercam"])
