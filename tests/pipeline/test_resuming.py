@@ -65,11 +65,10 @@ def _with_tags(root: Path, image_id: str, tags: str) -> None:
 
 
 def test_a_corrected_tag_renews_the_results_of_its_image_only(
-    tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path
+    tiny_recipe: MakeRecipe, creatures: Path, copied: Path, tmp_path: Path
 ) -> None:
-    data, out = tmp_path / "data", tmp_path / "run"
-    shutil.copytree(creatures, data)
-    run_recipe(tiny_recipe(data), out, progress=False)
+    data, out = Path(shutil.copytree(creatures, tmp_path / "data")), copied
+    run_recipe(tiny_recipe(data), out, ("cam", "refine"), progress=False)
     sample = open_dataset(data, "val")[0]
     other = next(index for index in range(4) if index not in sample.labels)
     _with_tags(data, sample.image_id, open_dataset(data, "val").classes[other])
@@ -89,10 +88,11 @@ def _replace_picture(path: Path) -> None:
     os.utime(path, ns=times)
 
 
-def test_a_replaced_picture_gets_a_new_map(tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path) -> None:
-    data, out = tmp_path / "data", tmp_path / "run"
-    shutil.copytree(creatures, data)
-    run_recipe(tiny_recipe(data), out, ("train", "cam"), progress=False)
+def test_a_replaced_picture_gets_a_new_map(
+    tiny_recipe: MakeRecipe, creatures: Path, copied: Path, tmp_path: Path
+) -> None:
+    data, out = Path(shutil.copytree(creatures, tmp_path / "data")), copied
+    run_recipe(tiny_recipe(data), out, ("cam",), progress=False)
     sample = open_dataset(data, "val")[0]
     path = out / "cams" / "val" / f"{sample.image_id}.npz"
     before = CamResult.load(path).maps
@@ -111,10 +111,11 @@ def test_maps_of_another_data_set_are_made_again(
     assert not torch.equal(CamResult.load(path).maps, before)
 
 
-def test_classes_in_another_order_are_refused(tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path) -> None:
-    data, out = tmp_path / "data", tmp_path / "run"
-    shutil.copytree(creatures, data)
-    run_recipe(tiny_recipe(data), out, ("train", "cam"), progress=False)
+def test_classes_in_another_order_are_refused(
+    tiny_recipe: MakeRecipe, creatures: Path, copied: Path, tmp_path: Path
+) -> None:
+    data, out = Path(shutil.copytree(creatures, tmp_path / "data")), copied
+    run_recipe(tiny_recipe(data), out, ("cam",), progress=False)
     classes = (data / "classes.txt").read_text().split()
     (data / "classes.txt").write_text("\n".join(classes[::-1]))
     before = files(out)
@@ -134,11 +135,11 @@ def test_a_broken_cam_file_is_made_again(tiny_recipe: MakeRecipe, creatures: Pat
 
 
 def test_refined_masks_of_outdated_maps_are_not_scored(
-    tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path
+    tiny_recipe: MakeRecipe, creatures: Path, copied: Path, tmp_path: Path
 ) -> None:
-    data, out = Path(shutil.copytree(creatures, tmp_path / "data")), tmp_path / "run"
+    data, out = Path(shutil.copytree(creatures, tmp_path / "data")), copied
     recipe = tiny_recipe(data)
-    run_recipe(recipe, out, progress=False)
+    run_recipe(recipe, out, ("cam", "refine", "evaluate"), progress=False)
     sample = open_dataset(data, "val")[0]
     _replace_picture(sample.image)
     run_recipe(recipe, out, ("cam",), progress=False)
