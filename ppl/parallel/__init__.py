@@ -8,6 +8,7 @@ from ppl.parallel.progress import Advance, progress_bar, tracked
 from ppl.parallel.records import Record
 from ppl.parallel.run_jobs import FolderSummary, run_jobs
 from ppl.parallel.share import LostProcessError, Share, current_share, shard
+from ppl.parallel.spread import spread
 
 __all__ = [
     "Advance",
@@ -25,5 +26,6 @@ __all__ = [
     "progress_bar",
     "run_jobs",
     "shard",
+    "spread",
     "tracked",
 ]

@@ -21,7 +21,7 @@ from ppl.pipeline.cams import cam_keys, cam_settings, outdated_cams
 from ppl.pipeline.device import torch_device
 from ppl.pipeline.recipe import Recipe
 from ppl.pipeline.run_folder import RunFolder
-from ppl.pipeline.splits import spread
+from ppl.pipeline.splits import spread_tagged
 
 __all__ = ["measure_faithfulness"]
 
@@ -47,7 +47,7 @@ def measure_faithfulness(recipe: Recipe, folder: RunFolder, split: str, images: 
         split: name of the split in the run folder.
         images: the images of the split.
     """
-    sample = images.subset(sample.image_id for sample in spread(images, recipe.faithfulness))
+    sample = images.subset(sample.image_id for sample in spread_tagged(images, recipe.faithfulness))
     outdated = set(outdated_cams(recipe, folder, split, sample))
     sample = sample.subset(image_id for image_id in sample.image_ids if image_id not in outdated)
     if not sample:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ppl.cam import parse_background
 from ppl.data import TaggedImages
-from ppl.parallel import current_share
+from ppl.parallel import current_share, spread
 from ppl.pipeline.cams import make_cams, training_split
 from ppl.pipeline.device import torch_device
 from ppl.pipeline.learned import backbone_arguments, input_key, training_jobs
@@ -35,7 +35,7 @@ def fit_pixels(recipe: Recipe, folder: RunFolder, train: TaggedImages, *, progre
         The file of the pixel classifier, for the refiner `pixel_classifier`.
     """
     if recipe.segment is None and recipe.affinity is None:
-        train = train[:: -(-len(train) // recipe.pixels.images)]
+        train = train.subset(sample.image_id for sample in spread(train, recipe.pixels.images))
     make_cams(recipe, folder, training_split(recipe), train, progress=progress)
     jobs, path = training_jobs(recipe, folder, train), folder.pixels
     decides = {"pixels": recipe.pixels.model_dump(mode="json"), "background": recipe.cam.background}

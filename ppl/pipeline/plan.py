@@ -20,6 +20,7 @@ from ppl.engine.batches import loader_workers
 from ppl.engine.state_file import save_state
 from ppl.errors import PPLValueError
 from ppl.models import save_model
+from ppl.parallel import spread
 from ppl.pipeline.affinity import learn_affinities
 from ppl.pipeline.cams import make_cams, training_split
 from ppl.pipeline.device import torch_device
@@ -95,7 +96,7 @@ def plan_run(
     device = torch_device(recipe.device)
     if device.type != "cpu":
         sample = max(sample, recipe.train.batch_size, recipe.segment.batch_size if recipe.segment else 0)
-    some, _ = check_images(_spread(splits.train, sample), progress=False)
+    some, _ = check_images(_spread_tagged(splits.train, sample), progress=False)
     if len(some) < 2:
         raise PPLValueError(f"{splits.train.name} holds {len(some)} images that can be used; a plan needs 2 or more")
     train = images or len(splits.train)
@@ -272,11 +273,10 @@ class _Measurement:
         return config.model_copy(update={**changes, "batch_size": min(config.batch_size, len(self.some))})
 
 
-def _spread(images: TaggedImages, count: int) -> TaggedImages:
+def _spread_tagged(images: TaggedImages, count: int) -> TaggedImages:
     """Return images at equal distances over the data set, with a tag where there are enough of them."""
     tagged = [sample for sample in images if sample.labels] or list(images)
-    step = max(1, len(tagged) // count)
-    return replace(images, samples=tuple(tagged[::step][:count]))
+    return replace(images, samples=tuple(spread(tagged, count)))
 
 
 def _size(folder: Path) -> int:

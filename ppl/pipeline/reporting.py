@@ -15,7 +15,7 @@ from ppl.pipeline.recipe import Recipe
 from ppl.pipeline.refinement import finished_refined
 from ppl.pipeline.run_folder import RunFolder
 from ppl.pipeline.segmentation import finished_predictions
-from ppl.pipeline.splits import Splits, spread
+from ppl.pipeline.splits import Splits, spread_tagged
 from ppl.report import Gallery, GridRow, Picture, Stages, image_grid, overlay, overlay_mask, read_run, write_report
 from ppl.report.parts import thumbnail
 
@@ -45,7 +45,7 @@ def make_report(recipe: Recipe, folder: RunFolder, splits: Splits, modes: Sequen
     """
     folders = {mode: folder if mode == recipe.model.mode else folder.comparison(mode) for mode in modes}
     split, images = next(iter(splits.masked.items()))
-    chosen = [sample.image_id for sample in spread(images, _ROWS)]
+    chosen = [sample.image_id for sample in spread_tagged(images, _ROWS)]
     ious = _ious(folder, split, images)
     ranked = sorted(ious, key=lambda name: ious[name])
     count = _EXTREMES if len(ranked) > max(_ROWS, 2 * _EXTREMES) else 0  # otherwise all of them may be shown anyway

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from ppl.data import DatasetConfig, NoSplitError, Sample, TaggedImages, check_images, open_dataset, warn_shared_images
 from ppl.errors import PPLValueError
-from ppl.parallel import BadFile, current_share
+from ppl.parallel import BadFile, current_share, spread
 
-__all__ = ["Splits", "check_share", "open_splits", "spread"]
+__all__ = ["Splits", "check_share", "open_splits", "spread_tagged"]
 
 
 @dataclass(frozen=True)
@@ -125,7 +123,7 @@ def _outside(images: TaggedImages, val: TaggedImages | None, recipe: DatasetConf
     return rest
 
 
-def spread(images: TaggedImages, count: int) -> list[Sample]:
+def spread_tagged(images: TaggedImages, count: int) -> list[Sample]:
     """Return tagged images at equal distances over a split; only images with masks if there are any.
 
     Args:
@@ -133,5 +131,4 @@ def spread(images: TaggedImages, count: int) -> list[Sample]:
         count: the most images.
     """
     tagged = [sample for sample in images if sample.labels]
-    chosen = [sample for sample in tagged if sample.mask is not None] or tagged or list(images)
-    return [chosen[index] for index in np.linspace(0, len(chosen) - 1, min(count, len(chosen))).round().astype(int)]
+    return spread([sample for sample in tagged if sample.mask is not None] or tagged or list(images), count)

@@ -40,12 +40,12 @@ def test_affinities_are_learned_from_the_training_images_and_used_by_the_random_
 def test_a_pixel_classifier_is_fitted_to_the_training_images_and_used_by_its_refiner(
     tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path
 ) -> None:
-    recipe = tiny_recipe(creatures, pixels={"steps": 20, "images": 4}, refine=["pixel_classifier", "guided_filter: 2"])
+    recipe = tiny_recipe(creatures, pixels={"steps": 20, "images": 5}, refine=["pixel_classifier", "guided_filter: 2"])
     result = run_recipe(recipe, tmp_path, progress=False)
     file = tmp_path / "pixels" / "pixels.safetensors"
-    assert file.is_file() and len(list((tmp_path / "cams" / "train").glob("*.npz"))) == 4
+    assert file.is_file() and len(list((tmp_path / "cams" / "train").glob("*.npz"))) == 5
     manifest = json.loads((tmp_path / "manifest.json").read_text())
-    assert manifest["pixels"]["images"] == 4
+    assert manifest["pixels"]["images"] == 5
     assert manifest["refinement"][0]["sha256"] == {"network": sha256(file)}
     assert [score["label"] for score in manifest["refinement_scores"]["val"]][1:] == [
         "pixel_classifier: pixels.safetensors",
@@ -55,7 +55,7 @@ def test_a_pixel_classifier_is_fitted_to_the_training_images_and_used_by_its_ref
     time = file.stat().st_mtime_ns
     run_recipe(recipe, tmp_path, progress=False)
     assert file.stat().st_mtime_ns == time
-    more = tiny_recipe(creatures, pixels={"steps": 30, "images": 4}, refine=["pixel_classifier", "guided_filter: 2"])
+    more = tiny_recipe(creatures, pixels={"steps": 30, "images": 5}, refine=["pixel_classifier", "guided_filter: 2"])
     run_recipe(more, tmp_path, progress=False)
     assert file.stat().st_mtime_ns != time
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ppl.engine.random_state import seeded
 from ppl.errors import PPLValueError
-from ppl.parallel import BadFile, current_share, gather_bad, guarded, parallel_map, progress_bar
+from ppl.parallel import BadFile, current_share, gather_bad, guarded, parallel_map, progress_bar, spread
 from ppl.refine.apply import apply_refiners
 from ppl.refine.jobs import RefineJob, read_probs
 from ppl.refine.pixel_network import PixelClassifier
@@ -97,7 +97,7 @@ def fit_pixel_classifier(
         1
     """
     config = config or PixelConfig()
-    share, chosen = current_share(), _spread(list(jobs), config.images)
+    share, chosen = current_share(), spread(list(jobs), config.images)
     network.to(device).eval()
     read = partial(
         _read, network=network, config=config, refiners=parse_refiners(config.refiners), background=background
@@ -119,11 +119,6 @@ def fit_pixel_classifier(
         raise PPLValueError(f"none of the {len(chosen)} images can be learned from{reason}")
     loss = _fit(network, cells, config)
     return PixelSummary(len(cells), loss, tuple(left_out))
-
-
-def _spread(jobs: Sequence[RefineJob], count: int) -> list[RefineJob]:
-    """Return jobs at equal distances."""
-    return [jobs[index] for index in np.linspace(0, len(jobs) - 1, min(count, len(jobs))).round().astype(int)]
 
 
 def _read(
