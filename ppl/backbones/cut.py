@@ -147,6 +147,23 @@ class CutBackbone:
             self._check_cut(index)
         return self._hooked.features(x, taps)
 
+    def tapped_features(self, x: Tensor, taps: Sequence[int]) -> dict[int, Any]:
+        """Run the model up to the deepest of some stages.
+
+        Args:
+            x: images (B,3,H,W).
+            taps: indices into `cuts` whose features are returned.
+
+        Returns:
+            Per tap the stage's output in its own layout, as `forward_features` returns it.
+
+        Raises:
+            PPLError: if a tapped stage does not run.
+        """
+        for index in taps:
+            self._check_cut(index)
+        return self._hooked.tapped(x, taps)
+
     def resume(
         self,
         cut_index: int,

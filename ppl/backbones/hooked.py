@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -15,7 +16,7 @@ from ppl.backbones.errors import UnsupportedBackboneError
 from ppl.backbones.eval_mode import EvalMode
 from ppl.backbones.families import Tiling, family_of
 from ppl.backbones.families.sizes import SizeHook
-from ppl.backbones.passes import CurrentPass, Pass, StageHook
+from ppl.backbones.passes import CurrentPass, Pass, StageHook, Stopped
 from ppl.backbones.patches import cut_features, image_grid, map_size, tensors_of, to_map
 from ppl.backbones.stages import Stage
 from ppl.backbones.view import Changes, modules_outside, view_of, with_ancestors
@@ -92,6 +93,17 @@ class HookedBackbone:
             count = output.shape[1] - final.prefix_tokens
             size = image_grid(count, (int(x.shape[-2]), int(x.shape[-1])), final.reduction)
         return to_map(output, final, size), features
+
+    def tapped(self, x: Tensor, taps: Sequence[int]) -> dict[int, Any]:
+        """Return the outputs of the stages of the cuts `taps`; the layers after the last of them do not run."""
+        if not taps:
+            return {}
+        model = self._view({}) if self._measuring else self.model
+        run = Pass(tuple(taps), stops=True)
+        with suppress(Stopped):
+            self._call(model, x, run)
+        run.check_visits(self._names)
+        return run.features
 
     def resume(
         self, index: int, features: Any, size: tuple[int, int] | None = None, image_size: tuple[int, int] | None = None
@@ -182,17 +194,21 @@ class HookedBackbone:
     def _run(self, model: nn.Module, x: Tensor, **pass_arguments: Any) -> tuple[Any, dict[int, Any]]:
         if not self.info.has_map:
             pass_arguments["taps"] = (*pass_arguments.get("taps", ()), -1)
-        run = self._current.value = Pass(**pass_arguments)
-        try:
-            output = call_backbone(model, x)
-        finally:
-            self._current.value = None
+        run = Pass(**pass_arguments)
+        output = self._call(model, x, run)
         run.check_visits(self._names)
         if not self.info.has_map:
             output = run.features.pop(-1)
         elif self.family.final is not None:
             output = self.family.final(output)
         return output, run.features
+
+    def _call(self, model: nn.Module, x: Tensor, run: Pass) -> Any:
+        self._current.value = run
+        try:
+            return call_backbone(model, x)
+        finally:
+            self._current.value = None
 
 
 def _first_argument(x: Any, *args: Any, **kwargs: Any) -> Any:

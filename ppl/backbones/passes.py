@@ -11,7 +11,11 @@ from torch import Tensor, nn
 from ppl.errors import PPLError
 from ppl.layers.padding import BorderPadding
 
-__all__ = ["CurrentPass", "Pass", "StageHook"]
+__all__ = ["CurrentPass", "Pass", "StageHook", "Stopped"]
+
+
+class Stopped(Exception):  # noqa: N818 - no error: it leaves the model's forward
+    """Every tapped stage has run, and the pass needs no further layer."""
 
 
 class Pass:
@@ -22,6 +26,7 @@ class Pass:
         resume_at: key of the stage whose output is replaced; None replaces none.
         replacement: the features that replace the output.
         padding: becomes active at the replacement.
+        stops: end the pass by `Stopped` as soon as every tapped stage has run.
     """
 
     def __init__(
@@ -30,10 +35,12 @@ class Pass:
         resume_at: int | None = None,
         replacement: Any = None,
         padding: BorderPadding | None = None,
+        stops: bool = False,
     ) -> None:
         self.resume_at = resume_at
         self.replacement = replacement
         self.padding = padding
+        self.stops = stops
         self.features: dict[int, Any] = {}
         self.visits = dict.fromkeys(taps if resume_at is None else (*taps, resume_at), 0)
 
@@ -73,7 +80,11 @@ class StageHook:
         self.wrapped = wrapped
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        """Keep or replace the output of the stage, as this thread's pass says; return None to leave it alone."""
+        """Keep or replace the output of the stage, as this thread's pass says; return None to leave it alone.
+
+        Raises:
+            Stopped: if the pass needs nothing more.
+        """
         run = self.current.value
         if run is None or self.key not in run.visits:
             return None
@@ -85,6 +96,8 @@ class StageHook:
             return type(output)((replacement, *output[1:])) if self.wrapped else replacement
         features = output[0] if self.wrapped else output
         run.features[self.key] = _clone(features) if self.overwritten else features
+        if run.stops and all(run.visits.values()):
+            raise Stopped
         return None
 
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from ppl.backbones import CutBackbone, data_config, default_cuts, resolve_stages
 from ppl.backbones.patches import image_grid, to_map
+from ppl.backbones.stages import Stage
 from ppl.errors import PPLValueError
 from ppl.refine.arrays import as_image
 
@@ -102,31 +103,41 @@ class FrozenBackbone(nn.Module):
         return -(-height // multiple) * multiple, -(-width // multiple) * multiple
 
     @torch.no_grad()
-    def levels(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """Return the map of every stage.
+    def levels(self, images: torch.Tensor, chosen: Sequence[int] | None = None) -> list[torch.Tensor]:
+        """Return the maps of stages. The layers after the deepest of them do not run.
 
         Args:
             images: `(B, 3, H, W)` in [0, 1]; they are normalised for the backbone, and padded by zeros at the right and
                 the bottom to a size that it accepts.
+            chosen: indices of the levels to return, counted from the first stage; None for all.
 
         Returns:
-            `(B, C, h, w)` for each stage, from the first to the last.
+            `(B, C, h, w)` for each chosen level, in the order of `chosen`.
         """
+        cuts = self._cutter.cuts
+        chosen = range(len(cuts) + 1) if chosen is None else chosen
         height, width = images.shape[-2:]
         size = self.padded_size(height, width)
         padded = F.pad((images - self.mean) / self.std, (0, size[1] - width, 0, size[0] - height))
-        final, taps = self._cutter.forward_features(padded, taps=range(len(self._cutter.cuts)))
-        levels = []
-        for index, stage in enumerate(self._cutter.cuts):
-            output = taps[index]
-            if isinstance(output, (list, tuple)):
-                levels.append(output[0])  # A stage with several resolutions: take the finest.
-                continue
-            grid = None
-            if stage.layout == "NLC":
-                grid = image_grid(output.shape[1] - stage.prefix_tokens, size, stage.reduction)
-            levels.append(to_map(output, stage, grid))
-        return [*levels, final]
+        taps = sorted({index for index in chosen if index != len(cuts)})
+        if len(cuts) in chosen:
+            final, outputs = self._cutter.forward_features(padded, taps)
+            maps = {len(cuts): final}
+        else:
+            outputs, maps = self._cutter.tapped_features(padded, taps), {}
+        maps |= {index: _level(outputs[index], cuts[index], size) for index in taps}
+        return [maps[index] for index in chosen]
+
+
+def _level(output: Any, stage: Stage, size: tuple[int, int]) -> torch.Tensor:
+    """Return the output of a stage as a map (B,C,h,w), for images of that size."""
+    if isinstance(output, (list, tuple)):
+        finest: torch.Tensor = output[0]  # A stage with several resolutions.
+        return finest
+    grid = None
+    if stage.layout == "NLC":
+        grid = image_grid(output.shape[1] - stage.prefix_tokens, size, stage.reduction)
+    return to_map(output, stage, grid)
 
 
 def _load_backbone(module: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:

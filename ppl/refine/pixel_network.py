@@ -63,8 +63,7 @@ class PixelClassifier(FrozenBackbone):
         """Return the features (B,C,h,w) of images (B,3,H,W) in [0, 1]; cells are those of the coarsest level."""
         height, width = (max(1, round(side * self.scale)) for side in images.shape[-2:])
         enlarged = F.interpolate(images, (height, width), mode="bilinear", align_corners=False)
-        levels = self.levels(enlarged)
-        chosen = [levels[level] for level in self._levels]
+        chosen = self.levels(enlarged, self._levels)
         cells = min(((level.shape[2], level.shape[3]) for level in chosen), key=lambda size: size[0] * size[1])
         features = torch.cat([F.interpolate(level.float(), cells, mode="area") for level in chosen], dim=1)
         padded = self.padded_size(height, width)

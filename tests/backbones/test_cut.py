@@ -134,6 +134,32 @@ def test_layers_before_the_cut_see_the_image_once_for_any_number_of_branches() -
     assert sum(pixels[1:]) <= 3 * 3 * 32 * 32
 
 
+@pytest.mark.parametrize("name", [*TINY, "densenet121", "test_vit"])
+def test_layers_after_the_deepest_tapped_stage_do_not_run(name: str) -> None:
+    model = make(name)
+    cutter = cut_everywhere(model)
+    x = torch.randn(2, 3, *cutter._hooked.info.probe)
+    ran = 0
+
+    def count(*_: object) -> None:
+        nonlocal ran
+        ran += 1
+
+    for module in model.modules():
+        module.register_forward_hook(count)
+    with torch.no_grad():
+        _, expected = cutter.forward_features(x, range(len(cutter.cuts)))
+        whole, before = ran, 0
+        for deepest in range(len(cutter.cuts)):
+            ran = 0
+            features = cutter.tapped_features(x, [deepest, 0])
+            assert set(features) == {0, deepest}
+            assert all(torch.equal(features[index], expected[index]) for index in features)
+            assert before < ran < whole
+            before = ran
+        assert cutter.tapped_features(x, []) == {}
+
+
 def test_batchnorm_before_the_cut_never_sees_the_dummy_image() -> None:
     model = make("test_resnet").train()
     reference = copy.deepcopy(model)
@@ -386,6 +412,8 @@ def test_a_stage_that_is_bypassed_is_an_error() -> None:
     model.skip = True
     with pytest.raises(PPLError, match=re.escape("'first' ran 0 times")):
         cutter.forward_features(torch.randn(1, 3, 8, 8), [0])
+    with pytest.raises(PPLError, match=re.escape("'first' ran 0 times")):
+        cutter.tapped_features(torch.randn(1, 3, 8, 8), [0])
 
 
 def test_custom_modules_need_their_stages_named() -> None:

@@ -104,6 +104,19 @@ def test_no_usable_image_is_an_error_that_names_the_reason(tmp_path: Path, netwo
         fit_pixel_classifier([foreign], network, FAST, num_workers=1, progress=False)
 
 
+def test_features_are_those_of_the_whole_network_though_its_last_stage_does_not_run(network: PixelClassifier) -> None:
+    images, ran = torch.rand(2, 3, SIDE, 80), []
+    last = network.backbone.get_submodule("layer4")
+    last.register_forward_hook(lambda *_: ran.append(1))
+    features = network.features(images)
+    assert not ran
+    every = network.levels(torch.nn.functional.interpolate(images, scale_factor=2, mode="bilinear"))
+    assert ran and len(every) == len(network.channels)
+    fine, coarse = (every[level] for level in network.default_levels[-2:])
+    expected = torch.cat([torch.nn.functional.interpolate(fine, coarse.shape[2:], mode="area"), coarse], dim=1)
+    assert torch.equal(features, expected)
+
+
 def test_no_more_images_are_read_than_the_settings_say(tmp_path: Path, network: PixelClassifier) -> None:
     jobs = [_job(tmp_path, number, left=True) for number in range(6)]
     config = FAST.model_copy(update={"images": 3})
