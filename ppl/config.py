@@ -19,22 +19,37 @@ class Config(BaseModel):
     A subclass declares each setting once, with its default and its description. Functions, recipes and commands take
     their defaults from the subclass.
 
+    Args:
+        **values: value by key.
+
+    Raises:
+        PPLValueError: if a key is unknown or a value does not fit; the message names every fault.
+
     Example:
         >>> class BlurConfig(Config):
         ...     radius: int = 3
-        >>> BlurConfig.checked(radius="wide")
+        >>> BlurConfig(radius="wide")
         Traceback (most recent call last):
         ppl.errors.PPLValueError: radius: Input should be a valid integer, ... (got 'wide')
-        >>> BlurConfig.checked(radios=3)
+        >>> BlurConfig(radios=3)
         Traceback (most recent call last):
         ppl.errors.PPLValueError: unknown key radios; did you mean 'radius'?
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
+    def __init__(self, /, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise PPLValueError("; ".join(describe_faults(type(self), error))) from None
+
+    # Pydantic makes the settings of a section without this function then, and the section's faults keep dotted keys.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
     @classmethod
     def checked(cls, values: Mapping[str, Any] | None = None, /, **more: Any) -> Self:
-        """Make the settings from values of unknown quality.
+        """Make the settings from a mapping, whatever it holds.
 
         Args:
             values: value by key.
@@ -67,7 +82,7 @@ def describe_faults(config: type[BaseModel], error: ValidationError, within: Ite
         >>> class BlurConfig(Config):
         ...     radius: int = 3
         >>> try:
-        ...     BlurConfig(radius="wide")
+        ...     BlurConfig.model_validate({"radius": "wide"})
         ... except ValidationError as error:
         ...     describe_faults(BlurConfig, error, within=["blur"])
         ["blur.radius: Input should be a valid integer, unable to parse string as an integer (got 'wide')"]

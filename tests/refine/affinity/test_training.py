@@ -9,7 +9,6 @@ import pytest
 import torch
 from PIL import Image
 from processes import run_ranks
-from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from ppl.backbones import half
@@ -248,7 +247,7 @@ def test_bad_pairs_are_named(network, tmp_path, pairs, words):
 
 
 def test_unknown_keys_are_refused():
-    with pytest.raises(ValidationError, match="learning_rate"):
+    with pytest.raises(PPLValueError, match="learning_rate"):
         AffinityConfig(learning_rate=1)
 
 
