@@ -75,9 +75,9 @@ class Sample:
         object.__setattr__(self, "labels", labels)
 
     @property
-    def picture(self) -> FilePath | ImageFile:
-        """The image file as all functions take images: with its `value_range`, if one is set."""
-        return self.image if self.value_range is None else ImageFile(self.image, self.value_range)
+    def picture(self) -> ImageFile:
+        """The image file with its `value_range`, as functions take images; `check_images` alone tells if it is dark."""
+        return ImageFile(self.image, self.value_range)
 
     def read_image(self, *, at_least: int | tuple[int, int] | None = None) -> Image.Image:
         """Return the picture as upright RGB; see `ppl.io.read_image`."""

@@ -29,15 +29,16 @@ class BadImageError(PPLValueError):
 
 @dataclass(frozen=True)
 class ImageFile(os.PathLike[str]):
-    """A path whose 16-bit grey values end at less than 65535; every function that reads images takes one as a path.
+    """A path with the range of its 16-bit grey values; every function that reads images takes one as a path.
 
     Attributes:
         path: image file.
-        value_range: value that becomes white, see `read_image`.
+        value_range: value that becomes white, see `read_image`. With None as with a number, no function warns that the
+            picture is dark.
     """
 
     path: FilePath
-    value_range: int
+    value_range: int | None = None
 
     def __fspath__(self) -> str:
         return os.fspath(self.path)

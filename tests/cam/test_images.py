@@ -192,6 +192,7 @@ def test_16_bit_pictures_with_small_values_are_a_warning_unless_their_range_is_g
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         generate(make_model(), [ImageFile(tmp_path / "dark.png", 4095)], [[1]], scales=[1.0])
+        generate(make_model(), [ImageFile(tmp_path / "dark.png")], [[1]], scales=[1.0])
 
 
 def test_mappings_of_a_loader_are_named():

@@ -6,8 +6,10 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import ppl
 from ppl.cam import iter_generate
@@ -107,3 +109,13 @@ def test_zero_workers_are_refused(finished: tuple[Path, RunResult], creatures: P
     with pytest.raises(PPLValueError, match="num_workers must be -1"):
         cam_folder(finished[0] / "last.safetensors", creatures / "images", out, num_workers=0)
     assert not out.exists()
+
+
+def test_a_dark_16_bit_picture_is_one_warning(finished: tuple[Path, RunResult], tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    values = np.linspace(0, 4000, 64 * 64).reshape(64, 64).astype(np.uint16)
+    Image.fromarray(values).save(tmp_path / "images" / "dark.png")
+    with pytest.warns(UserWarning) as found:
+        cam_folder(finished[0] / "last.safetensors", tmp_path / "images", tmp_path / "out", progress=False)
+    messages = [str(warning.message) for warning in found if "16 bits" in str(warning.message)]
+    assert len(messages) == 1 and "set value_range to the camera's largest value, 4095" in messages[0]
