@@ -44,7 +44,7 @@ def random_walk_refiner(
         image: `(H, W, 3)` uint8.
         probs: `(L, H, W)`.
         affinity: file of a trained affinity network, or the function that `load_affinity` returns. None: the affinity
-            of two cells is `exp(-mean |colour difference|)`, with colours in [0, 1].
+            of two cells is `exp(-d)`, where `d` is the mean absolute difference of their colours in [0, 1].
         stride: pixels per cell. None: the network's stride, or 1 on colours (ours).
         radius: cells nearer than this are neighbours.
         beta: power on the affinities. None: 10 with a network, as in IRN, or 60 on colours (ours).
