@@ -21,6 +21,7 @@ VOC_CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 )
+"""The classes of Pascal VOC in the order of its masks."""
 
 
 def read_voc(root: str | os.PathLike[str], split: str | None = None, *, missing: Missing = "error") -> TaggedImages:

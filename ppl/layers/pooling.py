@@ -20,6 +20,7 @@ Pooling = Callable[[Tensor], Tensor]
 """A function from class maps (B,K,h,w) to logits (B,K)."""
 
 POOLINGS: Registry[Callable[..., Tensor]] = Registry("pooling")
+"""The poolings by name."""
 
 
 def register_pooling(name: str, pooling: Callable[..., Tensor]) -> None:

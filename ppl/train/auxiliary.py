@@ -211,6 +211,7 @@ def _equivariance(views: Views, classify: Loss, *, scale: Positive = 0.5, flip: 
 
 
 AUXILIARY: Registry[Callable[..., Tensor]] = Registry("auxiliary loss")
+"""The auxiliary losses by name."""
 AUXILIARY.register("branches", _branches)
 AUXILIARY.register("consistency", _consistency)
 AUXILIARY.register("patches", _patches)

@@ -33,6 +33,7 @@ def _zero_or_at_least_one(value: float) -> float:
 Gamma = Annotated[float, Field(ge=0, allow_inf_nan=False), AfterValidator(_zero_or_at_least_one)]
 
 LOSSES: Registry[Callable[..., Tensor]] = Registry("loss")
+"""The classification losses by name."""
 
 
 def register_loss(name: str, loss: Callable[..., Tensor]) -> None:

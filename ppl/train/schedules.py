@@ -34,6 +34,7 @@ Schedule = Callable[[int, int], tuple[int, ...]]
 """`schedule(epoch, update)` with both counted from 0, returning the phases to train."""
 
 SCHEDULES: Registry[Callable[..., tuple[int, ...]]] = Registry("schedule")
+"""The schedules of cuts by name."""
 
 
 def register_schedule(name: str, schedule: Callable[..., tuple[int, ...]]) -> None:

@@ -18,7 +18,9 @@ from ppl.io import atomic_folder, mask_image
 __all__ = ["CREATURES", "CREATURE_PARTS", "make_creatures"]
 
 CREATURES = ("cat", "owl", "frog", "ram")
+"""The classes of the sample set."""
 CREATURE_PARTS = ("head", "body")
+"""The parts of each creature, which `masks_parts/` marks by 1 and 2."""
 
 _VERSION = 1  # rises when the same seed draws other pictures
 
