@@ -59,18 +59,16 @@ def make_report(recipe: Recipe, folder: RunFolder, splits: Splits, modes: Sequen
     ]
     title = f"{recipe.data.root.resolve().name}, {split}"
     image_grid(rows, titles, folder.image_grid, classes=images.classes, title=title)
-    start = next(title for title in reversed(titles) if title != _TRUTH)
+    last = next(title for title in reversed(titles) if title != _TRUTH)
+    ranked_by = "refined mask" if "refined mask" in titles else f"CAM, {recipe.model.mode}"  # as `score_split` chooses
+    spread_note = "At equal distances over the split. A slider moves from image to masks."
+    ranks_note = "By the mean IoU of the image, of refined masks if there are any; the sliders start with them."
     galleries = [
         Gallery(f"{heading} of {split}", [stages[name] for name in names], note, start, classes)
-        for heading, names, note, classes in (
-            (
-                "Images",
-                chosen,
-                "At equal distances over the split. A slider moves from image to masks.",
-                images.classes,
-            ),
-            ("Worst images", worst, "By the mean IoU of the image, of refined masks if there are any.", ()),
-            ("Best images", best, "By the mean IoU of the image, of refined masks if there are any.", ()),
+        for heading, names, note, start, classes in (
+            ("Images", chosen, spread_note, last, images.classes),
+            ("Worst images", worst, ranks_note, ranked_by, ()),
+            ("Best images", best, ranks_note, ranked_by, ()),
         )
         if names
     ]
@@ -105,7 +103,7 @@ def _read_stages(
         if sample.mask is not None:
             found[_TRUTH] = overlay_mask(image, sample.read_mask())
         pictures = [Picture(title, thumbnail(picture)) for title, picture in found.items()]
-        kind = "refined" if refined else "CAM"  # as `score_split` chooses
+        kind = "refined" if refined else "CAM"
         score = [f"{kind} mIoU {100 * ious[name]:.1f}"] if name in ious else []
         tags = ", ".join(images.classes[label] for label in sample.labels)
         stages[name] = Stages(name, pictures, "; ".join([tags, *score]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,7 +12,7 @@ import pytest
 
 from ppl.data import make_creatures, open_dataset
 from ppl.errors import PPLFileNotFoundError, PPLValueError
-from ppl.pipeline import Recipe, RunFolder, RunResult, run_recipe, score_masks
+from ppl.pipeline import Recipe, RunFolder, RunResult, reporting, run_recipe, score_masks
 
 MakeRecipe = Callable[..., Recipe]
 
@@ -56,6 +57,16 @@ def test_the_report_shows_the_compared_models_of_the_recipe_alone(
     assert "baseline" in page.read_text()
     run_recipe(tiny_recipe(creatures), tmp_path / "run", ("evaluate", "report"), progress=False)
     assert "baseline" not in page.read_text()
+
+
+def test_the_worst_and_the_best_images_start_with_the_masks_that_rank_them(
+    tiny_recipe: MakeRecipe, creatures: Path, copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"_ROWS": 1, "_EXTREMES": 1, "finished_predictions": reporting.finished_refined}.items():
+        monkeypatch.setattr(reporting, name, value)
+    run_recipe(tiny_recipe(creatures, compare=["baseline"]), copied, ("report",), progress=False)
+    starts = re.findall('data-start="(.*?)"', (copied / "report.html").read_text())
+    assert starts == ["segmenter", "refined mask", "refined mask"]
 
 
 def test_a_report_alone_keeps_the_notes_of_the_scores(
