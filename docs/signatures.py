@@ -100,6 +100,8 @@ class Signatures(griffe.Extension):
 
     def on_class(self, *, cls: griffe.Class, **_: Any) -> None:
         """Leave out special methods without a docstring, which the text of the class describes."""
+        if cls.path == "ppl.config.Config":  # its subclasses list their settings, in place of **values
+            del cls.members["__init__"]
         for name, member in list(cls.members.items()):
             if name.startswith("__") and name != "__init__" and not member.docstring:
                 del cls.members[name]

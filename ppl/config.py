@@ -19,9 +19,6 @@ class Config(BaseModel):
     A subclass declares each setting once, with its default and its description. Functions, recipes and commands take
     their defaults from the subclass.
 
-    Args:
-        **values: value by key.
-
     Raises:
         PPLValueError: if a key is unknown or a value does not fit; the message names every fault.
 
