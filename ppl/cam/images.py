@@ -6,7 +6,7 @@ import os
 import threading
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeAlias
 
@@ -20,13 +20,24 @@ from torch.utils.data import DataLoader, Dataset, SequentialSampler
 from ppl.errors import PPLTypeError, PPLValueError
 from ppl.io.images import DARK, ImageFile, image_info, read_image, to_rgb
 
-__all__ = ["ImageLike", "as_images", "check_images", "check_order", "count_images", "read_ahead", "to_tensor"]
+__all__ = [
+    "ImageLike",
+    "as_images",
+    "check_images",
+    "check_order",
+    "count_images",
+    "normalized",
+    "read_ahead",
+    "to_pixels",
+    "to_tensor",
+]
 
 ImageLike: TypeAlias = Tensor | Image.Image | npt.NDArray[np.uint8] | str | os.PathLike[str]
 """One image: a normalised tensor (3,H,W), a PIL image, an array (H,W,3) of uint8 in RGB order, or a path."""
 
 _DECODING = threading.Lock()
 _READERS = 4  # threads that decode, and the number of pictures that are decoded ahead of their turn
+_LARGE = 2**24  # pixels of a picture from which on none is decoded ahead: a few of them would fill the memory
 # A normalised tensor stays below 4 times what black and white pixels become, noise included, and below 20.
 _FACTOR, _LIMIT = 4, 20.0
 
@@ -99,22 +110,6 @@ class _ImagesOf:
             yield item[0] if isinstance(item, (tuple, list)) else item
 
 
-def read_ahead(images: Iterable[ImageLike], data_config: dict[str, Any]) -> Iterator[Tensor]:
-    """Yield images as normalised tensors, in order; threads decode a few pictures ahead of their turn.
-
-    Raises:
-        PPLTypeError, PPLValueError, PPLFileNotFoundError: as :func:`to_tensor`, at the turn of the image.
-    """
-    with ThreadPoolExecutor(_READERS) as readers:
-        ahead: deque[Future[Tensor]] = deque()
-        for number, image in enumerate(images):
-            ahead.append(readers.submit(to_tensor, image, data_config, number))
-            while len(ahead) > (0 if isinstance(image, Tensor) else _READERS):
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
-
-
 def to_tensor(image: ImageLike, data_config: dict[str, Any], number: int) -> Tensor:
     """Return one image as a normalised tensor of its own size.
 
@@ -138,6 +133,26 @@ def to_tensor(image: ImageLike, data_config: dict[str, Any], number: int) -> Ten
         >>> to_tensor(Image.new("RGB", (1, 1), (255, 0, 255)), config, 0).flatten().tolist()
         [2.0, -2.0, 2.0]
     """
+    return normalized(to_pixels(image, data_config, number), data_config)
+
+
+def normalized(pixels: Tensor, data_config: dict[str, Any]) -> Tensor:
+    """Return the pixels of :func:`to_pixels` as the model takes them; what is normalised stays as it is.
+
+    Args:
+        pixels: (..., C,H,W), on any device.
+        data_config: the model's "mean" and "std".
+    """
+    if pixels.dtype != torch.uint8:
+        return pixels
+    mean, std = (torch.tensor(data_config[key], dtype=torch.float32, device=pixels.device) for key in ("mean", "std"))
+    if pixels.shape[-3] == 1:
+        mean, std = mean.mean()[None], std.mean()[None]
+    return pixels.float().div_(255).sub_(mean[:, None, None]).div_(std[:, None, None])
+
+
+def to_pixels(image: ImageLike, data_config: dict[str, Any], number: int) -> Tensor:
+    """Return one image as :func:`to_tensor` does, but a picture as (C,H,W) uint8, in a quarter of the memory."""
     channels = int(data_config["input_size"][0])
     if isinstance(image, np.ndarray):
         image = _picture(image, channels, number)
@@ -148,7 +163,7 @@ def to_tensor(image: ImageLike, data_config: dict[str, Any], number: int) -> Ten
     elif isinstance(image, Image.Image):
         image = _decoded(image, number)
     if isinstance(image, Image.Image):
-        return _normalised(image, data_config, channels, number)
+        return _pixels(image, channels, number)
     if not isinstance(image, Tensor):
         raise PPLTypeError(f"image {number} must be a tensor, PIL image, array or path, got {type(image).__name__}")
     if not image.is_floating_point():
@@ -159,6 +174,36 @@ def to_tensor(image: ImageLike, data_config: dict[str, Any], number: int) -> Ten
         raise PPLValueError(f"image {number} must have shape ({channels},H,W), got {tuple(image.shape)}")
     _check_values(image, data_config, number)
     return image
+
+
+def read_ahead(
+    images: Iterable[ImageLike],
+    data_config: dict[str, Any],
+    read: Callable[[ImageLike, dict[str, Any], int], Tensor] = to_tensor,
+) -> Iterator[Tensor]:
+    """Yield images as tensors, in order; threads decode a few pictures ahead of their turn.
+
+    Behind a picture of more than 16 million pixels none is decoded ahead.
+
+    Args:
+        images: the images.
+        data_config: see :func:`to_tensor`.
+        read: :func:`to_tensor` or :func:`to_pixels`.
+
+    Raises:
+        PPLTypeError, PPLValueError, PPLFileNotFoundError: as :func:`to_tensor`, at the turn of the image.
+    """
+    allowed = 0  # until the size of a picture is known
+    with ThreadPoolExecutor(_READERS) as readers:
+        ahead: deque[Future[Tensor]] = deque()
+        for number, image in enumerate(images):
+            ahead.append(readers.submit(read, image, data_config, number))
+            while len(ahead) > (0 if isinstance(image, Tensor) else allowed):
+                tensor = ahead.popleft().result()
+                allowed = 0 if tensor[0].numel() > _LARGE else _READERS
+                yield tensor
+        while ahead:
+            yield ahead.popleft().result()
 
 
 def _check_values(image: Tensor, data_config: dict[str, Any], number: int) -> None:
@@ -193,15 +238,12 @@ def _warn_if_dark(largest: int | None) -> None:
         )
 
 
-def _normalised(image: Image.Image, data_config: dict[str, Any], channels: int, number: int) -> Tensor:
-    mean, std = (torch.tensor(data_config[key], dtype=torch.float32) for key in ("mean", "std"))
+def _pixels(image: Image.Image, channels: int, number: int) -> Tensor:
     if channels == 1:
-        image, mean, std = image.convert("L"), mean.mean()[None], std.mean()[None]
+        image = image.convert("L")
     elif channels != 3:
         raise PPLTypeError(_of_other_channels(number, channels))
-    pixels = torch.from_numpy(np.array(image)).reshape(image.height, image.width, channels)
-    # in place: an aerial picture takes gigabytes
-    return pixels.permute(2, 0, 1).float().div_(255).sub_(mean[:, None, None]).div_(std[:, None, None])
+    return torch.from_numpy(np.array(image)).reshape(image.height, image.width, channels).permute(2, 0, 1)
 
 
 def _of_other_channels(number: int, channels: int) -> str:

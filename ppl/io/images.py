@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ __all__ = ["DARK", "BadImageError", "ImageFile", "ImageInfo", "image_info", "ima
 DARK = (1 << 14) - 1
 """Largest value of 16-bit pictures that come out at less than a quarter of the full brightness."""
 
+_LIMIT = "PPL_MAX_PIXELS"
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 _WIDE_MODES = ("I", "F")  # prefixes of Pillow's modes with more than 8 bits: "I", "I;16", "I;16B", "F"
 
@@ -174,6 +176,7 @@ def to_rgb(image: Image.Image, *, value_range: int | None = None) -> Image.Image
 
 def _open(path: str | os.PathLike[str]) -> Image.Image:
     source = path.path if isinstance(path, ImageFile) else path
+    raise_limit()
     try:
         return Image.open(open_binary(source) if isinstance(source, ArchivedFile) else source)
     except PPLFileNotFoundError:
@@ -194,7 +197,22 @@ def _open(path: str | os.PathLike[str]) -> Image.Image:
 
 def too_many_pixels(path: str | os.PathLike[str], error: Exception) -> str:
     """Return the message for a picture or mask above Pillow's limit on the number of pixels."""
-    return f"{path}: {str(error).rstrip('.')}; shrink it, or raise PIL.Image.MAX_IMAGE_PIXELS"
+    return (
+        f"{path}: {str(error).rstrip('.')}; if the file is sound, set the environment variable {_LIMIT} to a number of "
+        "pixels that you allow, or PIL.Image.MAX_IMAGE_PIXELS in Python; or cut the picture into parts"
+    )
+
+
+@cache
+def raise_limit() -> None:
+    """Let Pillow read pictures of as many pixels as the user's environment allows; worker processes inherit it."""
+    allowed = os.environ.get(_LIMIT)
+    if allowed is None:
+        return
+    try:
+        Image.MAX_IMAGE_PIXELS = int(float(allowed))
+    except (ValueError, OverflowError) as error:
+        raise PPLValueError(f"{_LIMIT}={allowed!r} is no number of pixels; set it to 1e9 for example") from error
 
 
 def _stored_size(image: Image.Image) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from PIL import Image
 from ppl.errors import PPLFileNotFoundError, PPLValueError
 from ppl.io.archives import ArchivedFile, open_binary
 from ppl.io.files import atomic_write
-from ppl.io.images import BadImageError, too_many_pixels
+from ppl.io.images import BadImageError, raise_limit, too_many_pixels
 from ppl.io.listing import counted
 
 __all__ = ["mask_image", "palette", "read_color_mask", "read_mask", "write_mask"]
@@ -126,6 +126,7 @@ def read_color_mask(path: str | os.PathLike[str], colors: Mapping[tuple[int, int
 
 def _pixels(path: str | os.PathLike[str], mode: str | None) -> tuple[str, npt.NDArray[Any]]:
     """Return the mode of a mask file and its values, converted to `mode` if one is given."""
+    raise_limit()
     try:
         with Image.open(open_binary(path) if isinstance(path, ArchivedFile) else path) as image:
             return image.mode, np.array(image if mode is None else image.convert(mode))

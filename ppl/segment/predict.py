@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ppl.backbones.eval_mode import EvalMode
 from ppl.backbones.half import half_precision
-from ppl.cam.images import ImageLike, as_images, check_images, read_ahead
+from ppl.cam.images import ImageLike, as_images, check_images, normalized, read_ahead, to_pixels
 from ppl.cam.labels import check_labels
 from ppl.cam.stream import check_count
 from ppl.errors import PPLTypeError, PPLValueError
@@ -21,7 +21,7 @@ from ppl.refine import crf as dense_crf
 from ppl.segment.config import SegmentConfig
 from ppl.segment.result import SegmentResult
 from ppl.segment.segmenter import Segmenter
-from ppl.segment.windows import averaged_logits, windowed_mask
+from ppl.segment.windows import averaged_logits, predicted_windows
 
 __all__ = ["iter_predict", "predict"]
 
@@ -151,7 +151,7 @@ def _stream(
 ) -> Iterator[SegmentResult]:
     waiting: list[Tensor] = []
     done = 0
-    for image in read_ahead(images, model.data_config):
+    for image in read_ahead(images, model.data_config, to_pixels):
         if waiting and (waiting[0].shape != image.shape or len(waiting) == settings.batch_size):
             yield from _predict_batch(model, waiting, _rows_of(rows, done, len(waiting)), settings)
             done += len(waiting)
@@ -176,43 +176,57 @@ def _predict_batch(
     model: Segmenter, images: list[Tensor], rows: list[Tensor] | None, settings: _Settings
 ) -> list[SegmentResult]:
     height, width = images[0].shape[-2:]
-    half = half_precision(settings.device) if settings.amp else None
-    autocast = nullcontext() if half is None else torch.autocast(settings.device.type, dtype=half)
-    with EvalMode(model.modules()), torch.inference_mode(), autocast:
-        if height * width > _WHOLE_PIXELS:
-            return [
-                _predict_windows(model, image, None if rows is None else rows[index], settings)
-                for index, image in enumerate(images)
-            ]
-        logits = averaged_logits(model, torch.stack(images).to(settings.device), settings.scales, settings.flip)
-        results = []
+    if height * width > _WHOLE_PIXELS:
+        return [
+            _predict_windows(model, image, None if rows is None else rows[index], settings)
+            for index, image in enumerate(images)
+        ]
+    results = []
+    with _ready(model, settings):
+        batch = torch.stack([normalized(image.to(settings.device), model.data_config) for image in images])
+        logits = averaged_logits(model, batch, settings.scales, settings.flip)
         for index, image in enumerate(images):
             allowed = _allow(logits[index], None if rows is None else rows[index])
             probs = allowed.softmax(dim=0).cpu() if settings.probs else None
-            results.append(_result(_best(allowed).cpu(), probs, image, model, settings))
-    return results
+            results.append((_best(allowed).cpu(), probs, image))
+    # outside of inference mode, with memory of their own
+    return [
+        _result(mask.clone(), None if probs is None else probs.clone(), image, model, settings)
+        for mask, probs, image in results
+    ]
+
+
+@contextmanager
+def _ready(model: Segmenter, settings: _Settings) -> Iterator[None]:
+    half = half_precision(settings.device) if settings.amp else None
+    autocast = nullcontext() if half is None else torch.autocast(settings.device.type, dtype=half)
+    with EvalMode(model.modules()), torch.inference_mode(), autocast:
+        yield
 
 
 def _predict_windows(model: Segmenter, image: Tensor, row: Tensor | None, settings: _Settings) -> SegmentResult:
-    """Predict an image in windows, of which only the rows at hand are on the device."""
-    keep = settings.probs and (model.num_classes + 1) * image[0].numel() * 4 <= _KEPT_BYTES
+    """Predict an image in windows, of which one at a time is on the device."""
+    height, width = image.shape[-2:]
+    keep = settings.probs and (model.num_classes + 1) * height * width * 4 <= _KEPT_BYTES
     if settings.crf is not None and not keep:
-        height, width = image.shape[-2:]
         raise PPLValueError(
             f"crf={settings.crf!r} needs all probabilities of an image in memory, and {height}x{width} pixels have too "
             "many: predict smaller parts, or without a CRF"
         )
 
     def logits_of(window: Tensor) -> Tensor:
-        return averaged_logits(model, window.to(settings.device), settings.scales, settings.flip).cpu()
+        pixels = normalized(window.to(settings.device), model.data_config)
+        return averaged_logits(model, pixels, settings.scales, settings.flip)
 
-    masks, probs = [], []
-    for rows in windowed_mask(logits_of, image, _WINDOW, _STEP):
-        allowed = _allow(rows, row)
-        masks.append(_best(allowed))
-        if keep:
-            probs.append(allowed.softmax(dim=0))
-    return _result(torch.cat(masks), torch.cat(probs, dim=1) if keep else None, image, model, settings)
+    mask = torch.empty(height, width, dtype=torch.uint8)
+    probs = torch.empty(model.num_classes + 1, height, width) if keep else None
+    with _ready(model, settings):
+        for (rows, columns), logits in predicted_windows(logits_of, image, _WINDOW, _STEP):
+            allowed = _allow(logits, row)
+            mask[rows, columns] = _best(allowed)
+            if probs is not None:
+                probs[:, rows, columns] = allowed.softmax(dim=0)
+    return _result(mask, probs, image, model, settings)
 
 
 def _allow(logits: Tensor, row: Tensor | None) -> Tensor:
@@ -227,10 +241,9 @@ def _allow(logits: Tensor, row: Tensor | None) -> Tensor:
 
 def _result(mask: Tensor, probs: Tensor | None, image: Tensor, model: Segmenter, settings: _Settings) -> SegmentResult:
     if probs is not None and settings.crf is not None:
-        probs = torch.from_numpy(dense_crf(_pixels(image, model.data_config), probs.numpy(), preset=settings.crf))
+        probs = torch.from_numpy(dense_crf(_colours(image, model.data_config), probs.numpy(), preset=settings.crf))
         mask = _best(probs)
-    # outside of inference mode, with memory of their own
-    return SegmentResult(mask.clone(), None if probs is None else probs.clone())
+    return SegmentResult(mask, probs)
 
 
 def _best(scores: Tensor) -> Tensor:
@@ -238,8 +251,9 @@ def _best(scores: Tensor) -> Tensor:
     return scores.max(dim=0).indices.to(torch.uint8)
 
 
-def _pixels(image: Tensor, data_config: dict[str, Any]) -> Any:
-    """Return the colours (H,W,3) uint8 of a normalised image."""
-    mean, std = (torch.tensor(data_config[key])[:, None, None] for key in ("mean", "std"))
-    colours = ((image.float().cpu() * std + mean) * 255).round().clamp(0, 255)
-    return np.ascontiguousarray(colours.to(torch.uint8).permute(1, 2, 0).numpy())
+def _colours(image: Tensor, data_config: dict[str, Any]) -> Any:
+    """Return the colours (H,W,3) uint8 of an image."""
+    if image.dtype != torch.uint8:
+        mean, std = (torch.tensor(data_config[key])[:, None, None] for key in ("mean", "std"))
+        image = ((image.float().cpu() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+    return np.ascontiguousarray(image.permute(1, 2, 0).numpy())

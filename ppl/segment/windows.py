@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["averaged_logits", "window_starts", "windowed_mask"]
+__all__ = ["averaged_logits", "predicted_windows", "window_starts"]
 
 Logits = Callable[[Tensor], Tensor]
 """From normalised images (B,3,H,W) to logits (B,L,H,W)."""
@@ -65,45 +66,42 @@ def window_starts(length: int, window: int, step: int) -> list[int]:
     return [*range(0, length - window, step), length - window]
 
 
-def windowed_mask(logits_of: Logits, image: Tensor, window: int, step: int) -> Iterator[Tensor]:
-    """Predict an image in windows and yield finished rows, so that memory grows with the width of the image alone.
+def predicted_windows(
+    logits_of: Logits, image: Tensor, window: int, step: int
+) -> Iterator[tuple[tuple[slice, slice], Tensor]]:
+    """Predict an image in windows, so that memory does not grow with the image.
 
-    Where windows overlap, their logits are averaged.
+    Where windows overlap, a pixel belongs to the window whose edges are farther away: a network sees less of what is
+    around the pixels at an edge.
 
     Args:
         logits_of: gives the logits of windows (1,3,h,w).
-        image: normalised (3,H,W).
+        image: (3,H,W).
         window: side of the square windows.
         step: distance of neighbouring windows.
 
     Yields:
-        Logits (L,r,W) float32 of the next r rows, from the top of the image to its bottom.
+        Rows and columns of a part of the image, and its logits (L,r,c). The parts cover the image without overlap.
 
     Example:
         >>> import torch
         >>> image = torch.arange(60.0).reshape(1, 6, 10).repeat(3, 1, 1)
-        >>> rows = list(windowed_mask(lambda x: x[:, :2], image, window=4, step=3))
-        >>> torch.equal(torch.cat(rows, dim=1), image[:2])
+        >>> found = torch.empty(2, 6, 10)
+        >>> for (rows, columns), logits in predicted_windows(lambda x: x[:, :2], image, window=4, step=3):
+        ...     found[:, rows, columns] = logits
+        >>> torch.equal(found, image[:2])
         True
     """
     height, width = image.shape[-2:]
-    tops, lefts = window_starts(height, window, step), window_starts(width, window, step)
-    strip: Tensor | None = None  # sums of logits of the rows from `above` on
-    counts: Tensor | None = None
-    above = 0
-    for number, top in enumerate(tops):
-        rows = min(window, height)
-        for left in lefts:
-            logits = logits_of(image[None, :, top : top + window, left : left + window])[0].float()
-            if strip is None or counts is None:
-                strip, counts = logits.new_zeros(len(logits), rows, width), logits.new_zeros(rows, width)
-            part = (slice(top - above, top - above + rows), slice(left, left + window))
-            strip[:, part[0], part[1]] += logits
-            counts[part] += 1
-        assert strip is not None and counts is not None
-        finished = (tops[number + 1] if number + 1 < len(tops) else top + rows) - above
-        yield strip[:, :finished] / counts[:finished]
-        above += finished
-        kept = strip[:, finished:]
-        strip = F.pad(kept, (0, 0, 0, rows - kept.shape[1]))
-        counts = F.pad(counts[finished:], (0, 0, 0, rows - kept.shape[1]))
+    for top, rows in _parts(height, window, step):
+        for left, columns in _parts(width, window, step):
+            logits = logits_of(image[None, :, top : top + window, left : left + window])[0]
+            inner = (slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left))
+            yield (rows, columns), logits[:, inner[0], inner[1]]
+
+
+def _parts(length: int, window: int, step: int) -> list[tuple[int, slice]]:
+    """Return where the windows along an axis start, and the part of the axis that each of them decides."""
+    starts = window_starts(length, window, step)
+    borders = [0, *((start + window + following) // 2 for start, following in pairwise(starts)), length]
+    return [(start, slice(*border)) for start, border in zip(starts, pairwise(borders), strict=True)]

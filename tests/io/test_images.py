@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import io
 import pickle
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 from PIL import Image
 from skimage import data
 
-from ppl.errors import PPLFileNotFoundError
-from ppl.io import BadImageError, ImageFile, image_size, read_image, to_rgb
+from ppl.errors import PPLFileNotFoundError, PPLValueError
+from ppl.io import BadImageError, ImageFile, image_size, read_image, read_mask, to_rgb, write_mask
+from ppl.io.images import raise_limit
 
 
 @pytest.fixture
@@ -131,7 +133,9 @@ def test_the_reason_why_a_sound_file_cannot_be_opened_is_named(tmp_path, photo, 
     with monkeypatch.context() as patch:
         patch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
         for read in (read_image, image_size):
-            with pytest.raises(BadImageError, match=r"a\.png: .*10800 pixels.* exceeds limit.*raise PIL"):
+            with pytest.raises(
+                BadImageError, match=r"a\.png: .*10800 pixels.* exceeds limit.*PPL_MAX_PIXELS.*MAX_IMAGE_PIXELS"
+            ):
                 read(path)
     with pytest.raises(BadImageError, match=r"photos\.png cannot be opened as an image: Is a directory"):
         (tmp_path / "photos.png").mkdir()
@@ -144,6 +148,20 @@ def test_the_reason_why_a_sound_file_cannot_be_opened_is_named(tmp_path, photo, 
     with pytest.raises(BadImageError, match=r"a\.png cannot be opened as an image: Permission denied; ") as caught:
         read_image(path)
     assert str(caught.value).count("a.png") == 1
+
+
+@pytest.mark.filterwarnings("error::PIL.Image.DecompressionBombWarning")
+def test_the_environment_allows_large_pictures_and_masks(tmp_path, photo, monkeypatch):
+    photo.save(tmp_path / "a.png")
+    write_mask(tmp_path / "mask.png", np.zeros((90, 120), np.uint8))
+    for read, name in ((read_image, "a.png"), (read_mask, "mask.png")):
+        for allowed, message in (("5000", "PPL_MAX_PIXELS"), ("many", "set it to 1e9"), ("2e4", None)):
+            monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+            monkeypatch.setenv("PPL_MAX_PIXELS", allowed)
+            raise_limit.cache_clear()
+            with pytest.raises(PPLValueError, match=message) if message else nullcontext():
+                read(tmp_path / name)
+    raise_limit.cache_clear()
 
 
 def test_draft_decoding_keeps_the_size_asked_for(tmp_path):

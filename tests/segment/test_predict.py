@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.overrides import TorchFunctionMode
 
 from ppl.errors import PPLFileNotFoundError, PPLTypeError, PPLValueError
 from ppl.io import read_mask
 from ppl.segment import SegmentResult, create_segmenter, iter_predict, predict
-from ppl.segment.predict import _pixels
+from ppl.segment.predict import _colours
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +67,7 @@ def test_pictures_and_paths_are_normalised_as_the_encoder_wants(model, tmp_path)
     by_tensor, by_picture, by_path = predict(model, [tensor, Image.fromarray(pixels), tmp_path / "a.png"])
     torch.testing.assert_close(by_picture.probs, by_tensor.probs)
     torch.testing.assert_close(by_path.probs, by_tensor.probs)
-    assert (_pixels(tensor, model.data_config) == pixels).all()
+    assert (_colours(tensor, model.data_config) == pixels).all()
 
 
 def test_large_images_are_predicted_in_windows_and_keep_their_probabilities_if_those_fit(model, monkeypatch):
@@ -80,6 +83,28 @@ def test_large_images_are_predicted_in_windows_and_keep_their_probabilities_if_t
     assert mask_alone.probs is None and torch.equal(mask_alone.mask, windowed.mask)
     with pytest.raises(PPLValueError, match="crf='deeplab' needs all probabilities"):
         predict(model, image, crf="deeplab")
+
+
+def test_a_large_picture_keeps_no_floats_of_its_size(model, monkeypatch):
+    monkeypatch.setattr(module(), "_WHOLE_PIXELS", 64 * 64)
+    monkeypatch.setattr(module(), "_WINDOW", 64)
+    monkeypatch.setattr(module(), "_STEP", 32)
+    side = 400
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (side, side, 3)).astype(np.uint8))
+    largest = 0
+
+    class Sizes(TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            nonlocal largest
+            result = function(*args, **(kwargs or {}))
+            if isinstance(result, torch.Tensor) and result.is_floating_point():
+                largest = max(largest, math.prod(result.shape[-2:]))
+            return result
+
+    with Sizes():
+        alone = next(iter_predict(model, [picture], probs=False))
+    assert 0 < largest < side * side
+    assert torch.equal(alone.mask, predict(model, [picture])[0].mask)
 
 
 def test_masks_alone_are_the_same_masks(model, monkeypatch):
