@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -48,10 +48,13 @@ def check_images(
     own = share.part(dataset)
     work = partial(_inspect, num_classes=len(dataset.classes), masks=masks)
     bar = tracked(parallel_map(work, own, num_workers), "checking the images", len(own), show=progress)
-    packed = share.gather([(image_id, found.pack()) for image_id, found in bar])
-    by_id = {image_id: _Inspection.unpack(found) for part in packed for image_id, found in part}
-    inspections = [(sample, by_id[sample.image_id]) for sample in dataset]
-    bad = [BadFile(sample.image_id, found.fault) for sample, found in inspections if found.fault]
+    known: dict[_Inspection, _Inspection] = {}  # equal ones are stored once
+    found = {image_id: known.setdefault(inspection, inspection) for image_id, inspection in bar}
+    if share.count > 1:
+        packed = share.gather([(image_id, inspection.pack()) for image_id, inspection in found.items()])
+        found = {image_id: _Inspection.unpack(content) for part in packed for image_id, content in part}
+    faults = ((image_id, found[image_id].fault) for image_id in dataset.image_ids)
+    bad = [BadFile(image_id, fault) for image_id, fault in faults if fault]
     if bad and len(bad) == len(dataset):
         raise PPLValueError(f"{dataset.name}: none of the {len(bad)} images can be used; the first: {bad[0].reason}")
     for file in bad[:_NAMED]:
@@ -59,12 +62,18 @@ def check_images(
     if len(bad) > _NAMED:
         more = [file.image_id for file in bad[_NAMED:]]
         warnings.warn(f"{dataset.name}: {counted(len(more), 'more image')} left out: {examples(more)}", stacklevel=2)
-    good = [(sample, found) for sample, found in inspections if not found.fault]
-    _refuse_black_and_white_masks(dataset, good)
-    for warning in (_contradictions(dataset, good), _mirrored(good), _dark(good), _stacked(good)):
+    good = dataset.without(file.image_id for file in bad)
+    inspections = _Inspections(good, found)
+    _refuse_black_and_white_masks(dataset, inspections)
+    for warning in (
+        _contradictions(dataset, inspections),
+        _mirrored(inspections),
+        _dark(inspections),
+        _stacked(inspections),
+    ):
         if warning:
             warnings.warn(f"{dataset.name}: {warning}", stacklevel=2)
-    return dataset.without(file.image_id for file in bad), bad
+    return good, bad
 
 
 def warn_shared_images(train: TaggedImages, val: TaggedImages) -> None:
@@ -86,7 +95,7 @@ _SMOOTHED = 5
 """Number of values without a class from which on smoothed edges are more likely than forgotten classes."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Inspection:
     """What one image and its mask hold.
 
@@ -114,7 +123,15 @@ class _Inspection:
         return _Inspection(fault, info, None if values is None else frozenset(values))
 
 
-_Inspections = Sequence[tuple[Sample, _Inspection]]
+@dataclass(frozen=True)
+class _Inspections:
+    """The images that can be used, each with what was found, once more for every loop: samples take memory."""
+
+    images: TaggedImages
+    found: Mapping[str, _Inspection]
+
+    def __iter__(self) -> Iterator[tuple[Sample, _Inspection]]:
+        return ((sample, self.found[sample.image_id]) for sample in self.images)
 
 
 def _inspect(sample: Sample, num_classes: int, masks: bool) -> tuple[str, _Inspection]:

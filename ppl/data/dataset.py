@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -94,6 +94,69 @@ class Sample:
         return self.mask.read() if isinstance(self.mask, MaskSource) else read_mask(self.mask)
 
 
+class Samples(Sequence[Sample]):
+    """Samples that are made when they are asked for, since one takes half a kilobyte and there may be millions.
+
+    Args:
+        image_ids: the image ids.
+        labels: the labels of each image.
+        images: image file by image id.
+        masks: mask by image id, for the images that have one.
+        value_ranges: value range by image id, for the images that have one.
+    """
+
+    def __init__(
+        self,
+        image_ids: Sequence[str],
+        labels: Sequence[tuple[int, ...]],
+        images: Mapping[str, FilePath],
+        masks: Mapping[str, Path | MaskSource | None],
+        value_ranges: Mapping[str, int | None],
+    ) -> None:
+        self.image_ids, self.labels = tuple(image_ids), tuple(labels)
+        self._images, self._masks, self._value_ranges = images, masks, value_ranges
+
+    @staticmethod
+    def of(samples: Iterable[Sample]) -> Samples:
+        """Return samples in this form."""
+        samples = list(samples)
+        known: dict[tuple[int, ...], tuple[int, ...]] = {}  # equal labels are stored once
+        return Samples(
+            [sample.image_id for sample in samples],
+            [known.setdefault(sample.labels, sample.labels) for sample in samples],
+            {sample.image_id: sample.image for sample in samples},
+            {sample.image_id: sample.mask for sample in samples if sample.mask is not None},
+            {sample.image_id: sample.value_range for sample in samples if sample.value_range is not None},
+        )
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> Samples: ...
+    def __getitem__(self, index: int | slice) -> Sample | Samples:
+        if isinstance(index, slice):
+            return self.at(range(*index.indices(len(self))))
+        name = self.image_ids[index]
+        mask, value_range = self._masks.get(name), self._value_ranges.get(name)
+        return Sample(name, self._images[name], self.labels[index], mask, value_range)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, (Samples, tuple)) and tuple(self) == tuple(other)
+
+    def __hash__(self) -> int:
+        return hash(self.image_ids)
+
+    def at(self, places: Iterable[int]) -> Samples:
+        """Return the samples at some places."""
+        places = list(places)
+        image_ids = [self.image_ids[place] for place in places]
+        labels = [self.labels[place] for place in places]
+        return Samples(image_ids, labels, self._images, self._masks, self._value_ranges)
+
+
 @dataclass(frozen=True)
 class TaggedImages(Sequence[Sample]):
     """A data set: classes and samples, in a fixed order.
@@ -118,14 +181,24 @@ class TaggedImages(Sequence[Sample]):
     """
 
     classes: tuple[str, ...]
-    samples: tuple[Sample, ...]
+    samples: Sequence[Sample]
     name: str = "images"
 
     def __post_init__(self) -> None:
         self._check_classes()
         self._check_image_ids()
-        for sample in self.samples:
-            self._check_labels(sample)
+        if not isinstance(self.samples, Samples):
+            object.__setattr__(self, "samples", Samples.of(self.samples))
+        checked = set()
+        for image_id, labels in zip(self._samples.image_ids, self._samples.labels, strict=True):
+            if labels not in checked:
+                self._check_labels(image_id, labels)
+                checked.add(labels)
+
+    @property
+    def _samples(self) -> Samples:
+        assert isinstance(self.samples, Samples)
+        return self.samples
 
     def _check_classes(self) -> None:
         if not 1 <= len(self.classes) <= MAX_CLASSES:
@@ -145,22 +218,24 @@ class TaggedImages(Sequence[Sample]):
 
     def _check_image_ids(self) -> None:
         """Results are written under the image ids, which must therefore be unique and stay inside their folder."""
-        seen: dict[str, Sample] = {}
-        for sample in self.samples:
-            image_id = normalize_name(sample.image_id)
+        samples = self.samples
+        image_ids = samples.image_ids if isinstance(samples, Samples) else [sample.image_id for sample in samples]
+        seen = set()
+        for place, image_id in enumerate(map(normalize_name, image_ids)):
             if os.path.isabs(image_id) or ".." in image_id.split("/"):
-                what = f"image {sample.image_id!r} leads out of the folder of the images"
+                what = f"image {image_ids[place]!r} leads out of the folder of the images"
                 raise PPLValueError(f"{self.name}: {what}; name it by its path below that folder")
             if image_id in seen:
-                if sample.image == seen[image_id].image:
-                    raise PPLValueError(f"{self.name} lists {sample.image} twice; take one of the two out")
-                what = f"{seen[image_id].image} and {sample.image} are both named {image_id!r} without their extension"
+                first = next(sample.image for sample in samples if normalize_name(sample.image_id) == image_id)
+                if samples[place].image == first:
+                    raise PPLValueError(f"{self.name} lists {first} twice; take one of the two out")
+                what = f"{first} and {samples[place].image} are both named {image_id!r} without their extension"
                 raise PPLValueError(f"{self.name}: {what}; rename or remove one of them")
-            seen[image_id] = sample
+            seen.add(image_id)
 
-    def _check_labels(self, sample: Sample) -> None:
-        labels, last = sample.labels, len(self.classes) - 1
-        what = f"{self.name}: image {sample.image_id!r} has labels {labels}"
+    def _check_labels(self, image_id: str, labels: tuple[int, ...]) -> None:
+        last = len(self.classes) - 1
+        what = f"{self.name}: image {image_id!r} has labels {labels}"
         if labels and not 0 <= min(labels) <= max(labels) <= last:
             raise PPLValueError(f"{what}, outside 0..{last}")
         if any(second <= first for first, second in pairwise(labels)):
@@ -184,18 +259,20 @@ class TaggedImages(Sequence[Sample]):
     @property
     def image_ids(self) -> tuple[str, ...]:
         """Image ids of the samples, in order."""
-        return tuple(sample.image_id for sample in self.samples)
+        return self._samples.image_ids
 
     def targets(self) -> Tensor:
         """Return the tags as (N, K) float32 of zeros and ones."""
         targets = torch.zeros(len(self.samples), len(self.classes))
-        for row, sample in enumerate(self.samples):
-            targets[row, list(sample.labels)] = 1.0
+        for row, labels in enumerate(self._samples.labels):
+            targets[row, list(labels)] = 1.0
         return targets
 
     def part(self, share: Share) -> TaggedImages:
         """Return the samples of one share of the work, in order."""
-        return replace(self, samples=tuple(share.part(self.samples)))
+        if share.count == 1:
+            return self
+        return self._at(place for place, image_id in enumerate(self.image_ids) if share.owns(image_id))
 
     def subset(self, image_ids: Iterable[str]) -> TaggedImages:
         """Return the samples with the given ids, in the given order.
@@ -203,19 +280,22 @@ class TaggedImages(Sequence[Sample]):
         Raises:
             PPLValueError: if an id is unknown (the message offers the nearest ones) or is given twice.
         """
-        by_id = {normalize_name(sample.image_id): sample for sample in self.samples}
+        places = {normalize_name(image_id): place for place, image_id in enumerate(self.image_ids)}
         chosen = []
         for image_id in map(normalize_name, image_ids):
-            if image_id not in by_id:
-                raise PPLValueError(f"{self.name} has no image {image_id!r}{nearest(image_id, by_id)}")
-            chosen.append(by_id[image_id])
-        return replace(self, samples=tuple(chosen))
+            if image_id not in places:
+                raise PPLValueError(f"{self.name} has no image {image_id!r}{nearest(image_id, places)}")
+            chosen.append(places[image_id])
+        return self._at(chosen)
 
     def without(self, image_ids: Iterable[str]) -> TaggedImages:
         """Return the samples whose ids are not given; unknown ids are no error."""
         left_out = set(map(normalize_name, image_ids))
-        samples = (sample for sample in self.samples if normalize_name(sample.image_id) not in left_out)
-        return replace(self, samples=tuple(samples))
+        kept = enumerate(self.image_ids)
+        return self._at(place for place, image_id in kept if normalize_name(image_id) not in left_out)
+
+    def _at(self, places: Iterable[int]) -> TaggedImages:
+        return replace(self, samples=self._samples.at(places))
 
 
 def warn_about_tags(dataset: TaggedImages) -> TaggedImages:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PureWindowsPath
+from typing import NamedTuple
 
-from ppl.data.dataset import NoSplitError, Sample, TaggedImages, warn_about_tags
+from ppl.data.dataset import NoSplitError, Samples, TaggedImages, warn_about_tags
 from ppl.data.image_index import ImageIndex, Missing, find_listed
 from ppl.data.mask_sources import ColorMask, find_color_table
 from ppl.data.tags_csv import TagRow, read_tag_rows
@@ -85,23 +86,23 @@ def read_folder(root: str | os.PathLike[str], split: str | None = None, *, missi
     masks = list_masks(root / "masks", index.images)
     tagged = _by_image_id(table, rows, classes, index)
     if split is None:
-        chosen = tagged
+        image_ids = list(tagged.labels)
         index.check(missing)
-        _warn_untagged(table, index, tagged)
+        _warn_untagged(table, index, tagged.labels)
     else:
         index.forget()  # only the images of the split have to exist
-        chosen = {}
-        for image_id, place in find_listed(_split_path(root, split), index).items():
-            if image_id not in tagged:
-                close = nearest(image_id, tagged)
+        lines = find_listed(_split_path(root, split), index)
+        image_ids = list(lines)
+        for image_id, line in lines.items():
+            if image_id not in tagged.labels:
+                close, place = nearest(image_id, tagged.labels), f"{_split_path(root, split)} line {line}"
                 raise PPLValueError(f"{place}: image {image_id!r} has no row in {table.name}{close}")
-            chosen[image_id] = tagged[image_id]
         index.check(missing)
-    samples = []
-    for image_id, (path, labels) in chosen.items():
-        mask = masks.get(image_id)
-        samples.append(Sample(image_id, path, labels, ColorMask(mask, colors) if mask and colors else mask))
-    return warn_about_tags(TaggedImages(classes, tuple(samples), f"{root.name}/{split}" if split else root.name))
+    drawn: Mapping[str, Path | ColorMask] = masks
+    if colors is not None:
+        drawn = {image_id: ColorMask(mask, colors) for image_id, mask in masks.items()}
+    samples = tagged.samples(image_ids, drawn)
+    return warn_about_tags(TaggedImages(classes, samples, f"{root.name}/{split}" if split else root.name))
 
 
 def find_labels(root: Path) -> Path | None:
@@ -143,8 +144,8 @@ def read_images(
     if not index.images:
         raise PPLValueError(f"{folder} holds no pictures; check the path")
     if labels is None:
-        samples = tuple(Sample(name, path, (), value_range=value_range) for name, path in index.images.items())
-        return TaggedImages(tuple(classes), samples, folder.name)
+        tagged = _Tagged(dict.fromkeys(index.images, ()), index.images)
+        return TaggedImages(tuple(classes), tagged.samples(list(index.images), {}, value_range), folder.name)
     known, rows = _read_tags(Path(labels), tuple(classes), "among the classes")
     if folder.is_file() and folder.suffix != ARCHIVE_SUFFIX:
         rows = [row for row in rows if PureWindowsPath(row.image).name in (folder.name, folder.stem)]
@@ -152,8 +153,7 @@ def read_images(
             raise PPLFileNotFoundError(f"{labels} has no row for {folder.name}")
     tagged = _by_image_id(Path(labels), rows, known, index)
     index.check("error")
-    samples = tuple(Sample(name, path, tags, value_range=value_range) for name, (path, tags) in tagged.items())
-    return TaggedImages(tuple(classes), samples, folder.name)
+    return TaggedImages(tuple(classes), tagged.samples(list(tagged.labels), {}, value_range), folder.name)
 
 
 def _listed_classes(root: Path) -> tuple[str, ...] | None:
@@ -185,24 +185,40 @@ def _read_tags(path: Path, classes: tuple[str, ...] | None, known: str) -> tuple
     return names, rows
 
 
-def _by_image_id(
-    path: Path, rows: Sequence[TagRow], classes: tuple[str, ...], index: ImageIndex
-) -> dict[str, tuple[FilePath, tuple[int, ...]]]:
+class _Tagged(NamedTuple):
+    """Labels and image files by image id; the files of all images that are there or listed, the labels of some."""
+
+    labels: dict[str, tuple[int, ...]]
+    images: Mapping[str, FilePath]
+
+    def samples(
+        self, image_ids: Sequence[str], masks: Mapping[str, Path | ColorMask], value_range: int | None = None
+    ) -> Samples:
+        ranges = {} if value_range is None else dict.fromkeys(image_ids, value_range)
+        return Samples(image_ids, [self.labels[name] for name in image_ids], self.images, masks, ranges)
+
+
+def _by_image_id(path: Path, rows: Sequence[TagRow], classes: tuple[str, ...], index: ImageIndex) -> _Tagged:
     """Return the image file and the class indices of every row."""
     position = {name: number for number, name in enumerate(classes)}
     lines: dict[str, int] = {}
-    found: dict[str, tuple[FilePath, tuple[int, ...]]] = {}
+    labels: dict[str, tuple[int, ...]] = {}
+    absent: dict[str, FilePath] = {}
+    known: dict[tuple[str, ...], tuple[int, ...]] = {}  # equal labels are stored once
     for row in rows:
         image_id, image = index.find(row.image, f"{path} line {row.line}")
-        if image_id in found:
+        if image_id in labels:
             what = f"{path} line {row.line}: {row.image!r} is already on line {lines[image_id]}"
             raise PPLValueError(f"{what}; merge the two rows")
-        lines[image_id] = row.line
-        found[image_id] = image, tuple(sorted({position[tag] for tag in row.tags}))
-    return found
+        if image_id not in index.images:
+            absent[image_id] = image
+        if row.tags not in known:
+            known[row.tags] = tuple(sorted({position[tag] for tag in row.tags}))
+        lines[image_id], labels[image_id] = row.line, known[row.tags]
+    return _Tagged(labels, {**index.images, **absent} if absent else index.images)
 
 
-def _warn_untagged(path: Path, index: ImageIndex, tagged: dict[str, tuple[FilePath, tuple[int, ...]]]) -> None:
+def _warn_untagged(path: Path, index: ImageIndex, tagged: Collection[str]) -> None:
     untagged = [image_id for image_id in index.images if image_id not in tagged]
     if untagged:
         warnings.warn(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote
@@ -41,13 +40,16 @@ class ImageIndex:
     def __init__(self, folder: Path, *, unique: bool = True) -> None:
         self.folder = folder
         self._files = list_image_files(folder)
-        self.images = by_image_id(self._files) if unique else {without_suffix(n): p for n, p in self._files.items()}
+        if unique:
+            self.images = by_image_id(self._files)
+        else:
+            self.images = self._files.renamed((without_suffix(name), name) for name in self._files)
         self._lost: dict[str, str] = {}
         self._asked = 0
-        by_base: defaultdict[str, list[str]] = defaultdict(list)
+        self._by_base: dict[str, str | None] = {}  # None where several images have the name
         for image_id in self.images:
-            by_base[image_id.rpartition("/")[2]].append(image_id)
-        self._unique = {base: ids[0] for base, ids in by_base.items() if len(ids) == 1}
+            base = image_id.rpartition("/")[2]
+            self._by_base[base] = None if base in self._by_base else image_id
 
     def find(self, name: str, place: str) -> tuple[str, FilePath]:
         r"""Return the image id and the path of the image that a name means.
@@ -106,16 +108,16 @@ class ImageIndex:
         for start in range(1, len(parts) - 1):
             if (end := "/".join(parts[start:])) in self.images:
                 return end
-        return self._unique.get(parts[-1])
+        return self._by_base.get(parts[-1])
 
 
-def find_listed(path: Path, index: ImageIndex) -> dict[str, str]:
+def find_listed(path: Path, index: ImageIndex) -> dict[str, int]:
     """Find the images of a list with one name per line.
 
     Further columns are ignored: `JPEGImages/a.jpg SegmentationClassAug/a.png`, or `a 1` in a list of VOC's classes.
 
     Returns:
-        File and line of the name, for messages, by image id.
+        Line of the name by image id.
 
     Raises:
         PPLFileNotFoundError: if the list does not exist.
@@ -132,4 +134,4 @@ def find_listed(path: Path, index: ImageIndex) -> dict[str, str]:
         lines[image_id] = number
     if not lines:
         raise PPLValueError(f"{path} is empty; write one image name per line")
-    return {image_id: f"{path} line {number}" for image_id, number in lines.items()}
+    return lines

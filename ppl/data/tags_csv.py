@@ -7,7 +7,7 @@ import csv
 import re
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ppl.data.text_files import read_text
 from ppl.errors import PPLValueError
@@ -78,16 +78,25 @@ def read_tag_rows(path: Path, classes: Collection[str] | None = None) -> tuple[l
     header = [cell.strip() for cell in first]
     lower = [_column(cell) for cell in header]
     image = lower.index(next(name for name in IMAGE_COLUMNS if name in lower))
-    table = [(line, _image_name(path, line, cells[image]), cells) for line, cells in rows]
-    if not table:
-        raise PPLValueError(f"{path} holds a header and no rows; write one row per image")
     labels = next((lower.index(name) for name in LABEL_COLUMNS if name in lower), None)
+    columns = [column for column, name in enumerate(lower) if column != image and not _is_nameless(name)]
+    names, texts, one_hot = [], [], []
+    known: dict[Any, Any] = {}  # equal cells and tags are stored once
+    for line, cells in rows:
+        names.append(_image_name(path, line, cells[image]))
+        if labels is None:
+            tags = _one_hot(path, line, header, cells, columns)
+            one_hot.append((line, known.setdefault(tags, tags)))
+        else:
+            text = cells[labels].strip()
+            texts.append((line, known.setdefault(text, text)))
+    if not names:
+        raise PPLValueError(f"{path} holds a header and no rows; write one row per image")
     if labels is None:
-        columns = [column for column, name in enumerate(lower) if column != image and not _is_nameless(name)]
-        found = [TagRow(line, name, _one_hot(path, line, header, cells, columns)) for line, name, cells in table]
+        found = [TagRow(line, name, tags) for name, (line, tags) in zip(names, one_hot, strict=True)]
         return found, tuple(header[column] for column in columns)
-    tags = split_cells(path, [(line, cells[labels].strip()) for line, _, cells in table], classes)
-    found = [TagRow(line, name, names) for (line, name, _), names in zip(table, tags, strict=True)]
+    split = split_cells(path, texts, classes)
+    found = [TagRow(line, name, tags) for name, (line, _), tags in zip(names, texts, split, strict=True)]
     single = lower[labels] in _SINGLE_COLUMNS and all(len(row.tags) == 1 for row in found)
     return (_merged(found) if single or set(lower) >= _BOX_COLUMNS else found), None
 
@@ -119,12 +128,11 @@ def split_cells(
         >>> split_cells(Path("labels.csv"), [(2, "cat;dog"), (3, "")])
         [('cat', 'dog'), ()]
     """
-    lists = [_listed(text) for _, text in cells]
-    plain = [cell for cell, listed in zip(cells, lists, strict=True) if listed is None]
-    separator = _separator(path, plain, classes)
-    return [
-        _split(text, separator) if listed is None else listed for (_, text), listed in zip(cells, lists, strict=True)
-    ]
+    tags = {text: _listed(text) for _, text in cells}  # equal cells share their tags
+    separator = _separator(path, [cell for cell in cells if tags[cell[1]] is None], classes)
+    for text, listed in tags.items():
+        tags[text] = _split(text, separator) if listed is None else listed
+    return [tags[text] or () for _, text in cells]
 
 
 def _delimiter(path: Path, line: str) -> str:

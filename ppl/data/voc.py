@@ -64,11 +64,10 @@ def read_voc(root: str | os.PathLike[str], split: str | None = None, *, missing:
         classes = read_classes(base / "classes.txt")
         colors = colors and colors.reordered(classes, base / "classes.txt")
     index = ImageIndex(base / "JPEGImages")
-    files = list_masks(base / "SegmentationClassAug", index.images) | list_masks(
-        base / "SegmentationClass", index.images
-    )
     masks: dict[str, Path | MaskSource] = {
-        image_id: ColorMask(path, colors) if colors else path for image_id, path in files.items()
+        image_id: ColorMask(path, colors) if colors else path
+        for folder in ("SegmentationClassAug", "SegmentationClass")
+        for image_id, path in list_masks(base / folder, index.images).items()
     }
     annotations = None
     if (base / "Annotations").is_dir():

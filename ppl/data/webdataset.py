@@ -25,6 +25,7 @@ from ppl.io.archives import ARCHIVE_SUFFIX, ArchivedFile, FilePath
 from ppl.io.listing import (
     IMAGE_SUFFIXES,
     MASK_ENDINGS,
+    Paths,
     by_image_id,
     counted,
     examples,
@@ -94,7 +95,7 @@ def read_webdataset(
         split = find_split(list(known), split, root)
         archives = {name: path for name, path in archives.items() if split in words[name]}
     files = list_archived(archives)
-    pictures = by_image_id({name: file for name, file in files.items() if _is_picture(name)})
+    pictures = by_image_id(Paths(root, {name: file for name, file in files.items() if _is_picture(name)}))
     tags = dict(_read_tags(files))
     what = f"{root.name}/{split}" if split else root.name
     _warn_unpaired(what, set(pictures), set(tags))

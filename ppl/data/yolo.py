@@ -140,7 +140,7 @@ def _existing(path: Path, base: Path, place: str) -> Path | None:
 
 def _images(place: Path, missing: Missing) -> dict[str, FilePath]:
     if place.is_dir():
-        return ImageIndex(place).images
+        return dict(ImageIndex(place).images)
     index = ImageIndex(place.parent)
     found = dict(index.find(name, f"{place} line {number}") for number, name in read_lines(place, "a list of images"))
     index.check(missing)

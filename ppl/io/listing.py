@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import unicodedata
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 from PIL import Image
 
@@ -17,6 +18,7 @@ from ppl.io.archives import ARCHIVE_SUFFIX, FilePath, list_archive
 __all__ = [
     "IMAGE_SUFFIXES",
     "MASK_ENDINGS",
+    "Paths",
     "by_image_id",
     "counted",
     "examples",
@@ -39,6 +41,42 @@ MASK_ENDINGS = (".mask.png", ".seg.png")
 """Endings of the masks in archives."""
 
 _LOSSLESS_SUFFIXES = (".png", ".apng", ".bmp", ".dib", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".tga")
+
+
+_File = TypeVar("_File", bound=FilePath)
+
+
+class Paths(Mapping[str, _File]):
+    """Files of one folder by any kind of name; paths are made when asked for, since they take half a kilobyte each.
+
+    Args:
+        folder: the folder.
+        files: by name, the path below the folder as text, or the file itself.
+    """
+
+    def __init__(self, folder: Path, files: Mapping[str, str | _File]) -> None:
+        self._folder, self._files = folder, files
+
+    def __getitem__(self, name: str) -> _File:
+        file = self._files[name]
+        return cast(_File, self._folder / file) if isinstance(file, str) else file
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._files
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def renamed(self, names: Iterable[tuple[str, str]]) -> Paths[_File]:
+        """Return some of the files by other names.
+
+        Args:
+            names: the new and the old name of each file.
+        """
+        return Paths(self._folder, {new: self._files[old] for new, old in names})
 
 
 def normalize_name(name: str) -> str:
@@ -97,10 +135,10 @@ def list_images(folder: Path) -> dict[str, FilePath]:
         PPLFileNotFoundError: if the folder does not exist.
         PPLValueError: if two files differ only in their extension, or a sub-folder cannot be read.
     """
-    return by_image_id(list_image_files(folder))
+    return dict(by_image_id(list_image_files(folder)))
 
 
-def list_image_files(folder: Path) -> dict[str, FilePath]:
+def list_image_files(folder: Path) -> Paths[FilePath]:
     """List the pictures in a folder and its sub-folders by file name; of a single file, that file.
 
     Where there are tar archives and no pictures, the pictures in the archives are listed: a file `cats/a.jpg` in
@@ -120,13 +158,13 @@ def list_image_files(folder: Path) -> dict[str, FilePath]:
     """
     if not folder.exists():
         raise PPLFileNotFoundError(f"{folder} is not there; it should hold the images")
-    files: dict[str, FilePath] = {normalize_name(folder.name): folder}
+    files: Paths[FilePath] = Paths(folder.parent, {normalize_name(folder.name): folder.name})
     if not folder.is_file():
-        files = dict(list_files(folder))
+        files = list_files(folder)
     archives = _with_suffix(files, (ARCHIVE_SUFFIX,))
     if archives and not _with_suffix(files, IMAGE_SUFFIXES):
-        files = list_archived(archives)
-        files = {name: file for name, file in files.items() if not name.lower().endswith(MASK_ENDINGS)}
+        found = list_archived(archives)
+        files = Paths(folder, {name: file for name, file in found.items() if not name.lower().endswith(MASK_ENDINGS)})
     readable = tuple(suffix for suffix in IMAGE_SUFFIXES if suffix in Image.registered_extensions())
     unreadable = _with_suffix(files, set(IMAGE_SUFFIXES).difference(readable))
     if unreadable:
@@ -138,7 +176,7 @@ def list_image_files(folder: Path) -> dict[str, FilePath]:
     return _with_suffix(files, readable)
 
 
-def list_masks(folder: Path, images: Collection[str]) -> dict[str, Path]:
+def list_masks(folder: Path, images: Collection[str]) -> Paths[Path]:
     """List the masks in a folder and its sub-folders: pictures in a lossless format.
 
     A folder that does not exist holds no mask. One warning counts and names the files that are no masks because their
@@ -150,7 +188,7 @@ def list_masks(folder: Path, images: Collection[str]) -> dict[str, Path]:
     Raises:
         PPLValueError: if two files differ only in their extension, or a sub-folder cannot be read.
     """
-    files = list_files(folder) if folder.is_dir() else {}
+    files: Paths[Path] = list_files(folder) if folder.is_dir() else Paths(folder, {})
     masks = by_image_id(_with_suffix(files, _LOSSLESS_SUFFIXES))
     lossy = _with_suffix(files, set(IMAGE_SUFFIXES).difference(_LOSSLESS_SUFFIXES))
     if lossy:
@@ -175,7 +213,7 @@ def list_masks(folder: Path, images: Collection[str]) -> dict[str, Path]:
     return masks
 
 
-def list_files(folder: Path) -> dict[str, Path]:
+def list_files(folder: Path) -> Paths[Any]:
     """List the files in a folder and its sub-folders, without hidden ones.
 
     Returns:
@@ -185,24 +223,21 @@ def list_files(folder: Path) -> dict[str, Path]:
         PPLValueError: if the folder or a sub-folder cannot be read, two names are the same in NFC, or a name is not
             valid Unicode.
     """
-    files: dict[str, Path] = {}
+    files: dict[str, str] = {}
     for path in _files(folder):
-        name = normalize_name(path.relative_to(folder).as_posix())
+        name = normalize_name(path)
         if name in files:
             raise PPLValueError(
-                f"{path} is there twice, with its accents stored in two ways; rename or remove one of them"
+                f"{folder / path} is there twice, with its accents stored in two ways; rename or remove one of them"
             )
         if not name.isprintable() and any("\ud800" <= character <= "\udfff" for character in name):
             raise PPLValueError(f"{folder} holds a file whose name is not valid UTF-8: {name!a}; rename the file")
         files[name] = path
-    return files
+    return Paths(folder, files)
 
 
-_File = TypeVar("_File", bound=FilePath)
-
-
-def _with_suffix(files: Mapping[str, _File], suffixes: Collection[str]) -> dict[str, _File]:
-    return {name: path for name, path in files.items() if path.suffix.lower() in suffixes}
+def _with_suffix(files: Paths[_File], suffixes: Collection[str]) -> Paths[_File]:
+    return files.renamed((name, name) for name in files if posixpath.splitext(name)[1].lower() in suffixes)
 
 
 def list_archived(archives: Mapping[str, FilePath]) -> dict[str, FilePath]:
@@ -221,24 +256,24 @@ def list_archived(archives: Mapping[str, FilePath]) -> dict[str, FilePath]:
     }
 
 
-def by_image_id(files: Mapping[str, _File]) -> dict[str, _File]:
-    """Return paths by image id from paths by file name.
+def by_image_id(files: Paths[_File]) -> Paths[_File]:
+    """Return files by image id from files by name.
 
     Raises:
         PPLValueError: if two files differ only in their extension.
     """
-    found: dict[str, _File] = {}
-    for name, path in files.items():
-        image_id = name.removesuffix(path.suffix)
-        if image_id in found:
-            other = os.path.basename(found[image_id])
-            raise PPLValueError(f"{path} and {other} differ in extension alone; rename or remove one of them")
-        found[image_id] = path
-    return found
+    names: dict[str, str] = {}
+    for name in files:
+        image_id = posixpath.splitext(name)[0]
+        if image_id in names:
+            other = posixpath.basename(names[image_id])
+            raise PPLValueError(f"{files[name]} and {other} differ in extension alone; rename or remove one of them")
+        names[image_id] = name
+    return files.renamed(names.items())
 
 
-def _files(folder: Path, within: tuple[Path, ...] = ()) -> Iterator[Path]:
-    """Yield all files at and below a folder in the order of their names, without hidden ones."""
+def _files(folder: Path, below: str = "", within: tuple[Path, ...] = ()) -> Iterator[str]:
+    """Yield the paths of all files at and below a folder in the order of their names, without hidden ones."""
     real = folder.resolve()
     if real in within:  # a link back to a folder that contains the link
         return
@@ -249,6 +284,6 @@ def _files(folder: Path, within: tuple[Path, ...] = ()) -> Iterator[Path]:
         raise PPLValueError(f"{folder} cannot be read: {error.strerror}; check its permissions") from error
     for name, is_folder in shown:
         if is_folder:
-            yield from _files(folder / name, (*within, real))
+            yield from _files(folder / name, f"{below}{name}/", (*within, real))
         else:
-            yield folder / name
+            yield below + name

@@ -8,7 +8,7 @@ from typing import Any
 
 from ppl.io.archives import FilePath
 from ppl.io.fingerprint import fingerprint, sha256
-from ppl.io.listing import normalize_name
+from ppl.io.listing import list_files
 from ppl.parallel import current_share, parallel_map, tracked
 from ppl.parallel.records import Record
 from ppl.parallel.run_jobs import RECORD_FILE
@@ -43,11 +43,12 @@ class ResultFolder:
         """Whether the results that are there were made with these settings."""
         return self.record.settings is not None and fingerprint(self.record.settings) == fingerprint(self.settings)
 
-    def files(self) -> dict[str, Path]:
+    def files(self) -> Mapping[str, Path]:
         """Return the results that are there by image id, whatever they were made from."""
-        found = self.path.rglob(f"*{self.suffix}") if self.path.is_dir() else ()
-        names = {path: path.relative_to(self.path).as_posix().removesuffix(self.suffix) for path in found}
-        return {normalize_name(name): path for path, name in names.items()}
+        if not self.path.is_dir():
+            return {}
+        files, suffix = list_files(self.path), self.suffix
+        return files.renamed((name.removesuffix(suffix), name) for name in files if name.endswith(suffix))
 
     def unfinished(self, keys: Mapping[str, str]) -> list[str]:
         """Return the image ids whose results are missing or were made from other inputs.

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import pickle
 from pathlib import Path
 
@@ -142,3 +143,38 @@ def test_a_class_that_every_image_has_is_named(tmp_path):
     (tmp_path / "labels.csv").write_text("image,cat,dog\na,1,0\nb,1,1\n")
     with pytest.warns(UserWarning, match="every image is tagged 'cat': a classifier cannot learn from such tags where"):
         read_folder(tmp_path)
+
+
+def test_samples_are_those_that_were_given_also_in_another_process():
+    given = (
+        Sample("a", Path("in/a.jpg"), (1,), Path("masks/a.png")),
+        Sample("b", Path("in/b.png"), (0, 1), value_range=4095),
+        Sample("c", Path("c.jpg"), ()),
+    )
+    images = TaggedImages(("cat", "dog"), given, "pets")
+    for same in (images, pickle.loads(pickle.dumps(images)), images.subset("abc"), images.without(["x"])):
+        assert same == images and tuple(same) == given
+    assert images[-1] == given[-1] and tuple(images[::-2]) == given[::-2]
+    assert tuple(images.subset(["c", "a"])) == (given[2], given[0])
+    with pytest.raises(IndexError):
+        images[3]
+
+
+def test_a_data_set_keeps_no_object_per_image(tmp_path):
+    (tmp_path / "images" / "in").mkdir(parents=True)
+    names = [f"in/{number}.jpg" for number in range(300)]
+    for name in names:
+        (tmp_path / "images" / name).touch()
+    rows = [f"{name},{tags}" for name, tags in zip(names, ["cat", "dog", "cat;dog"] * 100, strict=True)]
+    (tmp_path / "labels.csv").write_text("\n".join(["image,labels", *rows]))
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+
+    def kept():
+        gc.collect()
+        return sum(isinstance(thing, (Sample, Path)) for thing in gc.get_objects())
+
+    before = kept()
+    images = read_folder(tmp_path)
+    assert len(images) == 300 and kept() - before < 30
+    assert images[7].image == tmp_path / "images" / "in" / "7.jpg"
+    assert len(images.subset(images.image_ids)) == 300 and kept() - before < 30
