@@ -120,6 +120,14 @@ class Task(ABC):
         """Find faults of settings and model before the first step; called when the model is on its device."""
         return
 
+    def may_leave_out_parameters(self) -> bool:
+        """Tell whether a step may leave trained parameters without a gradient; asked of several processes alone.
+
+        They search for such parameters in every step then. Without the search, a step that leaves out a parameter ends
+        the training with an error.
+        """
+        return True
+
     def set_train_mode(self) -> None:
         """Put the model in train mode; called at the start of every epoch."""
         self.model.train()

@@ -78,6 +78,8 @@ class Trainer:
         if config.channels_last:
             task.objective.to(memory_format=torch.channels_last)
         task.check()
+        if accelerator.num_processes > 1:
+            accelerator.ddp_handler.find_unused_parameters = task.may_leave_out_parameters()
         self.average = None
         if config.ema_decay is not None:
             from timm.utils import ModelEmaV3

@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ppl.backbones.eval_mode import EvalMode
-from ppl.cam.images import to_tensor
 from ppl.data import TaggedImages
 from ppl.data.views import IGNORED
 from ppl.engine import Task
 from ppl.engine.batch_norm import choose_batch_norm, set_train_mode
 from ppl.engine.batches import Share
 from ppl.engine.optimizer import param_groups
+from ppl.engine.unused import unused_parameters
 from ppl.errors import PPLValueError
 from ppl.io import fingerprint, sha256
 from ppl.io.confidence import confidence_file
@@ -25,6 +25,7 @@ from ppl.metrics import ConfusionMatrix
 from ppl.segment.config import SegmentConfig
 from ppl.segment.files import save_segmenter
 from ppl.segment.losses import segmentation_loss
+from ppl.segment.predict import iter_predict
 from ppl.segment.samples import SegmentBatch, train_batches
 from ppl.segment.segmenter import Segmenter
 
@@ -102,16 +103,22 @@ class SegmenterTask(Task):
         )
 
     def check(self) -> None:
-        """Compute the losses of a black crop."""
-        device = next(self.model.parameters()).device
-        crop = self.config.crop
-        batch = SegmentBatch(
+        """Compute the losses of black crops."""
+        with EvalMode(self.model.modules()), torch.no_grad():
+            self.objective(*self._black_crops())
+
+    def may_leave_out_parameters(self) -> bool:
+        """Look at the loss of black crops."""
+        with EvalMode(self.model.modules()):
+            return bool(unused_parameters(self.objective, self.objective(*self._black_crops())["loss"]))
+
+    def _black_crops(self) -> SegmentBatch:
+        device, crop = next(self.model.parameters()).device, self.config.crop
+        return SegmentBatch(
             torch.zeros(2, 3, crop, crop, device=device),
             torch.zeros(2, crop, crop, dtype=torch.long, device=device),
             torch.ones(2, crop, crop, device=device),
         )
-        with EvalMode(self.model.modules()), torch.no_grad():
-            self.objective(*batch)
 
     def set_train_mode(self) -> None:
         """Put the network in train mode, frozen BatchNorm layers of the encoder in eval mode."""
@@ -128,12 +135,11 @@ class SegmenterTask(Task):
         """Return the mIoU of the whole validation images at their own size, without scales and mirror images."""
         assert isinstance(model, Segmenter) and self.val is not None
         confusion = ConfusionMatrix(model.num_classes + 1, ignore_index=IGNORED)
-        with EvalMode(model.modules()):
-            for number, sample in enumerate(self.val):
-                image = to_tensor(sample.picture, model.data_config, number)[None].to(accelerator.device)
-                with accelerator.autocast():
-                    prediction = model(image)[0].argmax(dim=0)
-                confusion.update(torch.from_numpy(sample.read_mask()), prediction.cpu())
+        with EvalMode(model.modules()), accelerator.autocast():
+            pictures = [sample.picture for sample in self.val]
+            results = iter_predict(model, pictures, scales=(1.0,), flip=False, batch_size=1, probs=False)
+            for sample, result in zip(self.val, results, strict=True):
+                confusion.update(torch.from_numpy(sample.read_mask()), result.mask)
         counts = accelerator.reduce(confusion.counts.to(accelerator.device), "sum")
         confusion.counts = counts.cpu()
         return {self.score: confusion.compute()["miou"]}

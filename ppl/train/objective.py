@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ppl.backbones.dummy import make_dummy, trial
 from ppl.backbones.size_errors import size_error
+from ppl.engine.unused import unused_parameters
 from ppl.errors import PPLValueError
 from ppl.models import PPLNet
 from ppl.train.auxiliary import AUXILIARY, Views
@@ -106,6 +107,22 @@ class Objective(nn.Module):
             for phase in phases:
                 twin.set_phase(phase)
                 twin._check_phase(image, targets)
+
+    def leaves_out_parameters(self, phases: Iterable[int], size: tuple[int, int]) -> bool:
+        """Tell whether the loss of a phase, on a black image, does not depend on all trained parameters.
+
+        Args:
+            phases: as for `set_phase`.
+            size: (H, W) of the training images.
+        """
+        image = make_dummy(self.model.backbone, size)
+        targets = torch.zeros(1, self.model.num_classes, device=image.device)
+        with trial(self) as twin, torch.enable_grad():
+            for phase in phases:
+                twin.set_phase(phase)
+                if unused_parameters(twin, twin(image, targets, image.new_ones(()))["loss"]):
+                    return True
+        return False
 
     def _check_phase(self, image: Tensor, targets: Tensor) -> None:
         names = ["the classification loss"]

@@ -113,7 +113,11 @@ class ClassifierTask(Task):
 
     def check(self) -> None:
         """Compute the losses of every phase on a black image."""
-        self.objective.check(sorted({phase for phases in self._phases for phase in phases}), self.config.size)
+        self.objective.check(self._trained_phases(), self.config.size)
+
+    def may_leave_out_parameters(self) -> bool:
+        """Look at the loss of every phase on a black image."""
+        return self.objective.leaves_out_parameters(self._trained_phases(), self.config.size)
 
     def set_train_mode(self) -> None:
         """Put the model in train mode, frozen BatchNorm layers in eval mode."""
@@ -149,6 +153,9 @@ class ClassifierTask(Task):
         assert isinstance(model, PPLNet)
         model.set_phase(model.num_phases - 1)
         save_model(model, path)
+
+    def _trained_phases(self) -> list[int]:
+        return sorted({phase for phases in self._phases for phase in phases})
 
     def _phases_of(self, epoch: int) -> list[int]:
         return sorted({phase for update in range(self.updates) for phase in self.phases(epoch, update)})

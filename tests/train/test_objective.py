@@ -127,3 +127,22 @@ def test_the_warm_up_scores_the_patches_of_the_last_phase_from_any_phase(make_mo
         objective.set_phase(PLAIN)
         losses.append({name: loss.item() for name, loss in objective(*batch, torch.ones(())).items()})
     assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("mode", ["baseline", "control", "progressive", "explicit"])
+def test_parameters_without_a_gradient_are_known_before_the_training(mode, make_model, batch):
+    model = make_model(mode)
+    objective = Objective(model, multilabel_soft_margin)
+    phases = [PLAIN, *range(model.num_phases)]
+
+    def without_gradient(phase):
+        objective.set_phase(phase)
+        objective.zero_grad()
+        objective(*batch, torch.ones(()))["loss"].backward()
+        return any(p.requires_grad and p.grad is None for p in objective.parameters())
+
+    assert objective.leaves_out_parameters(phases, (64, 64)) == any(map(without_gradient, phases)) is False
+    model.backbone.spare = torch.nn.Linear(2, 2)
+    assert objective.leaves_out_parameters(phases, (64, 64)) == any(map(without_gradient, phases)) is True
+    model.backbone.spare.requires_grad_(False)
+    assert not objective.leaves_out_parameters(phases, (64, 64))

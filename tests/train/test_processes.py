@@ -21,7 +21,10 @@ from ppl.train import TrainConfig, fit
 
 root, out, config = sys.argv[1], sys.argv[2], TrainConfig.model_validate_json(sys.argv[3])
 torch.manual_seed(0)
-model = create_model("test_resnet", 3, cuts=["layer2", "layer3"], pretrained=False)
+mode, spare = sys.argv[4:] or ("progressive", "")
+model = create_model("test_resnet", 3, mode=mode, cuts=["layer2", "layer3"], pretrained=False)
+if spare:
+    model.backbone.spare = torch.nn.Linear(2, 2)
 fit(model, read_folder(root, "train"), read_folder(root, "val"), config, out, device="cpu")
 torch.distributed.destroy_process_group()
 """
@@ -59,3 +62,17 @@ def test_the_score_of_two_processes_is_the_score_of_the_saved_weights(colours_ro
     batches = val_batches(colours_val, config, model.data_config)
     with open_accelerator(device="cpu") as accelerator:
         assert validate(model, batches, accelerator) == pytest.approx(logged, abs=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["baseline", "progressive"])
+def test_two_processes_do_not_search_for_parameters_that_all_get_a_gradient(colours_root, make_config, tmp_path, mode):
+    config = make_config(epochs=3, schedule="auto", warmup_epochs=1)
+    for code, _, error in run_ranks(SHARE, colours_root, tmp_path, config.model_dump_json(), mode, ""):
+        assert code == 0, error
+        assert "find_unused_parameters" not in error  # torch warns of a search in vain
+
+
+def test_two_processes_train_a_backbone_with_parameters_that_it_does_not_use(colours_root, make_config, tmp_path):
+    config = make_config(epochs=1, schedule="last")
+    for code, _, error in run_ranks(SHARE, colours_root, tmp_path, config.model_dump_json(), "baseline", "spare"):
+        assert code == 0, error
