@@ -24,6 +24,7 @@ from ppl.parallel import spread
 from ppl.pipeline.affinity import learn_affinities
 from ppl.pipeline.cams import make_cams, training_split
 from ppl.pipeline.device import torch_device
+from ppl.pipeline.faithfulness import measure_faithfulness
 from ppl.pipeline.masks import make_masks
 from ppl.pipeline.pixels import fit_pixels
 from ppl.pipeline.recipe import AffinityRecipe, Recipe
@@ -101,9 +102,13 @@ def plan_run(
         raise PPLValueError(f"{splits.train.name} holds {len(some)} images that can be used; a plan needs 2 or more")
     train = images or len(splits.train)
     masked = {name: len(found) for name, found in splits.masked.items()}
-    if training_split(recipe) in masked:
-        masked[training_split(recipe)] = train
-    sizes = _Sizes(train, 0 if splits.val is None else len(splits.val), masked)
+    own = training_split(recipe)
+    if own in masked:
+        masked[own] = train
+    tagged = {name: _tagged_share(found) for name, found in {own: splits.train, **splits.masked}.items()}
+    if recipe.cam.labels != "tags":  # every image has the classes that the classifier finds
+        tagged = dict.fromkeys(tagged, 1.0)
+    sizes = _Sizes(train, 0 if splits.val is None else len(splits.val), masked, tagged)
     with tempfile.TemporaryDirectory() as folder:
         measured = _Measurement(Path(folder), some, sizes, device, log)
         measured.checking(recipe)
@@ -115,11 +120,16 @@ def plan_run(
 
 @dataclass(frozen=True)
 class _Sizes:
-    """Numbers of images: of training, of validation, and by split of the images that get masks."""
+    """Numbers of images: of training, of validation, and by split of the images that get masks; shares with a tag."""
 
     train: int
     val: int
     masked: dict[str, int]
+    tagged: dict[str, float]
+
+    def with_tags(self, counts: dict[str, int]) -> int:
+        """Return how many of the images of splits have a tag; the others have no maps to store, refine and learn of."""
+        return round(sum(count * self.tagged[name] for name, count in counts.items()))
 
 
 class _Measurement:
@@ -164,23 +174,48 @@ class _Measurement:
             self._training("train", task, accelerator, recipe.train, train * recipe.train.epochs)
         model.set_phase(model.num_phases - 1)
         save_model(model.cpu(), folder.weights(recipe.cam.checkpoint))
-        needs_training_maps = recipe.segment is not None or recipe.learns_from_cams
-        own = {training_split(recipe): train} if needs_training_maps else {}
-        mapped = sum((own | self.sizes.masked).values())
-        self._folder_step("CAMs", mapped, partial(make_cams, recipe, folder, progress=False), folder.cams)
-        self._folder_step("masks", mapped, partial(make_masks, recipe, folder, progress=False), folder.masks)
+        mapped, masked, tagged = self._mapped(recipe), self._masked(recipe), self.sizes.with_tags
+        make = partial(make_cams, recipe, folder, progress=False)
+        self._folder_step("CAMs", sum(mapped.values()), make, folder.cams, stored=tagged(mapped))
+        self._folder_step(
+            "masks", sum(masked.values()), partial(make_masks, recipe, folder, progress=False), folder.masks
+        )
         if recipe.affinity is not None:
             self._affinity(recipe, recipe.affinity, folder, train)
         if recipe.fits_pixels:
-            make_cams(recipe, folder, training_split(recipe), self.some, progress=False)
-            seconds = self._time(partial(fit_pixels, recipe, folder, self.some, progress=False)) / len(self.some)
-            self.add("fit pixels", min(train, recipe.pixels.images), seconds, _size(folder.pixels.parent))
+            self._pixels(recipe, folder)
         if recipe.refine:
-            self._folder_step(
-                "refinement", mapped, partial(refine_masks, recipe, folder, progress=False), folder.refined
-            )
+            refine = partial(refine_masks, recipe, folder, progress=False)
+            self._folder_step("refinement", tagged(masked), refine, folder.refined)
         if recipe.segment is not None:
             self._segment(recipe, recipe.segment, folder)
+        if recipe.faithfulness:
+            every = recipe.model_copy(update={"faithfulness": len(self.some)})
+            tested = sum(min(recipe.faithfulness, tagged({name: n})) for name, n in self.sizes.masked.items())
+            self.add("tests of CAMs", tested, self._per_image(partial(measure_faithfulness, every, folder)))
+
+    def _masked(self, recipe: Recipe) -> dict[str, int]:
+        """Return by split how many images get refined masks: a segmentation network learns from those of training."""
+        own = {} if recipe.segment is None else {training_split(recipe): self.sizes.train}
+        return self.sizes.masked | own
+
+    def _mapped(self, recipe: Recipe) -> dict[str, int]:
+        """Return by split how many images get CAMs: refiners that are learned need some more, or all of training."""
+        masked, own = self._masked(recipe), training_split(recipe)
+        if own in masked or not recipe.learns_from_cams:
+            return masked
+        train = self.sizes.train
+        return masked | {own: train if recipe.affinity is not None else min(train, recipe.pixels.images)}
+
+    def _pixels(self, recipe: Recipe, folder: RunFolder) -> None:
+        """Measure fits to half of the images and to all: the difference is theirs, the rest is the fit's own."""
+        count, seconds = len(self.some), []
+        for images in (self.some[-1:], self.some[: count // 2], self.some):  # the first is to get warm
+            make_cams(recipe, folder, training_split(recipe), images, progress=False)
+            seconds.append(self._time(partial(fit_pixels, recipe, folder, images, progress=False)))
+        each = max(0.0, seconds[2] - seconds[1]) / (count - count // 2)
+        fitted = self.sizes.with_tags({training_split(recipe): min(self.sizes.train, recipe.pixels.images)})
+        self.add("fit pixels", fitted, each, _size(folder.pixels.parent))
 
     def _segment(self, recipe: Recipe, settings: SegmentConfig, folder: RunFolder) -> None:
         train = self.sizes.train
@@ -241,10 +276,17 @@ class _Measurement:
             self.add(f"{name}: validation", self.sizes.val * -(-passes // self.sizes.train), score)
 
     def _folder_step(
-        self, name: str, passes: int, work: Callable[[str, TaggedImages], Any], place: Callable[[str], Path]
+        self,
+        name: str,
+        passes: int,
+        work: Callable[[str, TaggedImages], Any],
+        place: Callable[[str], Path],
+        *,
+        stored: int | None = None,
     ) -> None:
+        """Measure a step that writes a file per image; `stored` of the files are as large as those of the sample."""
         seconds = self._per_image(work)
-        self.add(name, passes, seconds, passes * _size(place(_ALL)) / len(self.some))
+        self.add(name, passes, seconds, (passes if stored is None else stored) * _size(place(_ALL)) / len(self.some))
 
     def _per_image(self, work: Callable[[str, TaggedImages], Any]) -> float:
         """Return the seconds that each image after the first adds, once everything is warm."""
@@ -275,8 +317,12 @@ class _Measurement:
 
 def _spread_tagged(images: TaggedImages, count: int) -> TaggedImages:
     """Return images at equal distances over the data set, with a tag where there are enough of them."""
-    tagged = [sample for sample in images if sample.labels] or list(images)
-    return replace(images, samples=tuple(spread(tagged, count)))
+    tagged = [sample for sample in images if sample.labels]
+    return replace(images, samples=tuple(spread(tagged if len(tagged) > 1 else list(images), count)))
+
+
+def _tagged_share(images: TaggedImages) -> float:
+    return sum(bool(sample.labels) for sample in images) / max(1, len(images))
 
 
 def _size(folder: Path) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,6 +37,30 @@ def test_every_step_counts_the_images_that_the_run_would_handle(
     assert {name: step.passes for name, step in steps.items()} == passes
     assert steps["train"].seconds > 0 and steps["train segmenter"].disk > 0
     assert all(steps[name].disk / mapped > 50 for name in ("CAMs", "masks", "refinement"))  # bytes of a file
+
+
+def test_images_without_tags_are_not_counted_where_the_run_passes_them_by(
+    creatures: Path, tiny_recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    root = shutil.copytree(creatures, tmp_path / "creatures")
+    train = (root / "train.txt").read_text().split()
+    head, *rows = (root / "labels.csv").read_text().splitlines()
+    bare = train[: len(train) // 2]
+    rows = [f"{row.split(',')[0]}," if Path(row.split(",")[0]).stem in bare else row for row in rows]
+    (root / "labels.csv").write_text("\n".join([head, *rows]))
+    settings = {"train": TRAIN, "refine": ["pixel_classifier"], "faithfulness": 2}
+    recipe = tiny_recipe(root, pixels={"images": 100}, **settings)
+    steps = {step.name: step for step in plan_run(recipe, images=1000, sample=4)}
+    assert {name: steps[name].passes for name in list(steps)[3:]} == {
+        "CAMs": 100 + 4,  # of training for the pixel classifier, and val
+        "masks": 4,
+        "fit pixels": 50,
+        "refinement": 4,
+        "tests of CAMs": 2,
+    }
+    recipe = tiny_recipe(root, segment=SEGMENT, pixels={"images": 100}, **settings)
+    steps = {step.name: step for step in plan_run(recipe, images=1000, sample=4)}
+    assert [steps[name].passes for name in ("CAMs", "masks", "refinement")] == [1000 + 4, 1000 + 4, 500 + 4]
 
 
 def test_a_plan_of_one_image_is_refused(creatures: Path, tiny_recipe: Callable[..., Recipe]) -> None:
