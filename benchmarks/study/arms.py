@@ -1,4 +1,4 @@
-"""The arms of the study; another one is another line."""
+"""The arms of the study, one line for each."""
 
 from __future__ import annotations
 

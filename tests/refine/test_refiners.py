@@ -101,14 +101,22 @@ def test_mistakes_are_found_before_any_work(recipe, error, words):
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """Options of refiners with a network: `feature_walk` would download weights, and `pixel_classifier` has none."""
+    """Options of refiners with a network: two would download weights, and `pixel_classifier` has none."""
     folder = tmp_path_factory.mktemp("weights")
     save_file(timm.create_model("test_resnet", pretrained=False).state_dict(), folder / "resnet.safetensors")
     save_pixel_classifier(PixelClassifier("test_resnet", num_classes=4), folder / "pixels.safetensors")
     return {
         "feature_walk": {"backbone": "test_resnet", "checkpoint_path": folder / "resnet.safetensors"},
         "pixel_classifier": {"network": folder / "pixels.safetensors"},
+        "sam": {"model": halves_of},
     }
+
+
+def halves_of(image):
+    """Return the left and the right half of an image as segments."""
+    left = np.zeros(image.shape[:2], bool)
+    left[:, : image.shape[1] // 2] = True
+    return np.stack([left, ~left])
 
 
 @pytest.mark.parametrize("name", REFINERS)
@@ -263,14 +271,18 @@ def test_a_value_that_converts_without_loss_is_taken(scene, name, setting, exact
     np.testing.assert_array_equal(run(*scene, **setting), run(*scene, **exact))
 
 
-@pytest.mark.parametrize("name", ["guided_filter", "pixel_adaptive", "superpixels", "random_walk", "feature_walk"])
+@pytest.mark.parametrize(
+    "name", ["guided_filter", "pixel_adaptive", "superpixels", "random_walk", "feature_walk", "sam"]
+)
 def test_float_images_beyond_one_are_refused(scene, name):
     image, probs = scene
     with pytest.raises(PPLValueError, match=r"must lie in \[0, 1\].*divide by 255"):
         REFINERS[name](image.astype(np.float32), probs)
 
 
-@pytest.mark.parametrize("name", ["guided_filter", "pixel_adaptive", "superpixels", "random_walk", "feature_walk"])
+@pytest.mark.parametrize(
+    "name", ["guided_filter", "pixel_adaptive", "superpixels", "random_walk", "feature_walk", "sam"]
+)
 def test_maps_that_are_not_an_array_are_refused(scene, name):
     with pytest.raises(PPLTypeError, match="got list"):
         REFINERS[name](scene[0], [[[0.5]]])
