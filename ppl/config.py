@@ -46,7 +46,7 @@ class Config(BaseModel):
 
     @classmethod
     def checked(cls, values: Mapping[str, Any] | None = None, /, **more: Any) -> Self:
-        """Make the settings from a mapping, whatever it holds.
+        """Make the settings from a mapping that may hold unknown keys and wrong values.
 
         Args:
             values: value by key.

@@ -125,7 +125,7 @@ class _Inspection:
 
 @dataclass(frozen=True)
 class _Inspections:
-    """The images that can be used, each with what was found, once more for every loop: samples take memory."""
+    """Iterate over usable images and their inspections. Every loop makes the samples anew, since they take memory."""
 
     images: TaggedImages
     found: Mapping[str, _Inspection]

@@ -76,7 +76,7 @@ class Sample:
 
     @property
     def picture(self) -> ImageFile:
-        """The image file with its `value_range`, as functions take images; `check_images` alone tells if it is dark."""
+        """The image file with its `value_range`; only `check_images` warns if the picture is dark."""
         return ImageFile(self.image, self.value_range)
 
     def read_image(self, *, at_least: int | tuple[int, int] | None = None) -> Image.Image:

@@ -97,7 +97,7 @@ def _make_accelerator(precision: Literal["no", "bf16", "fp16"], device: str) -> 
         raise PPLValueError('precision "fp16" needs a GPU; use "bf16" or "no" on a CPU')
     if precision == "bf16" and half_precision(found) is None:
         precision = "no"
-    # right for every training; the trainer takes it back where no step leaves out a parameter
+    # safe for every training; the trainer switches the search off where every step uses all parameters
     ddp = DistributedDataParallelKwargs(find_unused_parameters=True)
     return Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[ddp])
 

@@ -123,8 +123,8 @@ class Task(ABC):
     def may_leave_out_parameters(self) -> bool:
         """Tell whether a step may leave trained parameters without a gradient; asked of several processes alone.
 
-        They search for such parameters in every step then. Without the search, a step that leaves out a parameter ends
-        the training with an error.
+        If so, the processes search for such parameters in every step. Without the search, a step that leaves out a
+        parameter ends the training with an error.
         """
         return True
 

@@ -97,7 +97,7 @@ def plan_run(
     device = torch_device(recipe.device)
     if device.type != "cpu":
         sample = max(sample, recipe.train.batch_size, recipe.segment.batch_size if recipe.segment else 0)
-    some, _ = check_images(_spread_tagged(splits.train, sample), progress=False)
+    some, _ = check_images(_sample_of(splits.train, sample), progress=False)
     if len(some) < 2:
         raise PPLValueError(f"{splits.train.name} holds {len(some)} images that can be used; a plan needs 2 or more")
     train = images or len(splits.train)
@@ -128,7 +128,7 @@ class _Sizes:
     tagged: dict[str, float]
 
     def with_tags(self, counts: dict[str, int]) -> int:
-        """Return how many of the images of splits have a tag; the others have no maps to store, refine and learn of."""
+        """Return how many of the images of splits have a tag; images without a tag have no maps."""
         return round(sum(count * self.tagged[name] for name, count in counts.items()))
 
 
@@ -208,9 +208,9 @@ class _Measurement:
         return masked | {own: train if recipe.affinity is not None else min(train, recipe.pixels.images)}
 
     def _pixels(self, recipe: Recipe, folder: RunFolder) -> None:
-        """Measure fits to half of the images and to all: the difference is theirs, the rest is the fit's own."""
+        """Measure fits to half of the images and to all of them: the difference is the cost of the other half."""
         count, seconds = len(self.some), []
-        for images in (self.some[-1:], self.some[: count // 2], self.some):  # the first is to get warm
+        for images in (self.some[-1:], self.some[: count // 2], self.some):  # the first fit warms up
             make_cams(recipe, folder, training_split(recipe), images, progress=False)
             seconds.append(self._time(partial(fit_pixels, recipe, folder, images, progress=False)))
         each = max(0.0, seconds[2] - seconds[1]) / (count - count // 2)
@@ -315,7 +315,7 @@ class _Measurement:
         return config.model_copy(update={**changes, "batch_size": min(config.batch_size, len(self.some))})
 
 
-def _spread_tagged(images: TaggedImages, count: int) -> TaggedImages:
+def _sample_of(images: TaggedImages, count: int) -> TaggedImages:
     """Return images at equal distances over the data set, with a tag where there are enough of them."""
     tagged = [sample for sample in images if sample.labels]
     return replace(images, samples=tuple(spread(tagged if len(tagged) > 1 else list(images), count)))

@@ -108,7 +108,7 @@ class SegmenterTask(Task):
             self.objective(*self._black_crops())
 
     def may_leave_out_parameters(self) -> bool:
-        """Look at the loss of black crops."""
+        """Tell whether the loss of black crops does not depend on all trained parameters."""
         with EvalMode(self.model.modules()):
             return bool(unused_parameters(self.objective, self.objective(*self._black_crops())["loss"]))
 

@@ -116,7 +116,7 @@ class ClassifierTask(Task):
         self.objective.check(self._trained_phases(), self.config.size)
 
     def may_leave_out_parameters(self) -> bool:
-        """Look at the loss of every phase on a black image."""
+        """Tell whether the loss of a phase on a black image does not depend on all trained parameters."""
         return self.objective.leaves_out_parameters(self._trained_phases(), self.config.size)
 
     def set_train_mode(self) -> None:
