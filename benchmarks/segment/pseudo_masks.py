@@ -31,8 +31,11 @@ from ppl.data import TaggedImages, open_dataset  # noqa: E402
 from ppl.engine.random_state import seeded  # noqa: E402
 from ppl.io import read_mask  # noqa: E402
 from ppl.metrics import ConfusionMatrix  # noqa: E402
+from ppl.pipeline.learned import learned_files, with_networks  # noqa: E402
+from ppl.pipeline.recipe_file import load_recipe  # noqa: E402
 from ppl.pipeline.rounds import fit_rounds  # noqa: E402
-from ppl.refine import RefineJob, refine_folder  # noqa: E402
+from ppl.pipeline.run_folder import RunFolder  # noqa: E402
+from ppl.refine import RefineJob, parse_refiners, refine_folder  # noqa: E402
 from ppl.segment import SegmentConfig, Segmenter, create_segmenter, iter_predict, load, with_masks  # noqa: E402
 
 ARMS: dict[str, dict[str, Any]] = {
@@ -86,11 +89,13 @@ def main() -> None:
 
 
 def make_masks(images: TaggedImages, options: argparse.Namespace) -> Path:
-    """Return the folder of the refined masks of a run, with the confidence of their labels."""
-    cams, out = options.run / "cams" / options.train, options.work / f"masks-{options.run.name}-{options.train}"
+    """Return the folder of the masks that the run's refiners make, with the confidence of their labels."""
+    run, out = RunFolder(options.run), options.work / f"masks-{options.run.name}-{options.train}"
+    recipe = load_recipe(run.recipe)
+    cams = run.cams(options.train)
     jobs = [RefineJob(image.image_id, image.picture, cams / f"{image.image_id}.npz") for image in images]
-    pixels = {"pixel_classifier": {"network": options.run / "pixels" / "pixels.safetensors"}}
-    refine_folder(jobs, out, [pixels, "crf: irn"], background="auto", keep="confidence", num_workers=1)
+    refiners = with_networks(parse_refiners(recipe.refine), learned_files(recipe, run))
+    refine_folder(jobs, out, refiners, background=recipe.cam.background, keep="confidence", num_workers=1)
     return out
 
 

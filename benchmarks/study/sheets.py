@@ -79,6 +79,28 @@ def draw(
     figure.savefig(out, dpi=70)
 
 
+def compare(cams: dict[str, list[CamResult]], images: TaggedImages, rows: int, out: Path) -> None:
+    """Draw the pictures on which the second arm loses or gains most against the first, and print gains by tag."""
+    columns, scores = {}, []
+    for arm, own in cams.items():
+        best, masks, own_scores = best_masks(own, images)
+        columns[f"{arm}, threshold {best:g}"] = masks
+        scores.append(own_scores)
+    gains = np.subtract(scores[1], scores[0])
+    order = np.argsort(gains)
+    name = images.name.partition("/")[0]
+    for kind, chosen in (("losses", order[:rows]), ("gains", order[::-1][:rows])):
+        notes = [f"{images[number].image_id}: {100 * gains[number]:+.0f} points" for number in chosen]
+        draw(images, columns, list(chosen), notes, out / f"{name}_{kind}.png")
+        print(out / f"{name}_{kind}.png")
+    targets = images.targets().bool().numpy()
+    for tag, tagged in zip(images.classes, targets.T, strict=True):
+        if tagged.any():
+            own_gains = 100 * gains[tagged]
+            error = own_gains.std() / len(own_gains) ** 0.5
+            print(f"{tag}: {own_gains.mean():+.1f} points, standard error {error:.1f}, {len(own_gains)} pictures")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
@@ -97,23 +119,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/study/sheets"))
     options = parser.parse_args()
     images = scored_part(options)
-    columns, scores = {}, []
-    for arm in options.arms:
-        best, masks, own = best_masks(cams_of(options, arm, images), images)
-        columns[f"{arm}, threshold {best:g}"] = masks
-        scores.append(own)
-    gains = np.subtract(scores[1], scores[0])
-    order = np.argsort(gains)
-    for name, chosen in (("losses", order[: options.rows]), ("gains", order[::-1][: options.rows])):
-        notes = [f"{images[number].image_id}: {100 * gains[number]:+.0f} points" for number in chosen]
-        draw(images, columns, list(chosen), notes, options.out / f"{options.data.name}_{name}.png")
-        print(options.out / f"{options.data.name}_{name}.png")
-    targets = images.targets().bool().numpy()
-    for tag, tagged in zip(images.classes, targets.T, strict=True):
-        if tagged.any():
-            own = 100 * gains[tagged]
-            error = own.std() / len(own) ** 0.5
-            print(f"{tag}: {own.mean():+.1f} points, standard error {error:.1f}, {len(own)} pictures")
+    compare({arm: cams_of(options, arm, images) for arm in options.arms}, images, options.rows, options.out)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ppl.backbones.dummy import make_dummy
 from ppl.cam.config import CamConfig, MapSize
+from ppl.cam.eval_mode import in_eval_mode
 from ppl.cam.finite import check_weights
 from ppl.cam.images import ImageLike, as_images, check_images, check_order, count_images
 from ppl.cam.job import Job
@@ -214,7 +215,7 @@ def check_maps(
     Raises:
         PPLTypeError: if the model is of a kind that is not understood.
         PPLValueError: if the model lacks a layer or class maps that the method reads, does not take images of a size at
-            a scale, or has NaN in its weights.
+            a scale, or has NaN in its weights. The errors of a method of your own pass.
 
     Example:
         >>> import ppl
@@ -231,8 +232,9 @@ def check_maps(
     padded = [classifier.sizes.padded(scaled_size(size, scale)) for size in sizes for scale in scales]
     for size in padded:
         classifier.sizes.check_size(size)
-    if method == "attention_rollout" and padded:  # only a pass shows which attention a model computes
-        METHODS[method](classifier, make_dummy(classifier.model, min(padded, key=math.prod)))
+    if padded:  # only a pass shows whether a method of a plugin, or one that reads attention, understands the model
+        with in_eval_mode(classifier.model), torch.inference_mode():
+            METHODS[method](classifier, make_dummy(classifier.model, min(padded, key=math.prod)))
 
 
 def _numbers(scales: Any) -> tuple[float, ...]:

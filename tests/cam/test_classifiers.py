@@ -11,7 +11,7 @@ import torch
 import torchvision
 from torch import nn
 
-from ppl.cam import check_maps, generate
+from ppl.cam import METHODS, check_maps, generate
 from ppl.errors import PPLTypeError, PPLValueError
 
 
@@ -197,6 +197,24 @@ def test_maps_can_be_checked_without_images():
     check_maps(timm.create_model("test_vit").eval(), [(160, 160)], method="attention_rollout")
     with pytest.raises(PPLValueError, match="has no attention layers"):
         check_maps(timm.create_model("test_resnet").eval(), [(64, 64)], method="attention_rollout")
+
+
+def test_check_of_maps_runs_a_method_of_a_plugin_once_in_eval_mode(monkeypatch):
+    seen = []
+
+    def refusing(classifier, x):
+        seen.append((tuple(x.shape[2:]), classifier.model.training))
+        raise PPLValueError("this method reads no ResNet")
+
+    monkeypatch.setitem(METHODS._parts, "refusing", refusing)
+    model = timm.create_model("test_resnet").train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(PPLValueError, match="reads no ResNet"):
+        check_maps(model, [(96, 64), (64, 64)], scales=[1.0, 0.5], method="refusing")
+    check_maps(model, [(64, 64)])
+    assert seen == [((32, 32), False)]
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 @pytest.mark.parametrize("method", ["auto", "hirescam", "layercam"])
