@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from dilated import fast_dilated
@@ -44,6 +44,7 @@ class Budget:
     batch: int = 16
     weight_decay: float = 0.01
     output_stride: int = 16
+    optimizer: Literal["adamw", "sgd"] = "adamw"
 
 
 def build(arm: Arm, classes: int, weights: Any, output_stride: int) -> PPLNet:
@@ -88,7 +89,7 @@ def train(
         weight_decay=budget.weight_decay,
         head_lr_mult=arm.head_lr_mult,
     )
-    optimizer = build_optimizer("adamw", groups)
+    optimizer = build_optimizer(budget.optimizer, groups)
     rates = poly_schedule(optimizer, budget.epochs * steps)
     objective = Objective(model, multilabel_soft_margin, arm.auxiliary)
     set_train_mode(model, "frozen")

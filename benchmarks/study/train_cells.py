@@ -30,6 +30,9 @@ TAIL_KEYS = {"group3": "blocks.3", "group4": "blocks.4", "group5": "blocks.5", "
 }
 """Modules of `features.Tail`, and their names in timm's whole network."""
 
+WEIGHT_DECAY = {"adamw": Budget.weight_decay, "sgd": 1e-4}
+"""Weight decay by optimizer; for SGD that of IRN, with a momentum of 0.9."""
+
 
 def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -38,6 +41,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--arms", nargs="+", default=["baseline"], choices=list(ARMS), metavar="ARM")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--optimizer", choices=list(WEIGHT_DECAY), default="adamw")
     parser.add_argument("--lr", type=float, default=1e-4)
     parser.add_argument("--size", type=int, nargs=2, default=(256, 256), help="height and width of the training crops")
     parser.add_argument("--images", default="::", help="START:STOP:STEP of the training images")
@@ -53,8 +57,13 @@ def main() -> None:
             run_cell(arm, seed, options)
 
 
-def cell_name(data: str, backbone: str, arm: str, epochs: int, lr: float, size: Sequence[int], seed: int) -> str:
-    return f"{data}-{backbone}-{arm}-e{epochs}-lr{lr:g}-{size[0]}x{size[1]}-s{seed}"
+def cell_name(data: str, arm: str, seed: int, options: argparse.Namespace) -> str:
+    """Return the name of a cell; that of the usual optimizer is left out."""
+    backbone, rate = backbone_of(options.weights), f"lr{options.lr:g}"
+    if options.optimizer != Budget.optimizer:
+        rate += f"-{options.optimizer}"
+    height, width = options.size
+    return f"{data}-{backbone}-{arm}-e{options.epochs}-{rate}-{height}x{width}-s{seed}"
 
 
 def part(images: TaggedImages, words: str) -> TaggedImages:
@@ -72,7 +81,7 @@ def run_cell(arm: str, seed: int, options: argparse.Namespace) -> None:
     network = load_network(options.weights, Budget.output_stride)
     images = part(open_dataset(options.data, "train"), options.images)
     data = f"{options.data.name}-{len(images)}"
-    name = cell_name(data, backbone, arm, options.epochs, options.lr, size, seed)
+    name = cell_name(data, arm, seed, options)
     folder = options.work / "cells" / name
     if (folder / f"epoch{options.epochs}.pt").exists():
         return
@@ -93,7 +102,7 @@ def run_cell(arm: str, seed: int, options: argparse.Namespace) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     train(
         ARMS[arm],
-        Budget(options.epochs, options.lr),
+        Budget(options.epochs, options.lr, weight_decay=WEIGHT_DECAY[options.optimizer], optimizer=options.optimizer),
         pool,
         options.weights,
         seed,
