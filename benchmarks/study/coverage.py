@@ -32,21 +32,21 @@ ARMS = {
 """Label and colour by arm."""
 SCORES = {"auto": 'CAM at "auto", mIoU', "head": "heads covered", "body": "bodies covered"}
 CELL = re.compile(
-    r"(?P<data>\w+-\d+)-(?P<backbone>\w+)-(?P<arm>\w+)-e(?P<length>\d+)-lr.*-s(?P<seed>\d+)/epoch(?P<epoch>\d+)"
+    r"(?P<data>\w+-\d+)-(?P<backbone>\w+)-(?P<arm>\w+)-e(?P<length>\d+)-lr(?P<rate>.+)-\d+x\d+-s\d+/epoch(?P<epoch>\d+)"
 )
 
 Rows = dict[tuple[str, int], list[dict[str, str]]]
 """Rows of all seeds by arm and epoch."""
 
 
-def read(path: Path, backbone: str, length: str) -> Rows:
-    """Return the scores of every epoch of cells that were trained for `length` epochs."""
+def read(path: Path, **wanted: str) -> Rows:
+    """Return the scores of every epoch of the cells of one backbone, length and rate."""
     found: Rows = defaultdict(list)
     with path.open(newline="") as file:
         for row in csv.DictReader(file):
             cell = CELL.fullmatch(row["cell"])
-            wanted = row["method"] == "cam" and row["scales"] == "1" and not row["refine"]
-            if wanted and cell and (cell["backbone"], cell["length"]) == (backbone, length):
+            every = row["method"] == "cam" and row["scales"] == "1" and not row["refine"]
+            if every and cell and wanted.items() <= cell.groupdict().items():
                 found[cell["arm"], int(cell["epoch"])].append(row)
     return found
 
@@ -94,6 +94,7 @@ def main() -> None:
     parser.add_argument("--maps", type=Path, default=HERE / "results" / "maps.csv")
     parser.add_argument("--backbone", default="mobilenetv2_100")
     parser.add_argument("--epochs", default="4", help="length of the training")
+    parser.add_argument("--rate", default="0.0001", help='learning rate; "0.01-sgd" for SGD')
     options = parser.parse_args()
 
     import matplotlib
@@ -101,7 +102,7 @@ def main() -> None:
     matplotlib.use("svg")
     import matplotlib.pyplot as plt
 
-    rows = read(options.maps, options.backbone, options.epochs)
+    rows = read(options.maps, backbone=options.backbone, length=options.epochs, rate=options.rate)
     arms = [arm for arm in ARMS if epochs_of(rows, arm)]
     table(rows, arms)
     figure, axes = plt.subplots(1, len(SCORES), figsize=(9, 3.6))
