@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppl.backbones.eval_mode import EvalMode
 from ppl.backbones.half import half_precision
+from ppl.cam.eval_mode import in_eval_mode
 from ppl.cam.images import ImageLike, as_images, check_images, normalized, read_ahead, to_pixels
 from ppl.cam.labels import check_labels
 from ppl.cam.stream import check_count
@@ -200,7 +200,7 @@ def _predict_batch(
 def _ready(model: Segmenter, settings: _Settings) -> Iterator[None]:
     half = half_precision(settings.device) if settings.amp else None
     autocast = nullcontext() if half is None else torch.autocast(settings.device.type, dtype=half)
-    with EvalMode(model.modules()), torch.inference_mode(), autocast:
+    with in_eval_mode(model), torch.inference_mode(), autocast:
         yield
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -43,6 +45,31 @@ def test_images_of_mixed_sizes_come_back_in_order_and_batches_change_nothing(mod
     assert [result.size for result in batched] == [tuple(image.shape[1:]) for image in images]
     for one, other in zip(single, batched, strict=True):
         torch.testing.assert_close(one.probs, other.probs)
+
+
+def test_a_thread_that_ends_leaves_the_network_in_eval_mode_for_another_that_still_predicts():
+    model = create_segmenter("test_resnet", 3, decoder="fpn", pretrained=False)
+    images = torch.randn(2, 3, 40, 56)
+    expected = predict(model.eval(), images)
+    first_inside, second_inside, first_done = threading.Event(), threading.Event(), threading.Event()
+
+    def let_the_first_end_while_the_second_is_inside(*_):
+        if threading.current_thread() is threading.main_thread():
+            second_inside.set()
+            first_done.wait(30)
+        else:
+            first_inside.set()
+            second_inside.wait(30)
+
+    model.train().encoder.register_forward_pre_hook(let_the_first_end_while_the_second_is_inside)
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(predict, model, images[:1])
+        first.add_done_callback(lambda _: first_done.set())
+        first_inside.wait(30)
+        second = predict(model, images[1:])
+        for result, wanted in zip(first.result() + second, expected, strict=True):
+            torch.testing.assert_close(result.probs, wanted.probs)
+    assert all(module.training for module in model.modules())
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 40), (9, 5)])
