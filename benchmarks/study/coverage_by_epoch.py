@@ -1,6 +1,6 @@
 """Draw mIoU and the covered shares of heads and bodies by arm and epoch, and print a table of each arm's best epoch.
 
-    python benchmarks/study/coverage.py docs/figures/voc_coverage.svg
+    python benchmarks/study/coverage_by_epoch.py docs/figures/voc_coverage.svg
 
 Reads the rows of `results/maps.csv` that `score_maps.py` made of every epoch (scale 1, not refined). A line is the mean
 of the seeds, a dot a seed.
