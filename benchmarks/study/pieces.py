@@ -66,11 +66,15 @@ def score(model: nn.Module, images: TaggedImages, part_masks: PartMasks, grid: i
         tag = sample.labels[0]
         pixels = torch.from_numpy(np.array(sample.read_image())).permute(2, 0, 1) / 255
         shown = np.asarray(sample.read_mask()) == tag + 1
+        batches = defaultdict(list)  # pieces of one size are one batch
         for rows, columns in pieces(parts.shape, grid):
-            kind = kind_of(parts[rows, columns], shown[rows, columns])
-            logits = unpatched_logits(model, ((pixels - mean) / std)[None, :, rows, columns])[0]
-            right[kind].append(int(logits.argmax()) == tag)
-            probabilities[kind].append(float(logits[tag].sigmoid()))
+            crop = ((pixels - mean) / std)[:, rows, columns]
+            batches[crop.shape].append((kind_of(parts[rows, columns], shown[rows, columns]), crop))
+        for batch in batches.values():
+            kinds, crops = zip(*batch, strict=True)
+            for kind, logits in zip(kinds, unpatched_logits(model, torch.stack(crops)), strict=True):
+                right[kind].append(int(logits.argmax()) == tag)
+                probabilities[kind].append(float(logits[tag].sigmoid()))
     found: dict[str, Any] = {}
     for kind in KINDS:
         found |= {f"{kind}_pieces": len(right[kind]), f"{kind}_right": percent(np.mean(right[kind]))}
