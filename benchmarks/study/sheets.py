@@ -79,6 +79,38 @@ def draw(
     figure.savefig(out, dpi=70)
 
 
+def draw_scores(images: TaggedImages, scores: dict[str, list[float]], path: Path) -> None:
+    """Draw the mean IoU of every picture, one arm against the other; colours are tags, crosses have several tags."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    import matplotlib.pyplot as plt
+
+    (first, x), (second, y) = scores.items()
+    figure, axis = plt.subplots(figsize=(4.6, 4.6))
+    axis.plot([0, 100], [0, 100], color="black", linewidth=0.6)
+    for number, name in enumerate(images.classes):
+        for marker, several in (("o", False), ("x", True)):
+            shown = [
+                place
+                for place, sample in enumerate(images)
+                if sample.labels and sample.labels[0] == number and (len(sample.labels) > 1) == several
+            ]
+            points = [[100 * values[place] for place in shown] for values in (x, y)]
+            label = None if several else name
+            axis.plot(*points, marker, color=f"C{number}", label=label, markersize=4, alpha=0.7)
+    axis.set_xlabel(f"{first}: mean IoU of a picture, percent", fontsize=8)
+    axis.set_ylabel(f"{second}: mean IoU of a picture, percent", fontsize=8)
+    axis.tick_params(labelsize=8)
+    axis.set_xlim(0, 100)
+    axis.set_ylim(0, 100)
+    axis.set_aspect("equal")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(fontsize=8, frameon=False, loc="upper left")
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+
+
 def compare(cams: dict[str, list[CamResult]], images: TaggedImages, rows: int, out: Path) -> None:
     """Draw the pictures on which the second arm loses or gains most against the first, and print gains by tag."""
     columns, scores = {}, []
@@ -93,6 +125,9 @@ def compare(cams: dict[str, list[CamResult]], images: TaggedImages, rows: int, o
         notes = [f"{images[number].image_id}: {100 * gains[number]:+.0f} points" for number in chosen]
         draw(images, columns, list(chosen), notes, out / f"{name}_{kind}.png")
         print(out / f"{name}_{kind}.png")
+    draw_scores(images, dict(zip(cams, scores, strict=True)), out / f"{name}_scores.svg")
+    print(out / f"{name}_scores.svg")
+    print(f"all: {100 * gains.mean():+.1f} points, standard deviation {100 * gains.std():.1f}, {len(gains)} pictures")
     targets = images.targets().bool().numpy()
     for tag, tagged in zip(images.classes, targets.T, strict=True):
         if tagged.any():
