@@ -3,7 +3,8 @@
     python benchmarks/study/pixels.py DATASET SPLIT WEIGHTS EPOCH.pt ... --steps 60 125 250
 
 Tags are known and no mask is used but for the scores. One row for each number of steps; 0 steps are the refiners
-without a pixel classifier. Rows that are in the file already are passed over.
+without a pixel classifier. The classifier is used even if its agreement with the masks of unseen images, the last
+column, is below `PixelConfig.min_agreement`. Rows that are in the file already are passed over.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -94,9 +96,9 @@ def _cams(result: CamResult) -> Cams:
 
 def score(
     cell: Path, images: TaggedImages, jobs: list[RefineJob], steps: str, options: argparse.Namespace
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Fit the pixel classifier in the given number of steps, and score the refined masks in percent."""
-    started = time.perf_counter()
+    started, agreement = time.perf_counter(), None
     refiners = parse_refiners(options.refine)
     if int(steps):
         network = PixelClassifier(
@@ -105,7 +107,8 @@ def score(
             backbone_options={"output_stride": 16},
             weights=load_cell(cell, options.weights, arm_of(cell), len(images.classes)).backbone.state_dict(),
         )
-        fit_pixel_classifier(jobs, network, PixelConfig(steps=int(steps)), num_workers=1, progress=False)
+        config = PixelConfig(steps=int(steps))
+        agreement = fit_pixel_classifier(jobs, network, config, num_workers=1, progress=False).agreement
         function = partial(predict_pixels, network)
         refiners = parse_refiners([{"pixel_classifier": {"network": function, "weight": options.weight}}, *refiners])
     matrix = ConfusionMatrix(len(images.classes) + 1)
@@ -118,6 +121,7 @@ def score(
         "recall": foreground(matrix, 1),
         "precision": foreground(matrix, 0),
         "seconds": round(time.perf_counter() - started),
+        "agreement": "" if agreement is None else round(agreement, 3),
     }
 
 

@@ -58,5 +58,13 @@ def fit_pixels(recipe: Recipe, folder: RunFolder, train: TaggedImages, *, progre
             save_pixel_classifier(network, path)
         share.wait()
     left_out = {bad.image_id: bad.reason for bad in summary.bad}
-    folder.record(pixels={"images": summary.images, "loss": summary.loss, "left_out": left_out})
+    folder.record(
+        pixels={
+            "images": summary.images,
+            "loss": summary.loss,
+            "agreement": summary.agreement,
+            "useful": network.useful,
+            "left_out": left_out,
+        }
+    )
     return path

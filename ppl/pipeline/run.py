@@ -191,7 +191,13 @@ def _learn_from_cams(recipe: Recipe, folder: RunFolder, splits: Splits, progress
         log(f"{mode}: affinities learned from {len(splits.train)} training images")
     if recipe.fits_pixels:
         fit_pixels(recipe, folder, splits.train, progress=progress)
-        log(f"{mode}: pixel classifier fitted to {folder.read_manifest()['pixels']['images']} training images")
+        found = folder.read_manifest()["pixels"]
+        log(f"{mode}: pixel classifier fitted to {found['images']} training images")
+        if not found.get("useful", True):
+            log(
+                f"{mode}: the pixel classifier is not used: its correlation with the masks of images that it was not "
+                f"fitted to is {found['agreement']:.2f}, below pixels.min_agreement={recipe.pixels.min_agreement:g}"
+            )
 
 
 def _score(recipe: Recipe, folder: RunFolder, splits: Splits, notes: list[str]) -> dict[str, dict[str, float | None]]:

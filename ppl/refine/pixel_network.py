@@ -28,6 +28,8 @@ class PixelClassifier(FrozenBackbone):
         stages: dotted names of the stages, for a module without `feature_info`.
         backbone_options: further arguments for timm.
         weights: `state_dict` of the backbone, for example of a trained classifier; further tensors are ignored.
+        useful: whether the classifier agrees with masks of images that a fit has not seen. The refiner
+            `pixel_classifier` leaves probabilities as they are if it does not.
 
     Raises:
         PPLValueError: for no classes, a scale of 0 or less, a backbone whose stages are not found, or weights that do
@@ -48,16 +50,26 @@ class PixelClassifier(FrozenBackbone):
         stages: Sequence[str] | None = None,
         backbone_options: Mapping[str, Any] | None = None,
         weights: Mapping[str, torch.Tensor] | None = None,
+        useful: bool = True,
     ) -> None:
         if num_classes < 1 or not scale > 0:
             raise PPLValueError(f"need 1 class or more and a scale above 0, got {num_classes} and {scale}")
         super().__init__(backbone, stages=stages, backbone_options=backbone_options, weights=weights)
         self.num_classes, self.scale = num_classes, scale
-        self.config |= {"num_classes": num_classes, "scale": scale}
+        self.config |= {"num_classes": num_classes, "scale": scale, "useful": useful}
         self._levels = self.default_levels[-2:]
         self.head = nn.Conv2d(sum(self.channels[level] for level in self._levels), num_classes + 1, 1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
+
+    @property
+    def useful(self) -> bool:
+        """Whether the classifier agrees with masks of images that a fit has not seen."""
+        return bool(self.config["useful"])
+
+    @useful.setter
+    def useful(self, value: bool) -> None:
+        self.config["useful"] = value
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """Return the features (B,C,h,w) of images (B,3,H,W) in [0, 1]; cells are those of the coarsest level."""

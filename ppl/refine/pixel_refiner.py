@@ -34,9 +34,10 @@ def pixel_classifier(
 
     The map of an image tells where the classifier of images looked, the pixel classifier what objects of the same
     classes look like in all images. Their faults differ, so on photographs of whole objects the average is better than
-    each of the two; on garments and on faults of a few pixels it was not. The classes share the foreground as before,
-    since classes that often occur together are hard to tell apart by pixels. The method is ours; see the page of
-    results on PASCAL VOC.
+    each of the two; on garments and on faults of a few pixels it was not. A classifier that does not agree with the
+    masks of images that its fit has not seen (`PixelConfig.min_agreement`) leaves the probabilities as they are. The
+    classes share the foreground as before, since classes that often occur together are hard to tell apart by pixels.
+    The method is ours; see the page of results on PASCAL VOC.
 
     Args:
         image: `(H, W, 3)` uint8.
@@ -68,6 +69,8 @@ def pixel_classifier(
         from ppl.refine.pixel_file import load_pixel_classifier  # imports timm, which no other refiner of maps needs
 
         network = load_pixel_classifier(network)
+    if not _is_useful(network):
+        return like(probs, values.clone())
     logits = network(image)
     if int(labels.max()) >= len(logits):
         raise PPLValueError(
@@ -81,6 +84,11 @@ def pixel_classifier(
     total = values[1:].sum(dim=0, keepdim=True)
     shares = torch.where(total > 0, values[1:] / total.clamp(min=_TINY), _shares(resized))
     return like(probs, torch.cat([1 - foreground, foreground * shares]))
+
+
+def _is_useful(network: Callable[[Any], torch.Tensor]) -> bool:
+    """Return what the fit found out about the network of a file; a function of the user's own is always useful."""
+    return bool(getattr(getattr(network, "network", None), "useful", True))
 
 
 def _shares(probs: torch.Tensor) -> torch.Tensor:

@@ -25,4 +25,10 @@ class PixelConfig(Config):
     batch_size: int = Field(1024, ge=1, description="cells of a step")
     lr: float = Field(1e-3, gt=0, description="learning rate")
     refiners: Any = Field("crf: irn", description="refiners of the CAMs that are learned from; null: none")
+    min_agreement: float = Field(
+        0.25,
+        ge=-1,
+        le=1,
+        description="least correlation with masks of images that a fit has not seen; a classifier below is not used",
+    )
     seed: int = Field(0, ge=0, description="seed of the cells and of their order")

@@ -31,11 +31,15 @@ class PixelSummary:
     Args:
         images: number of images.
         loss: mean cross-entropy of the last fifth of the steps.
+        agreement: correlation, in -1..1, of the foreground's probability with that of the refined CAMs, on images that
+            a fit has not seen: the mean over images, each predicted by a fit to the other half. None if no class is in
+            both halves.
         bad: images that could not be used.
     """
 
     images: int
     loss: float
+    agreement: float | None = None
     bad: tuple[BadFile, ...] = ()
 
 
@@ -67,6 +71,10 @@ def fit_pixel_classifier(
     images is background, and is then left out, so that small objects count as large ones do. The head works on the
     features as they are: their standardisation over all cells is part of its weights.
 
+    A classifier can also learn nothing that images have in common: faults of a few pixels do not look alike. So two
+    further fits, to one half of the images each, predict the other half. If their mean correlation with the refined
+    CAMs is below `config.min_agreement`, the classifier is marked as not useful, and the refiner does not use it.
+
     Args:
         jobs: the images and their CAMs; images without classes or usable files are left out. The processes of a launch
             share the images.
@@ -78,7 +86,7 @@ def fit_pixel_classifier(
         progress: show a bar on a terminal.
 
     Returns:
-        The number of images, the loss, and the images that could not be used.
+        The number of images, the loss, the agreement, and the images that could not be used.
 
     Raises:
         PPLValueError: if no image has a class, or a class has no place in the network.
@@ -117,8 +125,10 @@ def fit_pixel_classifier(
     if not cells:
         reason = f"; {left_out[0].image_id}: {left_out[0].reason}" if left_out else ": none has a class"
         raise PPLValueError(f"none of the {len(chosen)} images can be learned from{reason}")
+    agreement = _agreement(network, cells, config)
     loss = _fit(network, cells, config)
-    return PixelSummary(len(cells), loss, tuple(left_out))
+    network.useful = agreement is None or agreement >= config.min_agreement
+    return PixelSummary(len(cells), loss, agreement, tuple(left_out))
 
 
 def _read(
@@ -142,6 +152,31 @@ def _read(
     generator = torch.Generator().manual_seed(config.seed + sum(job.image_id.encode()))
     drawn = torch.randperm(len(small), generator=generator)[: config.cells]
     return _Cells(job.image_id, features.flatten(1).T[drawn].cpu().clone(), small[drawn], torch.from_numpy(labels))
+
+
+def _agreement(network: PixelClassifier, cells: Sequence[_Cells], config: PixelConfig) -> float | None:
+    """Return the mean correlation of images with a fit to the half of the images that they are not part of.
+
+    The halves are drawn by chance. Images with a class that the other half lacks are left out.
+    """
+    found = []
+    order = torch.randperm(len(cells), generator=torch.Generator().manual_seed(config.seed)).tolist()
+    halves = sorted(order[::2]), sorted(order[1::2])
+    for own, others in (halves, halves[::-1]):
+        if not own:
+            continue
+        _fit(network, [cells[place] for place in own], config)
+        known = {label for place in own for label in cells[place].labels.tolist()}
+        assert network.head.bias is not None
+        weight, bias = network.head.weight.detach()[:, :, 0, 0].cpu(), network.head.bias.detach().cpu()
+        for image in (cells[place] for place in others):
+            if not known.issuperset(image.labels.tolist()):
+                continue
+            probs = F.linear(image.features.float(), weight, bias)[:, image.labels].softmax(dim=1)
+            pair = torch.stack([probs[:, 0], image.probs[:, 0]])
+            if (pair.std(dim=1) > 0).all():  # a map of one value has no correlation
+                found.append(float(pair.corrcoef()[0, 1]))
+    return float(np.mean(found)) if found else None
 
 
 def _fit(network: PixelClassifier, cells: Sequence[_Cells], config: PixelConfig) -> float:

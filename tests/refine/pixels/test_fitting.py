@@ -121,3 +121,58 @@ def test_no_more_images_are_read_than_the_settings_say(tmp_path: Path, network: 
     jobs = [_job(tmp_path, number, left=True) for number in range(6)]
     config = FAST.model_copy(update={"images": 3})
     assert fit_pixel_classifier(jobs, network, config, background=0.1, num_workers=1, progress=False).images == 3
+
+
+def test_agreement_is_the_mean_correlation_with_the_maps_of_the_other_half(
+    tmp_path: Path, network: PixelClassifier
+) -> None:
+    jobs = [_job(tmp_path, number, left=number % 4 < 2) for number in range(9)]
+    config = FAST.model_copy(update={"cells": 10**6})
+    order = torch.randperm(9, generator=torch.Generator().manual_seed(config.seed)).tolist()
+    halves = [[jobs[place] for place in order[start::2]] for start in (0, 1)]
+    found = fit_pixel_classifier(jobs, network, config, background=0.1, num_workers=1, progress=False).agreement
+    correlations = []
+    for own, others in (halves, halves[::-1]):
+        fit_pixel_classifier(own, network, config, background=0.1, num_workers=1, progress=False)
+        for job in others:
+            image, probs, labels = read_probs(job, 0.1)
+            predicted = network(network.image_tensor(image))[0][labels].softmax(dim=0)[0].detach().numpy()
+            rows, columns = (side // count for side, count in zip(probs.shape[1:], predicted.shape, strict=True))
+            averaged = probs[0].reshape(len(predicted), rows, -1, columns).mean(axis=(1, 3))
+            correlations.append(np.corrcoef(predicted.ravel(), averaged.ravel())[0, 1])
+    assert found == pytest.approx(np.mean(correlations), abs=1e-3)
+    assert found > 0.5
+
+
+def test_a_classifier_that_learns_nothing_that_images_share_is_not_used(
+    tmp_path: Path, network: PixelClassifier
+) -> None:
+    """Maps at places that have nothing to do with the picture."""
+    jobs = []
+    for number in range(12):
+        path = _job(tmp_path, number, left=True).image
+        row, column = np.random.default_rng(number).integers(0, 48, 2)
+        cam = np.zeros((1, SIDE, SIDE), np.float32)
+        cam[0, row : row + 16, column : column + 16] = 1
+        jobs.append(RefineJob(str(number), path, lambda cam=cam: (cam, np.array([0]))))
+    path = tmp_path / "pixels.safetensors"
+    for config, used in ((FAST, False), (FAST.model_copy(update={"min_agreement": -1.0}), True)):
+        summary = fit_pixel_classifier(jobs, network, config, background=0.1, num_workers=1, progress=False)
+        assert summary.agreement is not None and summary.agreement < PixelConfig().min_agreement
+        assert network.useful is used
+        save_pixel_classifier(network, path)
+        image, probs, labels = read_probs(jobs[0], 0.1)
+        refined = apply_refiners(parse_refiners([{"pixel_classifier": {"network": path}}]), image, probs, labels)
+        assert np.array_equal(refined, probs) is not used
+
+
+def test_images_of_a_class_that_the_other_half_lacks_do_not_count(tmp_path: Path, network: PixelClassifier) -> None:
+    jobs = [_job(tmp_path, number, left=True) for number in range(2)]  # of different classes
+    summary = fit_pixel_classifier(jobs, network, FAST, background=0.1, num_workers=1, progress=False)
+    assert summary.agreement is None and network.useful
+
+
+def test_one_image_has_no_agreement_and_its_classifier_is_used(tmp_path: Path, network: PixelClassifier) -> None:
+    jobs = [_job(tmp_path, 0, left=True)]
+    summary = fit_pixel_classifier(jobs, network, FAST, background=0.1, num_workers=1, progress=False)
+    assert summary.agreement is None and network.useful
