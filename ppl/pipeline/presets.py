@@ -24,11 +24,11 @@ read from that classifier, that is, from all branches together. The paper's abst
 backbone, the cuts and grids, the epochs of each phase, the optimiser and its learning rate, the sizes of the images,
 the scales of the CAMs, the background threshold and the refinement: these keep our defaults.
 
-`propagated` had the best masks over the four data sets of our study (docs/results_voc.md): the sharpened CAM is
-averaged over cells of similar features, after which the label-free background rule finds the object. A linear
-classifier of pixels is fitted to the masks of all training images, and its probabilities are averaged with those of
-each map. Recipes start from this preset. `ppl.cam.generate` does not, because the method needs a backbone with stages
-and a classifier with class activation maps.
+`propagated` had the best masks of photographs in our study; on garments and on faults of a few pixels other recipes
+are better (docs/results_voc.md). The sharpened CAM is averaged over cells of similar features, after which the
+label-free background rule finds the object. A linear classifier of pixels is fitted to the masks of all training
+images, and its probabilities are averaged with those of each map. Recipes start from this preset. `ppl.cam.generate`
+does not, because the method needs a backbone with stages and a classifier with class activation maps.
 """
 
 DEFAULT_PRESET: Final = "propagated"
