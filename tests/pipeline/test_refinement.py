@@ -122,3 +122,20 @@ def test_a_broken_map_does_not_stop_a_refinement(tiny_recipe: MakeRecipe, creatu
         ["refined 3 masks of val (3 new)"],
         ["not refined", path.stem],
     ]
+
+
+def test_a_pixel_classifier_that_agrees_too_little_is_not_used_and_the_run_says_so(
+    tiny_recipe: MakeRecipe, creatures: Path, tmp_path: Path
+) -> None:
+    lines: list[str] = []
+    pixels = {"steps": 20, "images": 8, "refiners": None, "min_agreement": 1.0}
+    recipe = tiny_recipe(creatures, pixels=pixels, refine=["pixel_classifier", "guided_filter: 2"])
+    run_recipe(recipe, tmp_path / "run", progress=False, log=lines.append)
+    found = json.loads((tmp_path / "run" / "manifest.json").read_text())["pixels"]
+    assert found["useful"] is False and -1 <= found["agreement"] < 1
+    assert any(f"is {found['agreement']:.2f}, below pixels.min_agreement=1" in line for line in lines)
+    plain = tiny_recipe(creatures, refine=["guided_filter: 2"])
+    run_recipe(plain, tmp_path / "plain", progress=False)
+    folders = [tmp_path / name / "refined" / "val" for name in ("plain", "run")]
+    files, others = ({path.name: path.read_bytes() for path in folder.rglob("*.png")} for folder in folders)
+    assert files and files == others
