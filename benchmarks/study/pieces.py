@@ -3,14 +3,12 @@
     python benchmarks/study/pieces.py DATASET SPLIT WEIGHTS EPOCH.pt ... --grids 2 4
 
 Each image with one tag and a mask of parts (1 head, 2 body) is cut into pieces, which the un-patched network sees one
-by one at their own size. A piece is named right if the logit of the tag is the highest of all classes. If a classifier
-without patches names bodies as well as heads, patches have nothing to teach. Rows that are in the file already are
-passed over.
+by one at their own size. A piece is named right if the logit of the tag is the highest of all classes. Pieces without
+the object show how far surroundings and frequent classes alone lead. Rows that are in the file already are passed over.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections import defaultdict
 from itertools import pairwise
 from pathlib import Path
@@ -18,9 +16,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from score_maps import HERE, append, arm_of, is_known, percent
+from score_maps import HERE, append, arm_of, cells_parser, is_known, percent
 from torch import Tensor, nn
-from train_cells import load_cell, part
+from train_cells import load_cell
 
 from ppl.backbones import data_config
 from ppl.data import PartMasks, TaggedImages, open_dataset
@@ -30,16 +28,12 @@ KINDS = ("head", "body", "object", "background")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("split")
-    parser.add_argument("weights", type=Path)
-    parser.add_argument("cells", type=Path, nargs="+", help="weights of one epoch each, as train_cells.py keeps them")
+    parser = cells_parser(__doc__)
     parser.add_argument("--grids", type=int, nargs="+", default=[2, 4], help="pieces along each side")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "pieces.csv")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    images = part(open_dataset(options.data, options.split), "::")
+    images = open_dataset(options.data, options.split)
     for cell in options.cells:
         model = None
         for grid in options.grids:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from score_maps import append, arm_of, foreground, is_known, percent
+from score_maps import append, arm_of, cells_parser, foreground, is_known, percent
 from train_cells import backbone_of, load_cell, part
 
 from ppl.cam import CamConfig, CamResult, iter_generate
@@ -32,11 +32,7 @@ HERE = Path(__file__).parent
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("split")
-    parser.add_argument("weights", type=Path)
-    parser.add_argument("cells", type=Path, nargs="+", help="weights of one epoch each, as train_cells.py keeps them")
+    parser = cells_parser(__doc__)
     parser.add_argument("--steps", type=int, nargs="+", default=[0, PixelConfig().steps])
     parser.add_argument("--weight", type=float, default=0.5, help="share of the pixel classifier")
     parser.add_argument("--method", default="propagated_cam")

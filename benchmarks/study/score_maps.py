@@ -33,11 +33,7 @@ HERE = Path(__file__).parent
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("split")
-    parser.add_argument("weights", type=Path)
-    parser.add_argument("cells", type=Path, nargs="+", help="weights of one epoch each, as train_cells.py keeps them")
+    parser = cells_parser(__doc__)
     parser.add_argument("--branch", default=CamConfig().branch, help="maps of a network with patches: unpatched or all")
     parser.add_argument("--methods", nargs="+", default=["cam", "sharpened_cam", "propagated_cam"])
     parser.add_argument("--scales", type=float, nargs="+", default=CamConfig().scales)
@@ -76,6 +72,16 @@ def main() -> None:
         }
         print(row, flush=True)
         append(options.out, row)
+
+
+def cells_parser(description: str | None) -> argparse.ArgumentParser:
+    """Return the parser of a script that scores trained cells on a split."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("split")
+    parser.add_argument("weights", type=Path)
+    parser.add_argument("cells", type=Path, nargs="+", help="weights of one epoch each, as train_cells.py keeps them")
+    return parser
 
 
 def arm_of(cell: Path) -> str:
