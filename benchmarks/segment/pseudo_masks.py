@@ -25,7 +25,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "study"))
 
 from score_maps import append, is_known, percent  # noqa: E402
-from train_cells import backbone_of  # noqa: E402
+from trained_cells import backbone_of  # noqa: E402
 
 from ppl.data import TaggedImages, open_dataset  # noqa: E402
 from ppl.engine.random_state import seeded  # noqa: E402

@@ -11,11 +11,10 @@ import argparse
 from pathlib import Path
 
 import torch
-from score_maps import arm_of
 from sheets import compare
-from train_cells import load_cell, part
+from trained_cells import arm_of, cell_maps, part
 
-from ppl.cam import CamConfig, iter_generate
+from ppl.cam import CamConfig
 from ppl.data import open_dataset
 
 
@@ -33,13 +32,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     images = part(open_dataset(options.data, options.split), options.images)
-    cams = {}
-    for cell in options.cells:
-        arm = arm_of(cell)
-        model = load_cell(cell, options.weights, arm, len(images.classes))
-        labels = [list(sample.labels) for sample in images]
-        pictures = [sample.image for sample in images]
-        cams[arm] = list(iter_generate(model, pictures, labels, scales=options.scales, method=options.method, amp=True))
+    cams = {arm_of(cell): list(cell_maps(cell, images, options, method=options.method)) for cell in options.cells}
     compare(cams, images, options.rows, options.out)
 
 

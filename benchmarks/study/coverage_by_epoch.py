@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import argparse
 import csv
-import re
 from collections import defaultdict
 from pathlib import Path
 from statistics import mean
 from typing import Any
+
+from trained_cells import CELL
 
 HERE = Path(__file__).parent
 
@@ -31,10 +32,6 @@ ARMS = {
 }
 """Label and colour by arm."""
 SCORES = {"auto": 'CAM at "auto", mIoU', "head": "heads covered", "body": "bodies covered"}
-CELL = re.compile(
-    r"(?P<data>\w+-\d+)-(?P<backbone>\w+)-(?P<arm>\w+)-e(?P<length>\d+)-lr(?P<rate>.+)-\d+x\d+-s\d+/epoch(?P<epoch>\d+)"
-)
-
 Rows = dict[tuple[str, int], list[dict[str, str]]]
 """Rows of all seeds by arm and epoch."""
 
@@ -44,10 +41,11 @@ def read(path: Path, **wanted: str) -> Rows:
     found: Rows = defaultdict(list)
     with path.open(newline="") as file:
         for row in csv.DictReader(file):
-            cell = CELL.fullmatch(row["cell"])
+            name, _, epoch = row["cell"].rpartition("/epoch")
+            cell = CELL.fullmatch(name)
             every = row["method"] == "cam" and row["scales"] == "1" and not row["refine"]
             if every and cell and wanted.items() <= cell.groupdict().items():
-                found[cell["arm"], int(cell["epoch"])].append(row)
+                found[cell["arm"], int(epoch)].append(row)
     return found
 
 

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from score_maps import HERE, append, arm_of, cells_parser, is_known, percent
+from score_maps import HERE, append, is_known, percent
 from torch import Tensor, nn
-from train_cells import load_cell
+from trained_cells import cells_parser, load_cell
 
 from ppl.backbones import data_config
 from ppl.data import PartMasks, TaggedImages, open_dataset
@@ -41,7 +41,7 @@ def main() -> None:
             row |= {"grid": grid}
             if is_known(options.out, row):
                 continue
-            model = model or load_cell(cell, options.weights, arm_of(cell), len(images.classes))
+            model = model or load_cell(cell, options.weights, len(images.classes))
             row |= score(model, images, PartMasks(options.data), grid)
             print(row, flush=True)
             append(options.out, row)

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from score_maps import append, arm_of, cells_parser, foreground, is_known, percent
-from train_cells import backbone_of, load_cell, part
+from score_maps import append, foreground, is_known, percent
+from trained_cells import backbone_of, cell_maps, cells_parser, load_cell, part
 
-from ppl.cam import CamConfig, CamResult, iter_generate
+from ppl.cam import CamConfig, CamResult
 from ppl.data import TaggedImages, open_dataset
 from ppl.metrics import ConfusionMatrix
 from ppl.refine import RefineJob, apply_refiners, parse_refiners
@@ -71,15 +71,7 @@ def rows_of(cell: Path, options: argparse.Namespace) -> list[dict[str, str]]:
 
 def make_maps(cell: Path, images: TaggedImages, options: argparse.Namespace) -> list[RefineJob]:
     """Compute the maps of all images once."""
-    model = load_cell(cell, options.weights, arm_of(cell), len(images.classes))
-    results = iter_generate(
-        model,
-        [sample.image for sample in images],
-        [list(sample.labels) for sample in images],
-        scales=options.scales,
-        method=options.method,
-        amp=True,
-    )
+    results = cell_maps(cell, images, options, method=options.method)
     return [
         RefineJob(sample.image_id, sample.picture, partial(_cams, result))
         for sample, result in zip(images, results, strict=True)
@@ -101,7 +93,7 @@ def score(
             backbone_of(options.weights),
             len(images.classes),
             backbone_options={"output_stride": 16},
-            weights=load_cell(cell, options.weights, arm_of(cell), len(images.classes)).backbone.state_dict(),
+            weights=load_cell(cell, options.weights, len(images.classes)).backbone.state_dict(),
         )
         config = PixelConfig(steps=int(steps))
         agreement = fit_pixel_classifier(jobs, network, config, num_workers=1, progress=False).agreement

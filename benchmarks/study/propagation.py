@@ -19,10 +19,10 @@ import torch
 import torch.nn.functional as F
 from score_maps import append, score
 from torch import Tensor, nn
-from train_cells import load_cell
+from trained_cells import arm_of, build, cell_maps, load_cell, part
 
 from ppl.backbones import data_config
-from ppl.cam import CamResult, iter_generate, propagate
+from ppl.cam import CamResult, propagate
 from ppl.cam.capture import captured_output
 from ppl.data import Sample, open_dataset
 
@@ -35,7 +35,6 @@ def main() -> None:
     parser.add_argument("split")
     parser.add_argument("weights", type=Path)
     parser.add_argument("cell", type=Path, help="weights of one epoch, as train_cells.py keeps them")
-    parser.add_argument("--arm", default="baseline")
     parser.add_argument("--method", default="sharpened_cam")
     parser.add_argument("--settings", nargs="+", required=True, help="LAYER=SHARPNESS,LAYER=SHARPNESS; or none")
     parser.add_argument("--frozen", action="store_true", help="features of the pretrained network, not of the cell")
@@ -46,16 +45,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE / "results" / "propagation.csv")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    images = open_dataset(options.data, options.split)
-    model = load_cell(options.cell, options.weights, options.arm, len(images.classes))
-    source = options.weights if options.frozen else options.cell
-    network = load_cell(None if options.frozen else options.cell, options.weights, options.arm, len(images.classes))
-    images = images[slice(*(int(word) if word else None for word in options.images.split(":")))]
+    images = part(open_dataset(options.data, options.split), options.images)
+    if options.frozen:
+        source, network = options.weights, build(arm_of(options.cell), options.weights, len(images.classes))
+    else:
+        source, network = options.cell, load_cell(options.cell, options.weights, len(images.classes))
     settings = {words: parsed(words) for words in options.settings}
     layers = sorted({layer for setting in settings.values() for layer in setting})
-    labels = [list(sample.labels) for sample in images]
-    paths = [sample.image for sample in images]
-    results = list(iter_generate(model, paths, labels, scales=options.scales, method=options.method, amp=True))
+    results = list(cell_maps(options.cell, images, options, method=options.method))
     features = [read(network.backbone, sample, layers, options.feature_scale) for sample in images]
     for words, setting in settings.items():
         row = {

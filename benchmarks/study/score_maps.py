@@ -10,10 +10,8 @@ tags are known. Rows that are in the file already are passed over.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import fcntl
-import re
 import time
 from collections.abc import Iterator
 from itertools import product
@@ -22,9 +20,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from train_cells import load_cell, part
+from trained_cells import cell_maps, cells_parser, part
 
-from ppl.cam import CamConfig, CamResult, iter_generate
+from ppl.cam import CamConfig, CamResult
 from ppl.data import PartMasks, TaggedImages, open_dataset
 from ppl.metrics import ConfusionMatrix, PartCoverage, ThresholdSweep
 from ppl.refine import apply_refiners, parse_refiners
@@ -56,37 +54,13 @@ def main() -> None:
         }
         if is_known(options.out, row):
             continue
-        model = load_cell(cell, options.weights, arm_of(cell), len(images.classes))
         started = time.perf_counter()
-        results = iter_generate(
-            model,
-            [sample.image for sample in images],
-            [list(sample.labels) for sample in images],
-            scales=options.scales,
-            method=method,
-            branch=options.branch,
-            amp=True,
-        )
+        results = cell_maps(cell, images, options, method=method, branch=options.branch)
         row |= score(images, PartMasks(options.data), results, options.refine) | {
             "seconds": round(time.perf_counter() - started)
         }
         print(row, flush=True)
         append(options.out, row)
-
-
-def cells_parser(description: str | None) -> argparse.ArgumentParser:
-    """Return the parser of a script that scores trained cells on a split."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("split")
-    parser.add_argument("weights", type=Path)
-    parser.add_argument("cells", type=Path, nargs="+", help="weights of one epoch each, as train_cells.py keeps them")
-    return parser
-
-
-def arm_of(cell: Path) -> str:
-    """Return the arm of a cell, which stands in the name of its folder."""
-    return re.search(r"-([a-z_0-9]+)-e\d+-lr", cell.parent.name)[1]
 
 
 def is_known(path: Path, row: dict[str, Any]) -> bool:

@@ -18,17 +18,11 @@ from arms import ARMS
 from cell import Budget, train
 from features import load_network, training_pool
 from torch import nn
+from trained_cells import backbone_of, cell_name, part
 
 from ppl.backbones import data_config
-from ppl.data import TaggedImages, open_dataset
+from ppl.data import open_dataset
 from ppl.io import atomic_write
-from ppl.models import PPLNet, create_model
-
-TAIL_KEYS = {"group3": "blocks.3", "group4": "blocks.4", "group5": "blocks.5", "group6": "blocks.6"} | {
-    "head.0": "conv_head",
-    "head.1": "bn2",
-}
-"""Modules of `features.Tail`, and their names in timm's whole network."""
 
 WEIGHT_DECAY = {"adamw": Budget.weight_decay, "sgd": 1e-4}
 """Weight decay by optimizer; for SGD that of IRN, with a momentum of 0.9."""
@@ -55,25 +49,6 @@ def main() -> None:
     for seed in options.seeds:
         for arm in options.arms:
             run_cell(arm, seed, options)
-
-
-def cell_name(data: str, arm: str, seed: int, options: argparse.Namespace) -> str:
-    """Return the name of a cell; that of the usual optimizer is left out."""
-    backbone, rate = backbone_of(options.weights), f"lr{options.lr:g}"
-    if options.optimizer != Budget.optimizer:
-        rate += f"-{options.optimizer}"
-    height, width = options.size
-    return f"{data}-{backbone}-{arm}-e{options.epochs}-{rate}-{height}x{width}-s{seed}"
-
-
-def part(images: TaggedImages, words: str) -> TaggedImages:
-    """Return the images of a slice that is written START:STOP:STEP."""
-    return images[slice(*(int(word) if word else None for word in words.split(":")))]
-
-
-def backbone_of(weights: Path) -> str:
-    """Return timm's name of the network that a file of weights is named after."""
-    return weights.stem.removesuffix("_imagenet")
 
 
 def run_cell(arm: str, seed: int, options: argparse.Namespace) -> None:
@@ -110,36 +85,6 @@ def run_cell(arm: str, seed: int, options: argparse.Namespace) -> None:
         torch.device("cpu"),
         keep,
     )
-
-
-def load_cell(path: Path | None, weights: Path, arm: str, num_classes: int) -> PPLNet:
-    """Return the whole network of a trained cell: the front from `weights`, the rest from `path` if that is given."""
-    own = ARMS[arm]
-    names = {"front": "blocks.2"} | TAIL_KEYS
-    model = create_model(
-        backbone_of(weights),
-        num_classes,
-        mode=own.mode,
-        cuts=[names[cut] for cut in own.cuts] or None,
-        grids=own.grids if isinstance(own.grids, int) else list(own.grids),
-        padding=own.padding,
-        pooling=own.pooling,
-        checkpoint_path=weights,
-        output_stride=Budget.output_stride,
-    )
-    if path is not None:
-        trained = {_whole_key(key): value for key, value in torch.load(path, weights_only=True)["model"].items()}
-        model.load_state_dict(model.state_dict() | trained)
-    model.set_phase(model.num_phases - 1)
-    return model.eval()
-
-
-def _whole_key(key: str) -> str:
-    """Return the name that a weight of the tail has in the whole network."""
-    for tail, whole in TAIL_KEYS.items():
-        if key.startswith(f"backbone.{tail}."):
-            return f"backbone.{whole}.{key.removeprefix(f'backbone.{tail}.')}"
-    return key
 
 
 if __name__ == "__main__":
