@@ -18,7 +18,7 @@ from ppl.config import Config
 from ppl.data import DatasetConfig
 from ppl.models import ModelConfig
 from ppl.pipeline import AffinityRecipe, CamRecipe, Recipe
-from ppl.refine import CrfConfig
+from ppl.refine import CrfConfig, sam, sam_segments, superpixel_segments, superpixels
 from ppl.refine.affinity import AffinityConfig, ConfidentLabelConfig
 from ppl.refine.pixels import PixelConfig
 from ppl.segment import SegmentConfig
@@ -90,6 +90,14 @@ def test_functions_have_the_defaults_of_the_settings(package: str) -> None:
         if name not in UNLIKE and plain(default) != plain(setting)
     ]
     assert not differing
+
+
+@pytest.mark.parametrize(("outer", "inner"), [(sam, sam_segments), (superpixels, superpixel_segments)])
+def test_a_refiner_has_the_defaults_of_the_function_that_it_passes_options_to(
+    outer: Callable[..., Any], inner: Callable[..., Any]
+) -> None:
+    of_outer, of_inner = (inspect.signature(function).parameters for function in (outer, inner))
+    assert {name: of_outer[name].default for name in of_inner} == {name: of_inner[name].default for name in of_inner}
 
 
 def test_exceptions_are_still_needed() -> None:
