@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -15,11 +16,28 @@ from pydantic import Field
 from ppl.errors import PPLTypeError, PPLValueError
 from ppl.refine.arrays import as_tensor, like
 
-__all__ = ["pixel_classifier"]
+__all__ = ["background_prior", "pixel_classifier"]
 
 _TINY = 1e-6
 
 Array = TypeVar("Array", npt.NDArray[np.generic], torch.Tensor)
+
+
+def background_prior(num_labels: int) -> float:
+    """Return the logit that makes the background as likely as all classes of an image together.
+
+    Without this prior, a softmax over many classes finds the foreground nearly everywhere.
+
+    Args:
+        num_labels: number of labels of the image, with the background.
+
+    Example:
+        >>> logits = torch.zeros(5)  # the background and four classes
+        >>> logits[0] += background_prior(5)
+        >>> round(logits.softmax(dim=0)[0].item(), 2)
+        0.5
+    """
+    return math.log(max(num_labels - 1, 1))
 
 
 def pixel_classifier(
@@ -33,11 +51,12 @@ def pixel_classifier(
     """Average the probability of the foreground with that of a pixel classifier, which was fitted to many images.
 
     The map of an image tells where the classifier of images looked, the pixel classifier what objects of the same
-    classes look like in all images. Their faults differ, so on photographs of whole objects the average is better than
-    each of the two; on garments and on faults of a few pixels it was not. A classifier that does not agree with the
+    classes look like in all images. Their faults differ, so the average is better than each of the two on photographs
+    of whole objects and on garments; on faults of a few pixels it was not. A classifier that does not agree with the
     masks of images that its fit has not seen (`PixelConfig.min_agreement`) leaves the probabilities as they are. The
-    classes share the foreground as before, since classes that often occur together are hard to tell apart by pixels.
-    The method is ours; see the page of results on PASCAL VOC.
+    prior of the background equals that of all classes of the image together. The classes share the foreground as
+    before, since classes that often occur together are hard to tell apart by pixels. The method is ours; see the page
+    of results on PASCAL VOC.
 
     Args:
         image: `(H, W, 3)` uint8.
@@ -77,9 +96,10 @@ def pixel_classifier(
             f"the pixel classifier knows {len(logits) - 1} classes, and the image has class {int(labels.max()) - 1} "
             "(counted from 0): fit it on the CAMs of this data set"
         )
-    chosen = logits[torch.as_tensor(labels, device=logits.device)].float().softmax(dim=0)
+    chosen = logits[torch.as_tensor(labels, device=logits.device)].float()
+    chosen[0] += background_prior(len(chosen))
     size = (values.shape[1], values.shape[2])
-    resized = F.interpolate(chosen[None], size, mode="bilinear", align_corners=False)[0].to(values)
+    resized = F.interpolate(chosen.softmax(dim=0)[None], size, mode="bilinear", align_corners=False)[0].to(values)
     foreground = weight * (1 - resized[:1]) + (1 - weight) * (1 - values[:1])
     total = values[1:].sum(dim=0, keepdim=True)
     shares = torch.where(total > 0, values[1:] / total.clamp(min=_TINY), _shares(resized))

@@ -17,6 +17,7 @@ from ppl.parallel import BadFile, current_share, gather_bad, guarded, parallel_m
 from ppl.refine.apply import apply_refiners
 from ppl.refine.jobs import RefineJob, read_probs
 from ppl.refine.pixel_network import PixelClassifier
+from ppl.refine.pixel_refiner import background_prior
 from ppl.refine.pixels.config import PixelConfig
 from ppl.refine.probabilities import DEFAULT_BACKGROUND, Background
 from ppl.refine.specs import RefinerSpec, parse_refiners
@@ -66,10 +67,11 @@ def fit_pixel_classifier(
     """Fit the head of a pixel classifier to refined CAMs; every image compares its own classes and the background only.
 
     The CAMs are cut by the background rule and refined, and the probabilities are averaged over cells of the backbone.
-    The loss is the cross-entropy of a softmax over the background and the classes of the image. Few steps from weights
-    of 0 keep what images have in common, and leave out the faults of single maps. The bias takes up how much of the
-    images is background, and is then left out, so that small objects count as large ones do. The head works on the
-    features as they are: their standardisation over all cells is part of its weights.
+    The loss is the cross-entropy of a softmax over the background and the classes of the image; the background starts
+    as likely as all classes together, whatever their number. Few steps from weights of 0 keep what images have in
+    common, and leave out the faults of single maps. The bias takes up how much of the images is background, and is then
+    left out, so that small objects count as large ones do. The head works on the features as they are: their
+    standardisation over all cells is part of its weights.
 
     A classifier can also learn nothing that images have in common: faults of a few pixels do not look alike. So two
     further fits, to one half of the images each, predict the other half. If their mean correlation with the refined
@@ -172,8 +174,9 @@ def _agreement(network: PixelClassifier, cells: Sequence[_Cells], config: PixelC
         for image in (cells[place] for place in others):
             if not known.issuperset(image.labels.tolist()):
                 continue
-            probs = F.linear(image.features.float(), weight, bias)[:, image.labels].softmax(dim=1)
-            pair = torch.stack([probs[:, 0], image.probs[:, 0]])
+            logits = F.linear(image.features.float(), weight, bias)[:, image.labels]
+            logits[:, 0] += background_prior(len(image.labels))
+            pair = torch.stack([logits.softmax(dim=1)[:, 0], image.probs[:, 0]])
             if (pair.std(dim=1) > 0).all():  # a map of one value has no correlation
                 found.append(float(pair.corrcoef()[0, 1]))
     return float(np.mean(found)) if found else None
@@ -183,12 +186,13 @@ def _fit(network: PixelClassifier, cells: Sequence[_Cells], config: PixelConfig)
     """Fit the head, and return the mean loss of the last fifth of the steps."""
     features = torch.cat([image.features for image in cells]).float()
     targets = torch.zeros(len(features), network.num_classes + 1)
-    allowed = torch.zeros(len(features), network.num_classes + 1, dtype=torch.bool)
+    priors = torch.full_like(targets, -1e4)  # rules out the classes that an image does not have
     start = 0
     for image in cells:
         rows = slice(start, start := start + len(image.features))
         targets[rows, image.labels] = image.probs
-        allowed[rows, image.labels] = True
+        priors[rows, image.labels] = 0
+        priors[rows, 0] = background_prior(len(image.labels))
     mean, deviation = features.mean(dim=0), features.std(dim=0, correction=0).clamp(min=1e-6)
     features = (features - mean) / deviation
     losses = []
@@ -198,7 +202,7 @@ def _fit(network: PixelClassifier, cells: Sequence[_Cells], config: PixelConfig)
         optimizer = torch.optim.AdamW([weight, bias], config.lr)
         for _ in range(config.steps):
             batch = torch.randint(len(features), (config.batch_size,))
-            logits = F.linear(features[batch], weight, bias).masked_fill(~allowed[batch], -1e4)
+            logits = F.linear(features[batch], weight, bias) + priors[batch]
             loss = -(targets[batch] * logits.log_softmax(dim=1)).sum(dim=1).mean()
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]

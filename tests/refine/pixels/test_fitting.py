@@ -82,6 +82,16 @@ def test_a_cell_of_average_features_is_neither_object_nor_background(tmp_path: P
     torch.testing.assert_close(network.head(mean[None, :, None, None]).flatten(), torch.zeros(3), rtol=0, atol=1e-3)
 
 
+def test_maps_that_are_half_background_teach_nothing_whatever_the_number_of_classes(
+    tmp_path: Path, network: PixelClassifier
+) -> None:
+    cams = np.full((2, 8, 8), 0.5, np.float32)
+    pictures = [_job(tmp_path, number, left=True).image for number in range(2)]
+    jobs = [RefineJob(str(path), path, lambda: (cams, np.array([0, 1]))) for path in pictures]
+    fit_pixel_classifier(jobs, network, FAST, background=1.0, num_workers=1, progress=False)
+    assert network.head.weight.abs().max() < 1e-3
+
+
 def test_the_random_state_of_the_caller_stays(tmp_path: Path, network: PixelClassifier) -> None:
     before = torch.get_rng_state()
     jobs = [_job(tmp_path, 0, left=True)]

@@ -26,7 +26,7 @@ def test_the_foreground_is_the_average_and_the_classes_share_it_as_before() -> N
     probs = np.broadcast_to(np.array([0.4, 0.45, 0.15], np.float32)[:, None, None], (3, 37, 50))
     labels = np.array([0, 2, 3])  # class 0 has the largest logit and is ruled out
     result = pixel_classifier(IMAGE, probs, labels, network=_constant(0.0, 50.0, 1.0, 2.0), weight=0.25)
-    background = 1 / np.exp([0.0, 1.0, 2.0]).sum()
+    background = 2 / (2 + np.exp([1.0, 2.0]).sum())  # as likely as both classes before the image is seen
     foreground = 0.75 * 0.6 + 0.25 * (1 - background)
     np.testing.assert_allclose(result[:, 20, 20], [1 - foreground, 0.75 * foreground, 0.25 * foreground], rtol=1e-5)
 
@@ -35,7 +35,15 @@ def test_foreground_where_no_class_had_a_score_is_shared_by_the_pixel_classifier
     probs = np.zeros((3, 37, 50), np.float32)
     probs[0] = 1
     result = pixel_classifier(IMAGE, probs, np.array([0, 1, 2]), network=_constant(0.0, 3.0, 1.0), weight=1.0)
-    np.testing.assert_allclose(result[:, 20, 20], np.exp([0.0, 3.0, 1.0]) / np.exp([0.0, 3.0, 1.0]).sum(), rtol=1e-5)
+    scores = np.array([2, np.exp(3), np.exp(1)])
+    np.testing.assert_allclose(result[:, 20, 20], scores / scores.sum(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("classes", [1, 2, 7])
+def test_a_network_that_knows_nothing_finds_as_much_foreground_as_background(classes: int) -> None:
+    probs = np.full((1 + classes, 37, 50), 1 / (1 + classes), np.float32)
+    result = pixel_classifier(IMAGE, probs, np.arange(1 + classes), network=_constant(*[0.0] * 9), weight=1.0)
+    np.testing.assert_allclose(result[0], 0.5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
