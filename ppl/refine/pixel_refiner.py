@@ -102,7 +102,7 @@ def pixel_classifier(
     resized = F.interpolate(chosen.softmax(dim=0)[None], size, mode="bilinear", align_corners=False)[0].to(values)
     foreground = weight * (1 - resized[:1]) + (1 - weight) * (1 - values[:1])
     total = values[1:].sum(dim=0, keepdim=True)
-    shares = torch.where(total > 0, values[1:] / total.clamp(min=_TINY), _shares(resized))
+    shares = torch.where(total > _TINY, values[1:] / total.clamp(min=_TINY), _shares(resized))
     return like(probs, torch.cat([1 - foreground, foreground * shares]))
 
 

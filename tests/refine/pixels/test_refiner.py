@@ -46,6 +46,14 @@ def test_a_network_that_knows_nothing_finds_as_much_foreground_as_background(cla
     np.testing.assert_allclose(result[0], 0.5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("score", [0.0, 1e-9, 5e-7, 1e-5])
+def test_the_result_sums_to_1_however_small_the_scores_of_the_classes_are(score: float) -> None:
+    probs = np.full((3, 37, 50), score, np.float32)
+    probs[0] = 1 - 2 * score
+    result = pixel_classifier(IMAGE, probs, np.array([0, 1, 2]), network=_constant(0.0, 3.0, 1.0))
+    np.testing.assert_allclose(result.sum(axis=0), 1, rtol=1e-5)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_the_type_of_tensors_is_kept(dtype: torch.dtype) -> None:
     probs = torch.full((2, 37, 50), 0.5, dtype=dtype)
