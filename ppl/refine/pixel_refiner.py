@@ -51,12 +51,12 @@ def pixel_classifier(
     """Average the probability of the foreground with that of a pixel classifier, which was fitted to many images.
 
     The map of an image tells where the classifier of images looked, the pixel classifier what objects of the same
-    classes look like in all images. Their faults differ, so the average is better than each of the two on photographs
-    of whole objects and on garments; on faults of a few pixels it was not. A classifier that does not agree with the
-    masks of images that its fit has not seen (`PixelConfig.min_agreement`) leaves the probabilities as they are. The
-    prior of the background equals that of all classes of the image together. The classes share the foreground as
-    before, since classes that often occur together are hard to tell apart by pixels. The method is ours; see the page
-    of results on PASCAL VOC.
+    classes look like in all images. Their faults differ, so on photographs of whole objects the average is better than
+    each of the two; on garments it changed little, and on faults of a few pixels it was worse. A classifier that does
+    not agree with the masks of images that its fit has not seen (`PixelConfig.min_agreement`) leaves the probabilities
+    as they are. The prior of the background equals that of all classes of the image together. The classes share the
+    foreground as before, since classes that often occur together are hard to tell apart by pixels. The method is ours;
+    see the page of results on PASCAL VOC.
 
     Args:
         image: `(H, W, 3)` uint8.
