@@ -16,7 +16,7 @@ from pydantic import Field
 from ppl.errors import PPLTypeError, PPLValueError
 from ppl.refine.arrays import as_tensor, like
 
-__all__ = ["background_prior", "pixel_classifier"]
+__all__ = ["background_prior", "label_probs", "pixel_classifier"]
 
 _TINY = 1e-6
 
@@ -38,6 +38,21 @@ def background_prior(num_labels: int) -> float:
         0.5
     """
     return math.log(max(num_labels - 1, 1))
+
+
+def label_probs(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return the probabilities of an image's labels; the background has the prior of all classes together.
+
+    Args:
+        logits: `(1 + K, ...)`, the background in channel 0.
+        labels: `(L,)` labels of the image: 0 first, and class c as c + 1.
+
+    Returns:
+        `(L, ...)` float32, which sum to 1.
+    """
+    chosen = logits[labels.to(logits.device)].float()
+    chosen[0] += background_prior(len(chosen))
+    return chosen.softmax(dim=0)
 
 
 def pixel_classifier(
@@ -96,10 +111,9 @@ def pixel_classifier(
             f"the pixel classifier knows {len(logits) - 1} classes, and the image has class {int(labels.max()) - 1} "
             "(counted from 0): fit it on the CAMs of this data set"
         )
-    chosen = logits[torch.as_tensor(labels, device=logits.device)].float()
-    chosen[0] += background_prior(len(chosen))
+    chosen = label_probs(logits, torch.as_tensor(labels))
     size = (values.shape[1], values.shape[2])
-    resized = F.interpolate(chosen.softmax(dim=0)[None], size, mode="bilinear", align_corners=False)[0].to(values)
+    resized = F.interpolate(chosen[None], size, mode="bilinear", align_corners=False)[0].to(values)
     foreground = weight * (1 - resized[:1]) + (1 - weight) * (1 - values[:1])
     total = values[1:].sum(dim=0, keepdim=True)
     shares = torch.where(total > _TINY, values[1:] / total.clamp(min=_TINY), _shares(resized))

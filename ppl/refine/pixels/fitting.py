@@ -17,7 +17,7 @@ from ppl.parallel import BadFile, current_share, gather_bad, guarded, parallel_m
 from ppl.refine.apply import apply_refiners
 from ppl.refine.jobs import RefineJob, read_probs
 from ppl.refine.pixel_network import PixelClassifier
-from ppl.refine.pixel_refiner import background_prior
+from ppl.refine.pixel_refiner import background_prior, label_probs
 from ppl.refine.pixels.config import PixelConfig
 from ppl.refine.probabilities import DEFAULT_BACKGROUND, Background
 from ppl.refine.specs import RefinerSpec, parse_refiners
@@ -174,9 +174,8 @@ def _agreement(network: PixelClassifier, cells: Sequence[_Cells], config: PixelC
         for image in (cells[place] for place in others):
             if not known.issuperset(image.labels.tolist()):
                 continue
-            logits = F.linear(image.features.float(), weight, bias)[:, image.labels]
-            logits[:, 0] += background_prior(len(image.labels))
-            pair = torch.stack([logits.softmax(dim=1)[:, 0], image.probs[:, 0]])
+            logits = F.linear(image.features.float(), weight, bias)
+            pair = torch.stack([label_probs(logits.T, image.labels)[0], image.probs[:, 0]])
             if (pair.std(dim=1) > 0).all():  # a map of one value has no correlation
                 found.append(float(pair.corrcoef()[0, 1]))
     return float(np.mean(found)) if found else None

@@ -133,10 +133,17 @@ def test_no_more_images_are_read_than_the_settings_say(tmp_path: Path, network: 
     assert fit_pixel_classifier(jobs, network, config, background=0.1, num_workers=1, progress=False).images == 3
 
 
+@pytest.mark.parametrize("both", [False, True])
 def test_agreement_is_the_mean_correlation_with_the_maps_of_the_other_half(
-    tmp_path: Path, network: PixelClassifier
+    tmp_path: Path, network: PixelClassifier, both: bool
 ) -> None:
     jobs = [_job(tmp_path, number, left=number % 4 < 2) for number in range(9)]
+    if both:  # the second class is tagged and not found
+        cams = [job.cams()[0] for job in jobs]  # type: ignore[operator]
+        jobs = [
+            RefineJob(job.image_id, job.image, lambda cam=cam: (np.concatenate([cam, 0 * cam]), np.array([0, 1])))
+            for job, cam in zip(jobs, cams, strict=True)
+        ]
     config = FAST.model_copy(update={"cells": 10**6})
     order = torch.randperm(9, generator=torch.Generator().manual_seed(config.seed)).tolist()
     halves = [[jobs[place] for place in order[start::2]] for start in (0, 1)]
@@ -146,7 +153,9 @@ def test_agreement_is_the_mean_correlation_with_the_maps_of_the_other_half(
         fit_pixel_classifier(own, network, config, background=0.1, num_workers=1, progress=False)
         for job in others:
             image, probs, labels = read_probs(job, 0.1)
-            predicted = network(network.image_tensor(image))[0][labels].softmax(dim=0)[0].detach().numpy()
+            scores = network(network.image_tensor(image))[0][labels].detach().exp().numpy()
+            scores[0] *= len(labels) - 1
+            predicted = scores[0] / scores.sum(axis=0)
             rows, columns = (side // count for side, count in zip(probs.shape[1:], predicted.shape, strict=True))
             averaged = probs[0].reshape(len(predicted), rows, -1, columns).mean(axis=(1, 3))
             correlations.append(np.corrcoef(predicted.ravel(), averaged.ravel())[0, 1])
